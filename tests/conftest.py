@@ -1,0 +1,84 @@
+"""The array libraries every test of an op or layer runs on."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpmlp
+from xpmlp.backend import backend_problems
+
+# JAX narrows to 32 bits unless told otherwise before its first use.
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+
+LIBRARIES = ("numpy", "numpy-readonly", "array_api_strict", "torch", "jax", "cupy")
+
+
+@dataclass
+class Library:
+    """One array library under test: how to make its arrays and look at them."""
+
+    name: str
+    xp: Any
+
+    def array(self, values: Any, dtype: str | None = None) -> Any:
+        """Values as this library's array; read-only where the library can be."""
+        values = np.array(values, dtype=dtype)
+        if self.name == "numpy-readonly":
+            values.flags.writeable = False
+            return values
+        return xpmlp.asarray(values)
+
+    def numpy(self, array: Any) -> np.ndarray:
+        return xpmlp.to_numpy(array)
+
+
+_problems: dict[str, str | None] = {}
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> Iterator[Library]:
+    """Each array library in turn, as the current backend; skipped, with the reason, if absent."""
+    name = request.param.partition("-")[0]
+    if not _problems:
+        _problems.update(backend_problems())
+    if _problems[name] is not None:
+        pytest.skip(_problems[name])
+    with xpmlp.use_backend(name) as backend:
+        yield Library(request.param, backend.xp)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random test data, the same in every run."""
+    return np.random.default_rng(231)
+
+
+def pytest_report_header() -> list[str]:
+    return [f"xpmlp backends: {', '.join(xpmlp.available_backends())}"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked gpu are skipped, with the reason, where no CUDA device answers."""
+    if not any(item.get_closest_marker("gpu") for item in items):
+        return
+    problem = backend_problems()["cupy"]
+    if problem is not None:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=problem))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI, a library that should have been tested must be there: name them in XPMLP_REQUIRE."""
+    required = [name for name in os.environ.get("XPMLP_REQUIRE", "").split(",") if name]
+    missing = [name for name in required if importlib.util.find_spec(name) is None]
+    if missing:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        raise pytest.UsageError(f"XPMLP_REQUIRE names libraries that are missing: {missing}")

@@ -1,0 +1,383 @@
+"""Which array library and device to use, and moving arrays on and off it.
+
+The choice is made once, at first use, in this order:
+
+1. ``set_backend(...)`` or the innermost ``with use_backend(...)``,
+2. the environment variables ``XPMLP_BACKEND`` and ``XPMLP_DEVICE``,
+3. NumPy.
+
+Names: ``numpy``, ``cupy``, ``torch``, ``jax``, ``array_api_strict`` and ``auto``. ``auto`` takes
+CuPy when a CUDA device answers and NumPy otherwise, and says which and why. A library asked for by
+name is never replaced in silence: if it is missing or has no device, that is a ``BackendError``.
+
+Layers and ops do not read this choice: they follow the arrays they are given
+(:func:`array_namespace`). It decides where *new* arrays are made.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from .errors import BackendError, DTypeError
+
+Array = Any
+"""Any array of a supported library."""
+
+Namespace = Any
+"""The functions of an array library under their array-API names."""
+
+NAMES = ("numpy", "cupy", "torch", "jax", "array_api_strict")
+
+_INSTALL = {
+    "cupy": 'pip install "xpmlp[cuda12]" (or cuda13, to match the driver)',
+    "torch": 'pip install "xpmlp[torch]"',
+    "jax": 'pip install "xpmlp[jax]"',
+    "array_api_strict": "pip install array-api-strict",
+}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library with a device.
+
+    Attributes
+    ----------
+    name : str
+        One of ``numpy``, ``cupy``, ``torch``, ``jax``, ``array_api_strict``.
+    xp : module
+        Its array-API namespace.
+    device : object
+        The library's own device object, or None for its default.
+    reason : str
+        Why this one was chosen, in words.
+    """
+
+    name: str
+    xp: Namespace
+    device: Any
+    reason: str
+
+    def __str__(self) -> str:
+        where = "default device" if self.device is None else str(self.device)
+        return f"{self.name} on {where} ({self.reason})"
+
+
+_default: Backend | None = None
+_override: ContextVar[Backend | None] = ContextVar("xpmlp_backend", default=None)
+
+
+def get_backend() -> Backend:
+    """The backend on which new arrays are made.
+
+    Raises
+    ------
+    BackendError
+        If ``XPMLP_BACKEND`` names an unknown or unusable library.
+    """
+    chosen = _override.get()
+    if chosen is not None:
+        return chosen
+    global _default
+    if _default is None:
+        name = os.environ.get("XPMLP_BACKEND", "").strip()
+        device = os.environ.get("XPMLP_DEVICE", "").strip() or None
+        reason = f"XPMLP_BACKEND={name}" if name else "the default"
+        _default = _open(name or "numpy", device, reason)
+    return _default
+
+
+def set_backend(name: str | None, device: str | None = None) -> Backend:
+    """Choose the backend for the whole process.
+
+    Parameters
+    ----------
+    name : str or None
+        A backend's name, ``"auto"``, or None to go back to the environment's choice.
+    device : str, optional
+        The library's name of a device, such as ``"cuda:1"`` (torch), ``"0"`` (CuPy) or ``"cpu"``.
+
+    Returns
+    -------
+    Backend
+        What is in use from now on. Arrays that exist already stay where they are.
+    """
+    global _default
+    _default = None if name is None else _open(name, device, "set_backend")
+    return get_backend()
+
+
+@contextmanager
+def use_backend(name: str, device: str | None = None) -> Iterator[Backend]:
+    """Choose the backend inside a ``with`` block (this thread or task only)."""
+    token = _override.set(_open(name, device, "use_backend"))
+    try:
+        yield get_backend()
+    finally:
+        _override.reset(token)
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the backends that work here: installed, and with a device that answers."""
+    return tuple(name for name, problem in backend_problems().items() if problem is None)
+
+
+def backend_problems() -> dict[str, str | None]:
+    """For every backend, None if it works here, else what is in the way and what to do."""
+    problems: dict[str, str | None] = {}
+    for name in NAMES:
+        try:
+            _open(name, None, "probe")
+        except BackendError as error:
+            problems[name] = str(error)
+        else:
+            problems[name] = None
+    return problems
+
+
+def array_namespace(*arrays: Array) -> Namespace:
+    """The array-API namespace that the given arrays belong to.
+
+    Raises
+    ------
+    BackendError
+        If they come from different libraries.
+    DTypeError
+        If one of them is no array of a supported library.
+    """
+    if all(type(a) is np.ndarray for a in arrays):
+        return _numpy_namespace()
+    try:
+        return array_api_compat.array_namespace(*arrays)
+    except TypeError as error:
+        kinds = [f"{type(a).__module__.split('.')[0]}.{type(a).__name__}" for a in arrays]
+        if len(set(kinds)) > 1:
+            raise BackendError(
+                f"expected arrays of one library, got {', '.join(kinds)}; "
+                "move them to one backend with xpmlp.asarray(...)"
+            ) from error
+        raise DTypeError(
+            f"expected an array (NumPy, CuPy, torch, JAX, array-api-strict), got {kinds[0]}; "
+            "convert it with xpmlp.asarray(...)"
+        ) from error
+
+
+def asarray(values: Any, dtype: Any = None) -> Array:
+    """Put values on the current backend and device.
+
+    Parameters
+    ----------
+    values : array_like
+        A NumPy array, nested lists, numbers, or an array of any supported library.
+    dtype : str or dtype, optional
+        A name such as ``"float32"``, or the backend's own dtype. Default: as it comes, Python
+        floats as float32.
+
+    Returns
+    -------
+    array
+        An array of the current backend.
+    """
+    backend = get_backend()
+    if isinstance(values, list | tuple | int | float | bool):
+        array = np.asarray(values)
+        values = array.astype(np.float32) if array.dtype == np.float64 else array
+    if isinstance(dtype, str):
+        dtype = dtype_of(backend.xp, dtype)
+    if array_api_compat.is_array_api_obj(values):
+        if array_api_compat.array_namespace(values) is backend.xp and _on(values, backend):
+            return values if dtype is None else backend.xp.astype(values, dtype, copy=False)
+        values = to_numpy(values)
+    values = np.asarray(values)
+    if backend.name == "torch" and not values.flags.writeable:
+        values = values.copy()  # torch shares memory and has no read-only tensors
+    extra = {} if backend.device is None else {"device": backend.device}
+    return backend.xp.asarray(values, dtype=dtype, **extra)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Copy an array of any supported library to host memory, as NumPy."""
+    if isinstance(array, np.ndarray):
+        return array
+    if array_api_compat.is_torch_array(array):
+        return array.detach().cpu().numpy()
+    if array_api_compat.is_cupy_array(array):
+        return array.get()
+    return np.asarray(array)
+
+
+def synchronize() -> None:
+    """Wait until the current backend's device has finished all work given to it."""
+    backend = get_backend()
+    if backend.name == "cupy":
+        backend.xp.cuda.get_current_stream().synchronize()
+    elif backend.name == "torch" and "cuda" in str(backend.device):
+        importlib.import_module("torch").cuda.synchronize()
+    elif backend.name == "jax":
+        # An empty computation on the same device is queued behind everything else.
+        backend.xp.zeros(()).block_until_ready()
+
+
+def dtype_of(xp: Namespace, name: str) -> Any:
+    """The dtype of a namespace by its name, such as ``"float32"``.
+
+    Raises
+    ------
+    DTypeError
+        If the library has no such dtype, or (JAX) would quietly use a narrower one.
+    """
+    try:
+        dtype = getattr(xp, name)
+    except AttributeError:
+        raise DTypeError(f"expected a dtype name such as 'float32', got {name!r}") from None
+    if name in ("float64", "int64", "uint64") and not has_wide_types(xp):
+        raise DTypeError(
+            f"{name} was asked for, but JAX runs in 32-bit mode; set JAX_ENABLE_X64=1 "
+            'or call jax.config.update("jax_enable_x64", True) first'
+        )
+    return dtype
+
+
+def has_wide_types(xp: Namespace) -> bool:
+    """Whether 64-bit integers and floats really are 64 bits wide (JAX may narrow them)."""
+    if array_api_compat.is_jax_namespace(xp):
+        import jax
+
+        return bool(jax.config.jax_enable_x64)
+    return True
+
+
+def dtype_name(dtype: Any) -> str:
+    """A dtype's plain name: ``"float32"`` for any library's float32."""
+    return getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+
+
+def _numpy_namespace() -> Namespace:
+    import array_api_compat.numpy as xp
+
+    return xp
+
+
+def _on(array: Array, backend: Backend) -> bool:
+    return backend.device is None or array_api_compat.device(array) == backend.device
+
+
+def _open(name: str, device: str | None, reason: str) -> Backend:
+    """Import a library, check its device and describe it; raise BackendError if it cannot serve."""
+    if name == "auto":
+        return _open_auto(device, reason)
+    if name not in NAMES:
+        raise BackendError(
+            f"expected a backend among {', '.join(NAMES)} or auto, got {name!r}; "
+            "set XPMLP_BACKEND (or the argument) to one of them"
+        )
+    if name == "numpy":
+        return Backend("numpy", _numpy_namespace(), _check_cpu("numpy", device), reason)
+    if importlib.util.find_spec(name) is None:
+        raise BackendError(f"backend {name} was asked for but is not installed; {_INSTALL[name]}")
+    try:
+        return _OPENERS[name](device, reason)
+    except BackendError:
+        raise
+    except Exception as error:  # a broken installation can raise anything
+        raise BackendError(
+            f"backend {name} is installed but failed to start: {type(error).__name__}: {error}; "
+            f"repair it with {_INSTALL[name]}, or choose another backend"
+        ) from error
+
+
+def _open_auto(device: str | None, reason: str) -> Backend:
+    try:
+        backend = _open("cupy", device, reason)
+    except BackendError as error:
+        return Backend("numpy", _numpy_namespace(), None, f"{reason}: auto, because {error}")
+    return Backend("cupy", backend.xp, backend.device, f"{reason}: auto, a CUDA device answers")
+
+
+def _check_cpu(name: str, device: str | None) -> None:
+    if device not in (None, "cpu"):
+        raise BackendError(
+            f"backend {name} runs on the CPU only, got device {device!r}; "
+            "unset XPMLP_DEVICE or choose cupy, torch or jax"
+        )
+
+
+def _open_cupy(device: str | None, reason: str) -> Backend:
+    import array_api_compat.cupy as xp
+    import cupy
+
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise BackendError(
+            "CuPy is installed but no CUDA device answers "
+            f"({str(error).splitlines()[0]}); check the driver with nvidia-smi, "
+            "or use XPMLP_BACKEND=numpy"
+        ) from error
+    if count == 0:
+        raise BackendError("CuPy is installed but there is no CUDA device; use XPMLP_BACKEND=numpy")
+    text = (device or "0").removeprefix("cuda").removeprefix(":") or "0"
+    if not text.isdigit() or int(text) >= count:
+        raise BackendError(
+            f"expected a CUDA device number below {count}, got {device!r}; "
+            "set XPMLP_DEVICE to one of them"
+        )
+    chosen = cupy.cuda.Device(int(text))
+    chosen.use()
+    return Backend("cupy", xp, chosen, reason)
+
+
+def _open_torch(device: str | None, reason: str) -> Backend:
+    import array_api_compat.torch as xp
+    import torch
+
+    try:
+        chosen = torch.device(device or "cpu")
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(
+            f"torch cannot use device {device!r} ({str(error).splitlines()[0]}); "
+            "set XPMLP_DEVICE to cpu, cuda or cuda:0"
+        ) from error
+    return Backend("torch", xp, chosen, reason)
+
+
+def _open_jax(device: str | None, reason: str) -> Backend:
+    import jax
+    import jax.numpy as xp
+
+    if device is None:
+        return Backend("jax", xp, None, reason)
+    kind, _, index = device.partition(":")
+    try:
+        chosen = jax.devices(kind)[int(index or 0)]
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise BackendError(
+            f"JAX cannot use device {device!r} ({str(error).splitlines()[0]}); "
+            f"it has {', '.join(str(d) for d in jax.devices())}"
+        ) from error
+    return Backend("jax", xp, chosen, reason)
+
+
+def _open_array_api_strict(device: str | None, reason: str) -> Backend:
+    import array_api_strict as xp
+
+    _check_cpu("array_api_strict", device)
+    return Backend("array_api_strict", xp, None, reason)
+
+
+_OPENERS = {
+    "cupy": _open_cupy,
+    "torch": _open_torch,
+    "jax": _open_jax,
+    "array_api_strict": _open_array_api_strict,
+}

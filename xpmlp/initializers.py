@@ -1,0 +1,128 @@
+"""How weights start: the standard deviations that keep signals from growing or dying.
+
+An initializer is called with the fan-in D, the fan-out M and a generator, and returns a host array
+in float64 of shape (D, M), or (P, D, M) for a generator of P seeds. The draws come from the
+counter-based generator, so one seed gives the same weights on every backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import ConfigError, ShapeError
+from .random import Generator
+
+Initializer = Callable[[int, int, Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class HeNormal:
+    """``N(0, 2/D)``, for ReLU and its relatives (He et al. 2015)."""
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        return rng.normal((fan_in, fan_out)) * math.sqrt(2.0 / fan_in)
+
+
+@dataclass(frozen=True)
+class HeUniform:
+    """``U(−a, a)`` with ``a = √(6/D)`` (He et al. 2015)."""
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        return (2.0 * rng.uniform((fan_in, fan_out)) - 1.0) * math.sqrt(6.0 / fan_in)
+
+
+@dataclass(frozen=True)
+class GlorotNormal:
+    """``N(0, 2/(D + M))``, for tanh and sigmoid (Glorot and Bengio 2010); also called Xavier."""
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        return rng.normal((fan_in, fan_out)) * math.sqrt(2.0 / (fan_in + fan_out))
+
+
+@dataclass(frozen=True)
+class GlorotUniform:
+    """``U(−a, a)`` with ``a = √(6/(D + M))`` (Glorot and Bengio 2010)."""
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        bound = math.sqrt(6.0 / (fan_in + fan_out))
+        return (2.0 * rng.uniform((fan_in, fan_out)) - 1.0) * bound
+
+
+@dataclass(frozen=True)
+class LeCunNormal:
+    """``N(0, 1/D)``, for linear outputs and SELU (LeCun et al. 1998)."""
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        return rng.normal((fan_in, fan_out)) * math.sqrt(1.0 / fan_in)
+
+
+@dataclass(frozen=True)
+class ScaledNormal:
+    """``N(0, std²)`` with a fixed standard deviation, as in many course notes."""
+
+    std: float = 0.01
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        return rng.normal((fan_in, fan_out)) * self.std
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """All zero."""
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        lead = () if rng.population is None else (rng.population,)
+        return np.zeros((*lead, fan_in, fan_out))
+
+
+@dataclass(frozen=True)
+class FromArray:
+    """Given values of shape (D, M), or (P, D, M) for a population."""
+
+    values: np.ndarray
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        values = np.asarray(self.values, dtype=np.float64)
+        lead = () if rng.population is None else (rng.population,)
+        if values.shape not in ((fan_in, fan_out), (*lead, fan_in, fan_out)):
+            raise ShapeError(
+                f"`FromArray`: expected values of shape {(*lead, fan_in, fan_out)}, got "
+                f"{values.shape}"
+            )
+        return np.broadcast_to(values, (*lead, fan_in, fan_out))
+
+
+_BY_NAME = {
+    "he_normal": HeNormal(),
+    "he_uniform": HeUniform(),
+    "glorot_normal": GlorotNormal(),
+    "glorot_uniform": GlorotUniform(),
+    "xavier_normal": GlorotNormal(),
+    "xavier_uniform": GlorotUniform(),
+    "lecun_normal": LeCunNormal(),
+    "zeros": Zeros(),
+}
+
+
+def as_initializer(init: str | float | Initializer) -> Initializer:
+    """An initializer from its name, from a standard deviation, or as it is.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name; the message lists the known ones.
+    """
+    if isinstance(init, str):
+        if init not in _BY_NAME:
+            raise ConfigError(
+                f"expected an initializer among {', '.join(_BY_NAME)}, a standard deviation or a "
+                f"function, got {init!r}"
+            )
+        return _BY_NAME[init]
+    if isinstance(init, int | float):
+        return ScaledNormal(float(init))
+    return init

@@ -1,0 +1,155 @@
+"""What a layer is: ``forward``, ``backward``, and dicts of parameters, gradients and state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, asarray, dtype_name, to_numpy
+from ..errors import ShapeError, StateError
+
+
+class Parameter:
+    """A trained array of a layer: ``layer.W`` reads and writes ``layer.params["W"]``.
+
+    It also gives the class ``layer.dW``, which reads ``layer.grads["W"]``.
+
+    Parameters
+    ----------
+    weight : bool
+        Whether penalties and weight decay apply: yes for matrices, no for biases and scales.
+    """
+
+    def __init__(self, *, weight: bool = False):
+        self.weight = weight
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+        setattr(owner, "d" + name, property(lambda layer: layer.grads.get(name)))
+        if self.weight:
+            owner.weight_params = (*owner.weight_params, name)
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        return self if layer is None else layer.params.get(self.name)
+
+    def __set__(self, layer: Any, value: Array) -> None:
+        layer.params[self.name] = value
+
+
+class State:
+    """An array that a layer keeps but does not train, such as a running mean."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        return self if layer is None else layer.state.get(self.name)
+
+    def __set__(self, layer: Any, value: Array) -> None:
+        layer.state[self.name] = value
+
+
+class Layer:
+    """Base of all layers.
+
+    A layer implements ``forward(x, training=False)``, keeping in ``self._saved`` what its backward
+    needs, and ``backward(dy)``, which returns dx and assigns ``self.grads``. Gradients are
+    assigned, never added up. Neither x nor dy is ever written to.
+
+    Attributes
+    ----------
+    params, grads : dict of str to array
+        With the same keys (grads after a backward).
+    state : dict of str to array
+        What is kept but not trained.
+    population : int or None
+        P, if the parameters have a leading population axis.
+    weight_params : tuple of str
+        The params that penalties and weight decay apply to.
+    """
+
+    weight_params: tuple[str, ...] = ()
+    population: int | None = None
+
+    def __init__(self) -> None:
+        self.params: dict[str, Array] = {}
+        self.grads: dict[str, Array] = {}
+        self.state: dict[str, Array] = {}
+        self._saved: Any = None
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """The layer's output for x; ``training`` switches dropout and batch statistics on."""
+        raise NotImplementedError
+
+    def backward(self, dy: Array) -> Array:
+        """dx for dy = dL/dy of the last forward; assigns ``grads``."""
+        raise NotImplementedError
+
+    def __call__(self, x: Array, training: bool = False) -> Array:
+        return self.forward(x, training)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.describe()})"
+
+    def describe(self) -> str:
+        """The layer's options in words, for ``repr`` and ``summary``."""
+        return ""
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one sample's output, for one sample's input shape."""
+        return shape
+
+    def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """Every layer that holds parameters itself, with the prefix of its parameters' names."""
+        yield prefix, self
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All parameters and state as host arrays, by name; what :meth:`load_state_dict` takes."""
+        return {name: to_numpy(array) for name, array in self._arrays().items()}
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over parameters and state.
+
+        Raises
+        ------
+        ShapeError
+            If a name is missing or unknown, or a shape differs. Then nothing has been changed.
+        """
+        own = self._arrays()
+        missing, unknown = own.keys() - arrays.keys(), arrays.keys() - own.keys()
+        if missing or unknown:
+            raise ShapeError(
+                f"`load_state_dict`: expected arrays named {', '.join(own)}; "
+                f"missing: {', '.join(sorted(missing)) or 'none'}; "
+                f"unknown: {', '.join(sorted(unknown)) or 'none'}"
+            )
+        for name, array in own.items():
+            if tuple(arrays[name].shape) != tuple(array.shape):
+                raise ShapeError(
+                    f"`load_state_dict`: expected {name} of shape {tuple(array.shape)}, got "
+                    f"{tuple(arrays[name].shape)}"
+                )
+        for prefix, layer in self.named_layers():
+            for group in (layer.params, layer.state):
+                for name in group:
+                    group[name] = asarray(arrays[prefix + name], dtype_name(group[name].dtype))
+
+    def _arrays(self) -> dict[str, Array]:
+        """Parameters and state by full name."""
+        return {
+            prefix + name: array
+            for prefix, layer in self.named_layers()
+            for group in (layer.params, layer.state)
+            for name, array in group.items()
+        }
+
+    def _recall(self) -> Any:
+        """What the last forward saved for the backward."""
+        if self._saved is None:
+            raise StateError(
+                f"`{type(self).__name__}.backward`: expected a forward before it; "
+                "call y = layer.forward(x) first"
+            )
+        return self._saved

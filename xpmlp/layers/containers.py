@@ -1,0 +1,188 @@
+"""Layers made of layers: Sequential, Residual and Flatten."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ..backend import Array, array_namespace
+from ..errors import ConfigError, ShapeError
+from .base import Layer
+from .linear import Linear
+
+
+class Container(Layer):
+    """A layer whose parameters are those of its children, under ``"<child's name>.<name>"``."""
+
+    def __init__(self, children: dict[str, Layer]):
+        # Not Layer.__init__: a container has no dicts of its own.
+        self.children = children
+        for name, child in children.items():
+            if not isinstance(child, Layer):
+                raise ConfigError(
+                    f"`{type(self).__name__}`: expected layers, got {child!r} as {name!r}; "
+                    "write ReLU() rather than ReLU"
+                )
+        sizes = {child.population for child in children.values() if child.params}
+        if len(sizes) > 1:
+            raise ShapeError(
+                f"`{type(self).__name__}`: expected layers of one population size, got "
+                f"{', '.join(str(size) for size in sizes)}"
+            )
+        self.population = sizes.pop() if sizes else None
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """Parameters by full name; assign a dict with the same keys to set them."""
+        return self._gather("params")
+
+    @params.setter
+    def params(self, values: dict[str, Array]) -> None:
+        for name, value in values.items():
+            head, _, rest = name.partition(".")
+            child = self.children[head]
+            if isinstance(child, Container):
+                child.params = {rest: value}
+            else:
+                child.params[rest] = value
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """Gradients by full name."""
+        return self._gather("grads")
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """State by full name."""
+        return self._gather("state")
+
+    @property
+    def weight_params(self) -> tuple[str, ...]:
+        """Full names of the parameters that penalties and weight decay apply to."""
+        return tuple(
+            f"{name}.{weight}"
+            for name, child in self.children.items()
+            for weight in child.weight_params
+        )
+
+    def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        for name, child in self.children.items():
+            yield from child.named_layers(f"{prefix}{name}.")
+
+    def _gather(self, group: str) -> dict[str, Any]:
+        return {
+            f"{name}.{key}": value
+            for name, child in self.children.items()
+            for key, value in getattr(child, group).items()
+        }
+
+
+class Sequential(Container):
+    """Layers one after another: ``y = fₖ(… f₂(f₁(x)))``.
+
+    Parameters
+    ----------
+    *layers : Layer
+        Their parameters are named ``"0.W"``, ``"0.b"``, ``"2.W"``, …
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    """
+
+    def __init__(self, *layers: Layer):
+        super().__init__({str(number): layer for number, layer in enumerate(layers)})
+        self.layers = layers
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(repr(layer) for layer in self.layers)})"
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, number: int) -> Layer:
+        return self.layers[number]
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        for layer in self.layers:
+            shape = layer.output_shape(shape)
+        return shape
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """x through every layer in turn."""
+        for layer in self.layers:
+            x = layer.forward(x, training)
+        return x
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array:
+        """dy through all layers in reverse; with ``input_grad=False`` the first may skip its dx."""
+        for layer in reversed(self.layers[1:]):
+            dy = layer.backward(dy)
+        if not self.layers:
+            return dy
+        first = self.layers[0]
+        if not input_grad and isinstance(first, Linear | Sequential):
+            return first.backward(dy, input_grad=False)
+        return first.backward(dy)
+
+
+class Residual(Container):
+    """``y = x + f(x)`` (He et al. 2016).
+
+    Parameters
+    ----------
+    inner : Layer
+        f, whose output has its input's shape. Its parameters are named ``"inner.…"``.
+    """
+
+    def __init__(self, inner: Layer):
+        super().__init__({"inner": inner})
+        self.inner = inner
+
+    def describe(self) -> str:
+        return repr(self.inner)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """``x + f(x)``."""
+        y = self.inner.forward(x, training)
+        if y.shape != x.shape:
+            raise ShapeError(
+                f"`Residual.forward`: expected the inner layer to keep the shape {tuple(x.shape)}, "
+                f"got {tuple(y.shape)}"
+            )
+        return x + y
+
+    def backward(self, dy: Array) -> Array:
+        """``dy + f's backward of dy``."""
+        return dy + self.inner.backward(dy)
+
+
+class Flatten(Layer):
+    """Join the last axes into one: (…, d₁, …, dₖ) to (…, d₁·…·dₖ).
+
+    Parameters
+    ----------
+    axes : int, optional
+        k. Default: all but the first axis, the batch.
+    """
+
+    def __init__(self, axes: int | None = None):
+        super().__init__()
+        self.axes = axes
+
+    def describe(self) -> str:
+        return "" if self.axes is None else f"axes={self.axes}"
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (math.prod(shape),)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """x, reshaped."""
+        kept = 1 if self.axes is None else x.ndim - self.axes
+        self._saved = tuple(x.shape)
+        return array_namespace(x).reshape(x, (*x.shape[:kept], -1))
+
+    def backward(self, dy: Array) -> Array:
+        """dy in x's shape."""
+        return array_namespace(dy).reshape(dy, self._recall())

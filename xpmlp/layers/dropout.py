@@ -1,0 +1,65 @@
+"""Dropout: in training, each unit is dropped with probability p and the rest scaled up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import ops
+from ..backend import Array
+from ..ops.dropout import check_rates
+from ..random import Generator, as_generator
+from .base import Layer
+
+
+class Dropout(Layer):
+    """``y = x ⊙ keep / (1 − p)`` in training, ``y = x`` otherwise.
+
+    Parameters
+    ----------
+    p : float in [0, 1), or P of them
+        The probability to drop.
+    population : int, optional
+        P: x (P, …), each member with the mask it would have alone.
+    rng : Generator, int or P ints, optional
+        Where masks come from. None takes the next stream of the process-wide generator.
+
+    Attributes
+    ----------
+    step : int
+        The number of training forwards so far. Each takes a new mask; set it back to repeat one.
+
+    Notes
+    -----
+    No mask is stored: the backward pass computes it again. Source: Srivastava et al. 2014.
+    """
+
+    def __init__(
+        self,
+        p: float | Sequence[float] = 0.5,
+        *,
+        population: int | None = None,
+        rng: Generator | int | Sequence[int] | None = None,
+    ):
+        super().__init__()
+        check_rates(p, population)
+        self.p = p
+        self.population = population
+        self.rng = as_generator(rng, population).spawn()
+        self.step = 0
+
+    def describe(self) -> str:
+        return f"p={self.p}"
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """x of any shape to the same shape."""
+        if not training:
+            self._saved = "evaluated"
+            return x
+        self.step += 1
+        self._saved = self.step
+        return ops.dropout(x, self.p, self.rng, self.step)
+
+    def backward(self, dy: Array) -> Array:
+        """dy with the same mask and scale."""
+        step = self._recall()
+        return dy if step == "evaluated" else ops.dropout(dy, self.p, self.rng, step)

@@ -1,0 +1,169 @@
+"""Fully connected layers: ``x W + b``, and the lab form ``W x``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .. import ops
+from ..backend import Array, array_namespace, asarray, dtype_name
+from ..errors import ConfigError, DTypeError, ShapeError
+from ..initializers import Initializer, as_initializer
+from ..ops.shapes import sum_to_shape, transpose
+from ..random import Generator, as_generator
+from .base import Layer, Parameter
+
+
+class Linear(Layer):
+    """``y = x W + b``.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        D and M.
+    bias : bool
+        Whether there is a b.
+    init : str, float or Initializer
+        How W starts; a number is a standard deviation. b starts at 0.
+    population : int, optional
+        P: W (P, D, M) and b (P, M) hold P independent layers, which run as one batched product.
+    rng : Generator, int or P ints, optional
+        Where W's draws come from. None takes the next stream of the process-wide generator.
+    dtype : str
+        ``"float32"`` or another floating dtype's name.
+
+    Attributes
+    ----------
+    W, b, dW, db : array
+        Parameters (D, M), (M,), with a leading P in a population, and their gradients.
+
+    Notes
+    -----
+    If ``x.shape[-1] == D``, the layer acts on the last axis. Otherwise trailing axes of x whose
+    product is D are flattened, and dx comes back in x's shape.
+    """
+
+    W = Parameter(weight=True)
+    b = Parameter()
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        init: str | float | Initializer = "he_normal",
+        population: int | None = None,
+        rng: Generator | int | Sequence[int] | None = None,
+        dtype: str = "float32",
+    ):
+        super().__init__()
+        for name, size in (("inputs", inputs), ("outputs", outputs), ("population", population)):
+            if size is not None and (not isinstance(size, int) or size < 1):
+                raise ConfigError(f"`Linear`: expected {name} to be an integer ≥ 1, got {size!r}")
+        self.population = population
+        generator = as_generator(rng, population)
+        self.W = asarray(as_initializer(init)(inputs, outputs, generator.spawn()), dtype)
+        if bias:
+            lead = () if population is None else (population,)
+            self.b = asarray(np.zeros((*lead, outputs)), dtype)
+
+    @classmethod
+    def from_arrays(cls, W: Array, b: Array | None = None) -> Linear:
+        """A layer around given arrays, W (D, M) or (P, D, M) and b (M,) or (P, M)."""
+        layer = cls.__new__(cls)
+        Layer.__init__(layer)
+        if W.ndim not in (2, 3) or (b is not None and b.shape != (*W.shape[:-2], W.shape[-1])):
+            shapes = f"W {tuple(W.shape)}" + ("" if b is None else f" and b {tuple(b.shape)}")
+            raise ShapeError(
+                "`Linear.from_arrays`: expected W of shape (D, M) or (P, D, M) and b of shape (M,) "
+                f"or (P, M), got {shapes}"
+            )
+        layer.population = W.shape[0] if W.ndim == 3 else None
+        layer.W = W
+        if b is not None:
+            layer.b = b
+        return layer
+
+    def describe(self) -> str:
+        D, M = self.W.shape[-2:]
+        return f"{D}, {M}" + ("" if self.b is not None else ", bias=False")
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        kept = _split(shape, self.W.shape[-2], "Linear")
+        return (*shape[:kept], self.W.shape[-1])
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """``x W + b``: x (…, N, D) to (…, N, M)."""
+        W = self.W
+        if x.dtype != W.dtype:
+            raise DTypeError(
+                f"`Linear.forward`: expected x of dtype {dtype_name(W.dtype)}, as W has, got "
+                f"{dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
+                f"dtype='{dtype_name(W.dtype)}'), or make the layer with dtype="
+            )
+        rows = x
+        if x.ndim == 0 or x.shape[-1] != W.shape[-2]:
+            kept = _split(tuple(x.shape), W.shape[-2], "Linear.forward")
+            rows = array_namespace(x).reshape(x, (*x.shape[:kept], W.shape[-2]))
+        self._saved = rows, tuple(x.shape)
+        return ops.linear(rows, W, self.b)
+
+    def backward(self, dy: Array, input_grad: bool = True) -> Array:
+        """``dx = dy Wᵀ``, ``dW = xᵀ dy``, ``db = Σ dy``; dx is None if ``input_grad`` is False."""
+        rows, shape = self._recall()
+        dx, dW, db = ops.linear_backward(dy, rows, self.W, input_grad=input_grad)
+        self.grads = {"W": dW} if self.b is None else {"W": dW, "b": db}
+        return dx if dx is None else array_namespace(dx).reshape(dx, shape)
+
+
+class Matmul(Layer):
+    """``y = W x``, with samples as columns: the form of textbooks that write ``W x``.
+
+    Parameters
+    ----------
+    W : array, shape (M, D)
+        The weights. A bias is a column of W with a row of ones in x.
+
+    Notes
+    -----
+    x has shape (…, D, N), y (…, M, N); ``dW = dy xᵀ`` and ``dx = Wᵀ dy``.
+    """
+
+    W = Parameter(weight=True)
+
+    def __init__(self, W: Array):
+        super().__init__()
+        self.W = W
+
+    def describe(self) -> str:
+        return f"{tuple(self.W.shape)}"
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*self.W.shape[:-1], *shape[1:])
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """``W x``: x (…, D, N) to (…, M, N)."""
+        self._saved = x
+        return ops.matmul(self.W, x)
+
+    def backward(self, dy: Array) -> Array:
+        """``dx = Wᵀ dy``; assigns ``dW = dy xᵀ``, summed over leading axes that W lacks."""
+        x = self._recall()
+        xp = array_namespace(dy, x)
+        dW = ops.matmul(dy, transpose(xp, x))
+        self.grads = {"W": sum_to_shape(xp, dW, tuple(self.W.shape))}
+        return ops.matmul(transpose(xp, self.W), dy)
+
+
+def _split(shape: tuple[int, ...], features: int, where: str) -> int:
+    """How many leading axes stay, so that the product of the others is ``features``."""
+    for kept in range(len(shape) - 1, -1, -1):
+        if math.prod(shape[kept:]) == features:
+            return kept
+    raise ShapeError(
+        f"`{where}`: expected x of shape (…, {features}), or trailing axes whose product is "
+        f"{features}, got {shape}"
+    )

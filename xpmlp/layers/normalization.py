@@ -1,0 +1,222 @@
+"""Normalization layers: BatchNorm with running statistics, LayerNorm, RMSNorm."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import ops
+from ..backend import Array, array_namespace, asarray
+from ..ops.shapes import check_choice
+from .base import Layer, Parameter, State
+
+
+@dataclass(frozen=True)
+class BatchNormConvention:
+    """What frameworks disagree on.
+
+    Attributes
+    ----------
+    keep : float
+        How much of the running value stays: ``running ← keep · running + (1 − keep) · batch``.
+    unbiased : bool
+        Whether the running variance takes the batch's variance divided by N − 1 instead of N.
+    initial_var : float
+        Where the running variance starts.
+    eps : float
+        ε under the root.
+    """
+
+    keep: float
+    unbiased: bool
+    initial_var: float
+    eps: float
+
+
+CONVENTIONS = {
+    "torch": BatchNormConvention(keep=0.9, unbiased=True, initial_var=1.0, eps=1e-5),
+    "cs231n": BatchNormConvention(keep=0.9, unbiased=False, initial_var=0.0, eps=1e-5),
+    "onnx": BatchNormConvention(keep=0.9, unbiased=False, initial_var=1.0, eps=1e-5),
+    "keras": BatchNormConvention(keep=0.99, unbiased=False, initial_var=1.0, eps=1e-3),
+}
+
+
+class _Scaled(Layer):
+    """A layer with a scale γ for every feature, of shape (D,) or (P, D)."""
+
+    gamma = Parameter()
+
+    def __init__(self, features: int, population: int | None, dtype: str):
+        super().__init__()
+        self.features, self.population = features, population
+        self._shape = (features,) if population is None else (population, features)
+        self._dtype = dtype
+        self.gamma = self._filled(1.0)
+
+    def _filled(self, value: float) -> Array:
+        return asarray(np.full(self._shape, value), self._dtype)
+
+    def describe(self) -> str:
+        return str(self.features)
+
+
+class BatchNorm(_Scaled):
+    """Standardise every feature over the batch, then scale by γ and shift by β.
+
+    In training the batch's own mean and biased variance are used, and the running ones move towards
+    them; in evaluation the running ones are used.
+
+    Parameters
+    ----------
+    features : int
+        D.
+    convention : {"torch", "cs231n", "onnx", "keras"}
+        Presets for what frameworks do differently; see :data:`CONVENTIONS`.
+    keep, eps : float, optional
+        Override the preset's.
+    population : int, optional
+        P: parameters (P, D) for x (P, N, D).
+    dtype : str
+
+    Notes
+    -----
+    x (…, N, D); every axis that γ lacks counts as batch. Source: Ioffe and Szegedy 2015.
+    """
+
+    beta = Parameter()
+    running_mean = State()
+    running_var = State()
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        convention: str = "torch",
+        keep: float | None = None,
+        eps: float | None = None,
+        population: int | None = None,
+        dtype: str = "float32",
+    ):
+        super().__init__(features, population, dtype)
+        check_choice("BatchNorm", "convention", convention, tuple(CONVENTIONS))
+        preset = CONVENTIONS[convention]
+        self.keep = preset.keep if keep is None else keep
+        self.eps = preset.eps if eps is None else eps
+        self.unbiased = preset.unbiased
+        self.beta = self._filled(0.0)
+        self.running_mean = self._filled(0.0)
+        self.running_var = self._filled(preset.initial_var)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """x (…, N, D) to the same shape."""
+        if not training:
+            mean, var = self.running_mean, self.running_var
+            self._saved = x, mean, var, ops.batch_norm_inference_backward
+            return ops.batch_norm_inference(x, self.gamma, self.beta, mean, var, self.eps)
+        y, mean, var = ops.batch_norm(x, self.gamma, self.beta, self.eps)
+        self._saved = x, mean, var, ops.batch_norm_backward
+        rows = math.prod(x.shape[:-1]) // (self.population or 1)
+        correction = rows / (rows - 1) if self.unbiased and rows > 1 else 1.0
+        xp, dtype = array_namespace(x), self.gamma.dtype
+        self.running_mean = self._move(xp, self.running_mean, mean, dtype)
+        self.running_var = self._move(xp, self.running_var, var * correction, dtype)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """dx, through the batch's statistics if the forward was one of training."""
+        x, mean, var, backward = self._recall()
+        dx, dgamma, dbeta = backward(dy, x, self.gamma, mean, var, self.eps)
+        self.grads = {"gamma": dgamma, "beta": dbeta}
+        return dx
+
+    def _move(self, xp, running: Array, batch: Array, dtype) -> Array:
+        return self.keep * running + (1.0 - self.keep) * xp.astype(batch, dtype, copy=False)
+
+
+class LayerNorm(_Scaled):
+    """Standardise every row over its features, then scale by γ and shift by β.
+
+    Parameters
+    ----------
+    features : int
+        D.
+    eps : float
+    population : int, optional
+        P: parameters (P, D) for x (P, N, D).
+    dtype : str
+
+    Notes
+    -----
+    x (…, D). Source: Ba, Kiros and Hinton 2016.
+    """
+
+    beta = Parameter()
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        eps: float = 1e-5,
+        population: int | None = None,
+        dtype: str = "float32",
+    ):
+        super().__init__(features, population, dtype)
+        self.eps = eps
+        self.beta = self._filled(0.0)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """x (…, D) to the same shape."""
+        y, mean, inv_std = ops.layer_norm(x, self.gamma, self.beta, self.eps)
+        self._saved = x, mean, inv_std
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """dx, in x's shape."""
+        x, mean, inv_std = self._recall()
+        dx, dgamma, dbeta = ops.layer_norm_backward(dy, x, self.gamma, mean, inv_std)
+        self.grads = {"gamma": dgamma, "beta": dbeta}
+        return dx
+
+
+class RMSNorm(_Scaled):
+    """Divide every row by its root mean square, then scale by γ.
+
+    Parameters
+    ----------
+    features : int
+        D.
+    eps : float
+    population : int, optional
+        P: parameters (P, D) for x (P, N, D).
+    dtype : str
+
+    Notes
+    -----
+    x (…, D). Source: Zhang and Sennrich 2019.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        eps: float = 1e-6,
+        population: int | None = None,
+        dtype: str = "float32",
+    ):
+        super().__init__(features, population, dtype)
+        self.eps = eps
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """x (…, D) to the same shape."""
+        y, inv_rms = ops.rms_norm(x, self.gamma, self.eps)
+        self._saved = x, inv_rms
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """dx, in x's shape."""
+        x, inv_rms = self._recall()
+        dx, dgamma = ops.rms_norm_backward(dy, x, self.gamma, inv_rms)
+        self.grads = {"gamma": dgamma}
+        return dx

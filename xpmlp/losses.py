@@ -1,0 +1,270 @@
+"""Losses: ``loss.forward(outputs, targets)`` gives the value, ``loss.backward()`` its gradient.
+
+All reduce over the batch axis N (and the outputs M) of arrays (…, N, M), so that each leading
+index, such as a member of a population, has a loss of its own; their gradients do not mix.
+
+A forward keeps its gradient or what it needs for it, so the backward takes no arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import ops
+from .backend import Array, array_namespace, asarray, dtype_name
+from .errors import DTypeError, ShapeError, StateError
+from .ops.shapes import check_choice, check_floating
+from .ops.softmax_cross_entropy import REDUCTIONS
+
+
+class Loss:
+    """Base of all losses.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by the number of values reduced; "none" leaves one value a row or element.
+    """
+
+    def __init__(self, reduction: str = "mean"):
+        check_choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
+        self.reduction = reduction
+        self._gradient: Array | None = None
+
+    def forward(self, outputs: Array, targets: Array) -> Array:
+        """The loss, of shape (…,), still on the device."""
+        raise NotImplementedError
+
+    def backward(self) -> Array:
+        """Gradient of the last forward's loss with respect to its outputs, of their shape."""
+        if self._gradient is None:
+            raise StateError(
+                f"`{type(self).__name__}.backward`: expected a forward before it; "
+                "call loss.forward(outputs, targets) first"
+            )
+        return self._gradient
+
+    def __call__(self, outputs: Array, targets: Array) -> Array:
+        return self.forward(outputs, targets)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.describe()})"
+
+    def describe(self) -> str:
+        """The options that differ from their defaults."""
+        return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"
+
+
+class SoftmaxCrossEntropy(Loss):
+    """Cross-entropy of softmax(logits); see :func:`xpmlp.ops.softmax_cross_entropy`.
+
+    Parameters
+    ----------
+    label_smoothing : float or sequence of P floats
+    ignore_index : int, optional
+    class_weights : array_like, shape (C,), optional
+    z_loss : float
+    reduction : {"mean", "sum", "none"}
+    """
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float | Sequence[float] = 0.0,
+        ignore_index: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        z_loss: float = 0.0,
+        reduction: str = "mean",
+    ):
+        super().__init__(reduction)
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+        self.class_weights = class_weights
+        self.z_loss = z_loss
+
+    def describe(self) -> str:
+        smoothing = "" if self.label_smoothing == 0.0 else f"label_smoothing={self.label_smoothing}"
+        return ", ".join(part for part in (smoothing, super().describe()) if part)
+
+    def forward(self, outputs: Array, targets: Array) -> Array:
+        """outputs: logits (…, N, C); targets: class numbers (…, N) or probabilities (…, N, C)."""
+        dtype = dtype_name(outputs.dtype)
+        smoothing, weights = self.label_smoothing, self.class_weights
+        loss, self._gradient = ops.softmax_cross_entropy(
+            outputs,
+            targets,
+            label_smoothing=asarray(smoothing, dtype) if _is_listing(smoothing) else smoothing,
+            ignore_index=self.ignore_index,
+            class_weights=None if weights is None else asarray(weights, dtype),
+            z_loss=self.z_loss,
+            reduction=self.reduction,
+        )
+        return loss
+
+
+class _ElementwiseLoss(Loss):
+    """A loss that is a sum or mean over elements of f(outputs, targets)."""
+
+    def forward(self, outputs: Array, targets: Array) -> Array:
+        """outputs (…, N, M) and targets of the same shape, or without some leading axes."""
+        where = type(self).__name__
+        check_floating(where, "outputs", outputs)
+        shape, target_shape = tuple(outputs.shape), tuple(targets.shape)
+        if target_shape != shape[len(shape) - len(target_shape) :] or len(target_shape) < 1:
+            raise ShapeError(
+                f"`{where}`: expected targets of the outputs' shape {shape}, got {target_shape}; "
+                "a column vector of targets is y[:, None]"
+            )
+        if outputs.ndim < 2 or outputs.shape[-2] == 0:
+            raise ShapeError(
+                f"`{where}`: expected outputs of shape (…, N, M) with N ≥ 1, got {shape}"
+            )
+        xp = array_namespace(outputs, targets)
+        values, gradient = self.elements(outputs, xp.astype(targets, outputs.dtype, copy=False))
+        if self.reduction == "none":
+            self._gradient = gradient
+            return values
+        total = xp.sum(values, axis=(-2, -1))
+        count = outputs.shape[-2] * outputs.shape[-1] if self.reduction == "mean" else 1
+        self._gradient = gradient if count == 1 else gradient / count
+        return total if count == 1 else total / count
+
+    def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
+        """f(y, t) and df/dy, elementwise."""
+        raise NotImplementedError
+
+
+class MSE(_ElementwiseLoss):
+    """Mean squared error ``mean (y − t)²``; gradient ``2 (y − t) / (N M)``."""
+
+    def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
+        difference = y - t
+        return difference * difference, 2.0 * difference
+
+
+class HalfSSE(_ElementwiseLoss):
+    """Half the sum of squared errors ``½ Σ (y − t)²``; gradient ``y − t`` with no factor."""
+
+    def __init__(self, reduction: str = "sum"):
+        super().__init__(reduction)
+
+    def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
+        difference = y - t
+        return 0.5 * difference * difference, difference
+
+
+class MAE(_ElementwiseLoss):
+    """Mean absolute error ``mean |y − t|``; gradient ``sign(y − t) / (N M)``, 0 where equal."""
+
+    def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
+        xp = array_namespace(y)
+        difference = y - t
+        return xp.abs(difference), xp.sign(difference)
+
+
+class Huber(_ElementwiseLoss):
+    """``½ d²`` where |d| ≤ δ, else ``δ (|d| − ½ δ)``, with ``d = y − t`` (Huber 1964).
+
+    Parameters
+    ----------
+    delta : float
+        δ, where the square turns into a line.
+    reduction : {"mean", "sum", "none"}
+    """
+
+    def __init__(self, delta: float = 1.0, reduction: str = "mean"):
+        super().__init__(reduction)
+        self.delta = delta
+
+    def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
+        xp = array_namespace(y)
+        difference = y - t
+        size = xp.abs(difference)
+        inside = size <= self.delta
+        values = xp.where(
+            inside, 0.5 * difference * difference, self.delta * (size - 0.5 * self.delta)
+        )
+        return values, xp.where(inside, difference, self.delta * xp.sign(difference))
+
+
+class BCEWithLogits(_ElementwiseLoss):
+    """Binary cross-entropy of σ(y): ``mean [softplus(y) − t y]``; gradient ``(σ(y) − t)/(N M)``.
+
+    Targets are probabilities in [0, 1]; hard labels are 0 and 1.
+    """
+
+    def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
+        return ops.softplus(y) - t * y, ops.sigmoid(y) - t
+
+
+class NLL(Loss):
+    """Negative log-likelihood ``−mean log p[target]`` of log-probabilities (…, N, C).
+
+    Follows a LogSoftmax layer. SoftmaxCrossEntropy does both in one pass.
+    """
+
+    def forward(self, outputs: Array, targets: Array) -> Array:
+        """outputs: log-probabilities (…, N, C); targets: class numbers (…, N)."""
+        onehot = _one_hot("NLL", outputs, targets)
+        xp = array_namespace(outputs)
+        # where, not a product: 0 · log 0 would be NaN.
+        picked = xp.where(onehot, outputs, xp.zeros_like(outputs))
+        return self._reduce_rows(-xp.sum(picked, axis=-1), -xp.astype(onehot, outputs.dtype))
+
+    def _reduce_rows(self, rows: Array, gradient: Array) -> Array:
+        xp = array_namespace(rows)
+        if self.reduction == "mean":
+            self._gradient = gradient / rows.shape[-1]
+            return xp.mean(rows, axis=-1)
+        self._gradient = gradient
+        return xp.sum(rows, axis=-1) if self.reduction == "sum" else rows
+
+
+class MulticlassHinge(NLL):
+    """``mean Σ_{c ≠ t} max(0, s_c − s_t + margin)`` (Weston and Watkins 1999; CS231n's SVM loss).
+
+    Parameters
+    ----------
+    margin : float
+    reduction : {"mean", "sum", "none"}
+    """
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean"):
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, outputs: Array, targets: Array) -> Array:
+        """outputs: scores (…, N, C); targets: class numbers (…, N)."""
+        onehot = _one_hot("MulticlassHinge", outputs, targets)
+        xp = array_namespace(outputs)
+        zero = xp.zeros_like(outputs)
+        true_score = xp.sum(xp.where(onehot, outputs, zero), axis=-1, keepdims=True)
+        margins = xp.where(onehot, zero, outputs - true_score + self.margin)
+        violated = xp.astype(margins > 0, outputs.dtype)
+        count = xp.sum(violated, axis=-1, keepdims=True)
+        gradient = violated - xp.where(onehot, count, zero)
+        return self._reduce_rows(xp.sum(margins * violated, axis=-1), gradient)
+
+
+def _one_hot(where: str, outputs: Array, targets: Array) -> Array:
+    """Booleans (…, N, C) that mark each row's class."""
+    check_floating(where, "outputs", outputs)
+    if "int" not in dtype_name(targets.dtype):
+        raise DTypeError(
+            f"`{where}`: expected targets of integers (class numbers), got "
+            f"{dtype_name(targets.dtype)}"
+        )
+    shape = tuple(outputs.shape)
+    if len(shape) < 2 or tuple(targets.shape) not in (shape[:-1], shape[-2:-1]) or 0 in shape:
+        raise ShapeError(
+            f"`{where}`: expected outputs (…, N, C) and targets (…, N), N ≥ 1, got {shape} and "
+            f"{tuple(targets.shape)}"
+        )
+    xp = array_namespace(outputs, targets)
+    numbers = asarray(list(range(shape[-1])), dtype_name(targets.dtype))
+    return xp.broadcast_to(xp.expand_dims(targets, axis=-1) == numbers, shape)
+
+
+def _is_listing(value: Any) -> bool:
+    return hasattr(value, "__len__") or hasattr(value, "shape")

@@ -1,0 +1,96 @@
+"""The operations under the layers: pure functions, each with a reference in array-API calls.
+
+A kernel may stand in for a reference where it is faster; :func:`explain` says what runs and why.
+"""
+
+from .activations import (
+    elu,
+    elu_backward,
+    gelu,
+    gelu_backward,
+    gelu_tanh,
+    gelu_tanh_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    softplus,
+    softplus_backward,
+    tanh,
+    tanh_backward,
+)
+from .dispatch import explain
+from .dropout import dropout
+from .linear import linear, linear_backward
+from .matmul import matmul
+from .normalization import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_inference,
+    batch_norm_inference_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
+from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
+from .softmax_cross_entropy import softmax_cross_entropy
+from .update import (
+    adagrad_update,
+    adam_update,
+    momentum_update,
+    muon_update,
+    orthogonalize,
+    rmsprop_update,
+    sgd_update,
+)
+
+__all__ = [
+    "adagrad_update",
+    "adam_update",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
+    "batch_norm_inference_backward",
+    "dropout",
+    "elu",
+    "elu_backward",
+    "explain",
+    "gelu",
+    "gelu_backward",
+    "gelu_tanh",
+    "gelu_tanh_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "linear",
+    "linear_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "matmul",
+    "momentum_update",
+    "muon_update",
+    "orthogonalize",
+    "relu",
+    "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
+    "rmsprop_update",
+    "sgd_update",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softmax",
+    "softmax_backward",
+    "softmax_cross_entropy",
+    "softplus",
+    "softplus_backward",
+    "tanh",
+    "tanh_backward",
+]

@@ -1,0 +1,130 @@
+"""Elementwise activations: each a function and its backward, side by side.
+
+``name(x) → y`` and ``name_backward(dy, x, y) → dx = dy · f′(x)``, all of one shape. A backward uses
+whichever of x and y gives the derivative most cheaply. Source of the less common ones: LeakyReLU,
+Maas et al. 2013; ELU, Clevert et al. 2016; GELU, Hendrycks and Gimpel 2016; SiLU, Elfwing et al.
+2018.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..backend import Array, array_namespace
+from .erfc import normal_cdf
+
+_SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
+_GELU_CUBIC = 0.044715  # Hendrycks and Gimpel 2016, section 2
+
+
+def relu(x: Array) -> Array:
+    """``max(x, 0)``; NaN stays NaN."""
+    xp = array_namespace(x)
+    return xp.where(x < 0, xp.zeros_like(x), x)
+
+
+def relu_backward(dy: Array, x: Array, y: Array) -> Array:
+    """``dy`` where y > 0, else 0: the subgradient at 0 is 0."""
+    xp = array_namespace(dy, y)
+    return xp.where(y > 0, dy, xp.zeros_like(dy))
+
+
+def leaky_relu(x: Array, slope: float = 0.01) -> Array:
+    """x where x > 0, else ``slope · x``."""
+    return array_namespace(x).where(x > 0, x, slope * x)
+
+
+def leaky_relu_backward(dy: Array, x: Array, y: Array, slope: float = 0.01) -> Array:
+    """``dy`` where x > 0, else ``slope · dy``."""
+    return array_namespace(dy, x).where(x > 0, dy, slope * dy)
+
+
+def elu(x: Array, alpha: float = 1.0) -> Array:
+    """x where x > 0, else ``alpha · (eˣ − 1)``."""
+    xp = array_namespace(x)
+    # The branch not taken must not overflow: exp only ever sees x ≤ 0.
+    negative = alpha * xp.expm1(xp.where(x > 0, xp.zeros_like(x), x))
+    return xp.where(x > 0, x, negative)
+
+
+def elu_backward(dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
+    """``dy`` where x > 0, else ``dy · alpha · eˣ = dy · (y + alpha)``."""
+    return array_namespace(dy, x).where(x > 0, dy, dy * (y + alpha))
+
+
+def gelu(x: Array) -> Array:
+    """``x · Φ(x)``, Φ the standard normal distribution function."""
+    return x * normal_cdf(x)
+
+
+def gelu_backward(dy: Array, x: Array, y: Array) -> Array:
+    """``dy · (Φ(x) + x φ(x))``, φ the standard normal density."""
+    xp = array_namespace(dy, x)
+    density = xp.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+    return dy * (normal_cdf(x) + x * density)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """``x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))``, the usual approximation of :func:`gelu`."""
+    xp = array_namespace(x)
+    return 0.5 * x * (1.0 + xp.tanh(_SQRT_2_OVER_PI * (x + _GELU_CUBIC * x * x * x)))
+
+
+def gelu_tanh_backward(dy: Array, x: Array, y: Array) -> Array:
+    """The derivative of that expression, times dy."""
+    xp = array_namespace(dy, x)
+    t = xp.tanh(_SQRT_2_OVER_PI * (x + _GELU_CUBIC * x * x * x))
+    inner = _SQRT_2_OVER_PI * (1.0 + 3.0 * _GELU_CUBIC * x * x)
+    return dy * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner)
+
+
+def sigmoid(x: Array) -> Array:
+    """``1 / (1 + e⁻ˣ)``, without overflow and with full relative precision on both sides."""
+    xp = array_namespace(x)
+    e = xp.exp(-xp.abs(x))
+    return xp.where(x < 0, e, xp.ones_like(e)) / (1.0 + e)
+
+
+def sigmoid_backward(dy: Array, x: Array, y: Array) -> Array:
+    """``dy · y (1 − y)``."""
+    return dy * y * (1.0 - y)
+
+
+def silu(x: Array) -> Array:
+    """``x · σ(x)``."""
+    return x * sigmoid(x)
+
+
+def silu_backward(dy: Array, x: Array, y: Array) -> Array:
+    """``dy · (σ + y (1 − σ))``."""
+    s = sigmoid(x)
+    return dy * (s + y * (1.0 - s))
+
+
+def tanh(x: Array) -> Array:
+    """Hyperbolic tangent."""
+    return array_namespace(x).tanh(x)
+
+
+def tanh_backward(dy: Array, x: Array, y: Array) -> Array:
+    """``dy · (1 − y²)``."""
+    return dy * (1.0 - y * y)
+
+
+def softplus(x: Array) -> Array:
+    """``ln(1 + eˣ)``, without overflow."""
+    xp = array_namespace(x)
+    return xp.log1p(xp.exp(-xp.abs(x))) + xp.where(x < 0, xp.zeros_like(x), x)
+
+
+def softplus_backward(dy: Array, x: Array, y: Array) -> Array:
+    """``dy · σ(x)``."""
+    return dy * sigmoid(x)
+
+
+FUSABLE = {
+    "relu": (relu, relu_backward),
+    "tanh": (tanh, tanh_backward),
+    "sigmoid": (sigmoid, sigmoid_backward),
+}
+"""Activations that :func:`xpmlp.ops.linear` can apply: their derivative follows from y alone."""

@@ -1,0 +1,107 @@
+"""Which implementation of an op runs: a kernel where one fits, else the array-API reference.
+
+An op asks :func:`choose` with its name, its arrays and its options. The candidates for that op are
+tried in order; the first whose backend is the arrays' own and whose ``refuses`` has no objection is
+imported (at first use) and returned. Without one, the reference runs, which is always right.
+
+``XPMLP_KERNELS=off`` switches every kernel off. :func:`explain` says what would run and why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import array_api_compat
+
+from ..backend import Array
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One kernel that can stand in for an op's reference.
+
+    Attributes
+    ----------
+    op : str
+        The op's name.
+    name : str
+        What users see: ``"numba"``, ``"cuda"``.
+    library : str
+        Arrays of which library it works on: ``"numpy"`` or ``"cupy"``.
+    target : str
+        ``"module:function"``, imported at first use; same signature as the reference.
+    refuses : callable
+        ``refuses(*arrays, **options)`` gives None to accept, else the reason in words. It looks at
+        shapes, dtypes and strides only, never at values.
+    """
+
+    op: str
+    name: str
+    library: str
+    target: str
+    refuses: Callable[..., str | None]
+
+
+CANDIDATES: list[Candidate] = []
+"""Every kernel, best first. Empty: this version runs the array-API references everywhere."""
+
+
+def choose(op: str, reference: Callable, *arrays: Array, **options: Any) -> Callable:
+    """The implementation to run for these arrays and options."""
+    if not CANDIDATES:
+        return reference
+    kernel, _ = _select(op, arrays, options)
+    return reference if kernel is None else _load(kernel.target)
+
+
+def explain(op: str, *arrays: Array, **options: Any) -> str:
+    """What would run for these arguments, and why, in one line.
+
+    Parameters
+    ----------
+    op : str
+        The op's name, such as ``"softmax_cross_entropy"``.
+    *arrays, **options
+        As they would be given to the op.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpmlp import ops
+    >>> ops.explain("matmul", np.ones((2, 2)), np.ones((2, 2)))
+    'matmul on numpy: array-API reference (no kernel for this op)'
+    """
+    library = _library(arrays[0]) if arrays else "any library"
+    kernel, why = _select(op, arrays, options)
+    chosen = "array-API reference" if kernel is None else f"kernel {kernel.name}"
+    return f"{op} on {library}: {chosen} ({why})"
+
+
+def _select(op: str, arrays: tuple, options: dict) -> tuple[Candidate | None, str]:
+    if os.environ.get("XPMLP_KERNELS", "").strip().lower() == "off":
+        return None, "XPMLP_KERNELS=off"
+    objections = []
+    for candidate in CANDIDATES:
+        if candidate.op != op or candidate.library != _library(arrays[0]):
+            continue
+        objection = candidate.refuses(*arrays, **options)
+        if objection is None:
+            return candidate, "fits these shapes and dtypes"
+        objections.append(f"{candidate.name}: {objection}")
+    return None, "; ".join(objections) or "no kernel for this op"
+
+
+def _library(array: Array) -> str:
+    name = array_api_compat.array_namespace(array).__name__
+    return name.removeprefix("array_api_compat.").partition(".")[0]
+
+
+@cache
+def _load(target: str) -> Callable:
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)

@@ -1,0 +1,81 @@
+"""Inverted dropout with a mask that is recomputed, never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import array_api_compat
+
+from ..backend import Array, array_namespace
+from ..errors import ConfigError
+from ..random import Generator, random_bits
+from .dispatch import choose
+
+_BITS = 24
+
+
+def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> Array:
+    """``y = x ⊙ keep / (1 − p)``, where each element is kept with probability 1 − p.
+
+    The mask is a function of (seed, stream, step, element). Calling this on dy with the same rng
+    and step is therefore the backward pass: ``dx = dy ⊙ keep / (1 − p)``.
+
+    Parameters
+    ----------
+    x : array of floats, shape (…), or (P, …) for a generator of P seeds
+    p : float in [0, 1), or P of them
+        The probability to drop, for all or for each member.
+    rng : Generator
+        Seed and stream of the mask.
+    step : int
+        Which mask: raise it by one for a new one.
+
+    Returns
+    -------
+    array of x's shape and dtype
+
+    Raises
+    ------
+    ConfigError
+        If a probability is outside [0, 1), or there are not as many as members.
+
+    Notes
+    -----
+    Source: Srivastava et al. 2014. p is compared with 24 random bits, so it is exact to 2⁻²⁴.
+    """
+    rates = check_rates(p, rng.population)
+    if not any(rates):
+        return x
+    return choose("dropout", reference, x, rates=rates)(x, rates, rng, step)
+
+
+def check_rates(p: float | Sequence[float], population: int | None) -> tuple[float, ...]:
+    """The dropout rates as a tuple of one, or of one a member."""
+    rates = (float(p),) if isinstance(p, int | float) else tuple(float(rate) for rate in p)
+    for rate in rates:
+        if not 0.0 <= rate < 1.0:
+            raise ConfigError(
+                f"`dropout`: expected the probability to drop in [0, 1), got {rate}; "
+                "p = 0.2 drops a fifth of the units"
+            )
+    if len(rates) != 1 and len(rates) != population:
+        raise ConfigError(
+            f"`dropout`: expected one rate or {population or 1}, one a member, got {len(rates)}"
+        )
+    return rates
+
+
+def reference(x: Array, rates: tuple[float, ...], rng: Generator, step: int) -> Array:
+    """The definition."""
+    xp = array_namespace(x)
+    device = array_api_compat.device(x)
+    bits = random_bits(xp, tuple(x.shape), rng, step, device)
+    thresholds = [round(rate * (1 << _BITS)) for rate in rates]
+    scales = [1.0 / (1.0 - rate) for rate in rates]
+    if len(rates) == 1:
+        threshold, scale = thresholds[0], scales[0]
+    else:
+        shape = (len(rates),) + (1,) * (x.ndim - 1)
+        threshold = xp.reshape(xp.asarray(thresholds, dtype=bits.dtype, device=device), shape)
+        scale = xp.reshape(xp.asarray(scales, dtype=x.dtype, device=device), shape)
+    return xp.where(bits >= threshold, x * scale, xp.zeros_like(x))

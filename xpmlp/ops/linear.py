@@ -1,0 +1,107 @@
+"""The fully connected map ``y = f(x W + b)`` and its gradients."""
+
+from __future__ import annotations
+
+from ..backend import Array, array_namespace
+from ..errors import ShapeError
+from .activations import FUSABLE
+from .dispatch import choose
+from .matmul import matmul
+from .shapes import check_choice, check_same_shape, per_feature, sum_to_shape, transpose
+
+
+def linear(x: Array, W: Array, b: Array | None = None, activation: str | None = None) -> Array:
+    """``y = f(x @ W + b)``.
+
+    Parameters
+    ----------
+    x : array, shape (…, N, D)
+        With population weights, either (P, N, D), one batch a member, or (N, D), shared by all.
+    W : array, shape (D, M) or (P, D, M)
+    b : array, shape (M,) or (P, M), optional
+    activation : {None, "relu", "tanh", "sigmoid"}
+        f; those whose derivative can be had from y alone.
+
+    Returns
+    -------
+    array, shape (…, N, M)
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit together.
+    """
+    if x.ndim < 1 or W.ndim < 2 or x.shape[-1] != W.shape[-2]:
+        raise ShapeError(
+            f"`linear`: expected x of shape (…, {W.shape[-2] if W.ndim > 1 else 'D'}) for W of "
+            f"shape {tuple(W.shape)}, got {tuple(x.shape)}"
+        )
+    if b is not None:
+        check_same_shape("linear", "b", b, (*W.shape[:-2], W.shape[-1]))
+    check_choice("linear", "activation", activation, (None, *FUSABLE))
+    return choose("linear", reference, x, W, b, activation=activation)(x, W, b, activation)
+
+
+def reference(x: Array, W: Array, b: Array | None, activation: str | None) -> Array:
+    """The definition."""
+    xp = array_namespace(x, W)
+    y = matmul(x, W) if x.ndim > 1 else matmul(x[None, :], W)[..., 0, :]
+    if b is not None:
+        y = y + per_feature(xp, b)
+    return y if activation is None else FUSABLE[activation][0](y)
+
+
+def linear_backward(
+    dy: Array,
+    x: Array,
+    W: Array,
+    y: Array | None = None,
+    activation: str | None = None,
+    *,
+    input_grad: bool = True,
+) -> tuple[Array | None, Array, Array]:
+    """Gradients of :func:`linear`: with ``dz = dy ⊙ f′``,
+    ``dx = dz Wᵀ``, ``dW = xᵀ dz``, ``db = Σₙ dz``.
+
+    Parameters
+    ----------
+    dy : array, shape (…, N, M)
+    x : array, shape (…, N, D)
+    W : array, shape (D, M) or (P, D, M)
+    y : array, shape (…, N, M)
+        What :func:`linear` returned; only needed with an activation.
+    activation : {None, "relu", "tanh", "sigmoid"}
+    input_grad : bool
+        Whether dx is wanted. A network's first layer saves a product without it.
+
+    Returns
+    -------
+    dx : array of x's shape, or None
+    dW : array of W's shape
+        Summed over every axis along which W was shared.
+    db : array, shape (M,) or (P, M)
+    """
+    if activation is not None:
+        dy = FUSABLE[activation][1](dy, y, y)
+    chosen = choose("linear_backward", reference_backward, dy, x, W, input_grad=input_grad)
+    return chosen(dy, x, W, input_grad)
+
+
+def reference_backward(
+    dz: Array, x: Array, W: Array, input_grad: bool
+) -> tuple[Array | None, Array, Array]:
+    """The definition, for dz = dL/d(x W + b)."""
+    xp = array_namespace(dz, x, W)
+    if W.ndim == 2:
+        # Every leading axis is only more rows: two plain products.
+        rows = xp.reshape(dz, (-1, dz.shape[-1]))
+        dW = xp.matmul(transpose(xp, xp.reshape(x, (-1, x.shape[-1]))), rows)
+        db = xp.sum(rows, axis=0)
+        dx = xp.reshape(xp.matmul(rows, transpose(xp, W)), x.shape) if input_grad else None
+        return dx, dW, db
+    dW = sum_to_shape(xp, matmul(transpose(xp, x), dz), tuple(W.shape))
+    db = sum_to_shape(xp, xp.sum(dz, axis=-2), (*W.shape[:-2], W.shape[-1]))
+    dx = None
+    if input_grad:
+        dx = sum_to_shape(xp, matmul(dz, transpose(xp, W)), tuple(x.shape))
+    return dx, dW, db

@@ -1,0 +1,242 @@
+"""Batch, layer and RMS normalization with their backward passes.
+
+All three are ``y = γ ⊙ x̂ + β`` with a standardised x̂; they differ in the axes of the mean.
+Sources: Ioffe and Szegedy 2015; Ba, Kiros and Hinton 2016; Zhang and Sennrich 2019.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..backend import Array, Namespace, array_namespace
+from ..errors import ShapeError
+from .dispatch import choose
+from .shapes import check_floating, per_feature, sum_to_shape, working_dtype
+
+
+def batch_norm(
+    x: Array, gamma: Array, beta: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """``y = γ (x − μ)/√(σ² + ε) + β`` with μ, σ² over the batch.
+
+    Parameters
+    ----------
+    x : array, shape (…, N, D), or (P, N, D) for parameters with a population axis
+    gamma, beta : array, shape (D,) or (P, D)
+    eps : float
+        ε.
+
+    Returns
+    -------
+    y : array of x's shape
+    mean, var : array of gamma's shape
+        μ and the biased variance σ² (divided by the number of rows) of this batch.
+
+    Raises
+    ------
+    ShapeError
+        If x's last axis (and population axis) differ from gamma's, or the batch is empty.
+    """
+    _check(x, gamma, "batch_norm")
+    return choose("batch_norm", batch_norm_reference, x, gamma, beta)(x, gamma, beta, eps)
+
+
+def batch_norm_reference(
+    x: Array, gamma: Array, beta: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """The definition; the variance in a second pass, so that a large mean does no harm."""
+    xp = array_namespace(x, gamma)
+    axes = _batch_axes(x, gamma)
+    wide = xp.astype(x, working_dtype(xp, x), copy=False)
+    mean = xp.mean(wide, axis=axes, keepdims=True)
+    var = xp.mean((wide - mean) ** 2, axis=axes, keepdims=True)
+    mean, var = xp.reshape(mean, gamma.shape), xp.reshape(var, gamma.shape)
+    return batch_norm_inference(x, gamma, beta, mean, var, eps), mean, var
+
+
+def batch_norm_inference(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float = 1e-5
+) -> Array:
+    """``y = γ (x − μ)/√(σ² + ε) + β`` with given statistics; shapes as in :func:`batch_norm`."""
+    xp = array_namespace(x, gamma)
+    scale = gamma / xp.sqrt(var + eps)
+    # x − μ first: with a large mean, x · scale + (β − μ · scale) would cancel.
+    y = (x - per_feature(xp, mean)) * per_feature(xp, scale) + per_feature(xp, beta)
+    return xp.astype(y, x.dtype, copy=False)
+
+
+def batch_norm_backward(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """Gradients of :func:`batch_norm`, through the statistics.
+
+    ``dβ = Σ dy``, ``dγ = Σ dy ⊙ x̂``, ``dx = γ/√(σ² + ε) · (dy − dβ/N − x̂ dγ/N)``.
+
+    Parameters
+    ----------
+    dy, x : array, shape (…, N, D)
+    gamma, mean, var : array, shape (D,) or (P, D)
+        mean and var as :func:`batch_norm` returned them.
+
+    Returns
+    -------
+    dx : array of x's shape
+    dgamma, dbeta : array of gamma's shape
+    """
+    chosen = choose("batch_norm_backward", batch_norm_backward_reference, dy, x, gamma)
+    return chosen(dy, x, gamma, mean, var, eps)
+
+
+def batch_norm_backward_reference(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """The definition, in the closed form."""
+    xp = array_namespace(dy, x)
+    inv_std = 1.0 / xp.sqrt(var + eps)
+    x_hat = (x - per_feature(xp, mean)) * per_feature(xp, inv_std)
+    dgamma, dbeta = _parameter_grads(xp, dy, x_hat, gamma)
+    rows = math.prod(x.shape[axis] for axis in _batch_axes(x, gamma))
+    dx = per_feature(xp, gamma * inv_std) * (
+        dy - per_feature(xp, dbeta / rows) - x_hat * per_feature(xp, dgamma / rows)
+    )
+    return xp.astype(dx, x.dtype, copy=False), dgamma, dbeta
+
+
+def batch_norm_inference_backward(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """Gradients of :func:`batch_norm_inference`: the statistics are constants."""
+    xp = array_namespace(dy, x)
+    inv_std = 1.0 / xp.sqrt(var + eps)
+    x_hat = (x - per_feature(xp, mean)) * per_feature(xp, inv_std)
+    dgamma, dbeta = _parameter_grads(xp, dy, x_hat, gamma)
+    return dy * per_feature(xp, gamma * inv_std), dgamma, dbeta
+
+
+def layer_norm(
+    x: Array, gamma: Array, beta: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """``y = γ (x − μ)/√(σ² + ε) + β`` with μ, σ² over each row's features.
+
+    Parameters
+    ----------
+    x : array, shape (…, D), or (P, N, D) for parameters with a population axis
+    gamma, beta : array, shape (D,) or (P, D)
+    eps : float
+        ε.
+
+    Returns
+    -------
+    y : array of x's shape
+    mean, inv_std : array, shape (…, 1)
+        μ and ``1/√(σ² + ε)``, for the backward pass.
+    """
+    _check(x, gamma, "layer_norm")
+    return choose("layer_norm", layer_norm_reference, x, gamma, beta)(x, gamma, beta, eps)
+
+
+def layer_norm_reference(
+    x: Array, gamma: Array, beta: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """The definition."""
+    xp = array_namespace(x, gamma)
+    wide = xp.astype(x, working_dtype(xp, x), copy=False)
+    mean = xp.mean(wide, axis=-1, keepdims=True)
+    var = xp.mean((wide - mean) ** 2, axis=-1, keepdims=True)
+    inv_std = 1.0 / xp.sqrt(var + eps)
+    y = (wide - mean) * inv_std * per_feature(xp, gamma) + per_feature(xp, beta)
+    return xp.astype(y, x.dtype, copy=False), mean, inv_std
+
+
+def layer_norm_backward(
+    dy: Array, x: Array, gamma: Array, mean: Array, inv_std: Array
+) -> tuple[Array, Array, Array]:
+    """Gradients of :func:`layer_norm`.
+
+    With ``g = γ ⊙ dy`` and means over a row: ``dx = (g − mean(g) − x̂ mean(g ⊙ x̂)) · inv_std``.
+
+    Returns
+    -------
+    dx : array of x's shape
+    dgamma, dbeta : array of gamma's shape
+    """
+    chosen = choose("layer_norm_backward", layer_norm_backward_reference, dy, x, gamma)
+    return chosen(dy, x, gamma, mean, inv_std)
+
+
+def layer_norm_backward_reference(
+    dy: Array, x: Array, gamma: Array, mean: Array, inv_std: Array
+) -> tuple[Array, Array, Array]:
+    """The definition."""
+    xp = array_namespace(dy, x)
+    x_hat = (x - mean) * inv_std
+    g = dy * per_feature(xp, gamma)
+    along = xp.mean(g * x_hat, axis=-1, keepdims=True)
+    dx = (g - xp.mean(g, axis=-1, keepdims=True) - x_hat * along) * inv_std
+    dgamma, dbeta = _parameter_grads(xp, dy, x_hat, gamma)
+    return xp.astype(dx, x.dtype, copy=False), dgamma, dbeta
+
+
+def rms_norm(x: Array, gamma: Array, eps: float = 1e-6) -> tuple[Array, Array]:
+    """``y = γ x / √(mean(x²) + ε)`` over each row's features.
+
+    Parameters
+    ----------
+    x : array, shape (…, D), or (P, N, D) for parameters with a population axis
+    gamma : array, shape (D,) or (P, D)
+    eps : float
+        ε.
+
+    Returns
+    -------
+    y : array of x's shape
+    inv_rms : array, shape (…, 1)
+        ``1/√(mean(x²) + ε)``, for the backward pass.
+    """
+    _check(x, gamma, "rms_norm")
+    xp = array_namespace(x, gamma)
+    wide = xp.astype(x, working_dtype(xp, x), copy=False)
+    inv_rms = 1.0 / xp.sqrt(xp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    y = wide * inv_rms * per_feature(xp, gamma)
+    return xp.astype(y, x.dtype, copy=False), inv_rms
+
+
+def rms_norm_backward(dy: Array, x: Array, gamma: Array, inv_rms: Array) -> tuple[Array, Array]:
+    """Gradients of :func:`rms_norm`: ``dx = (g − x̂ mean(g ⊙ x̂)) · inv_rms`` with ``g = γ ⊙ dy``.
+
+    Returns
+    -------
+    dx : array of x's shape
+    dgamma : array of gamma's shape
+    """
+    xp = array_namespace(dy, x)
+    x_hat = x * inv_rms
+    g = dy * per_feature(xp, gamma)
+    dx = (g - x_hat * xp.mean(g * x_hat, axis=-1, keepdims=True)) * inv_rms
+    dgamma, _ = _parameter_grads(xp, dy, x_hat, gamma)
+    return xp.astype(dx, x.dtype, copy=False), dgamma
+
+
+def _check(x: Array, gamma: Array, where: str) -> None:
+    check_floating(where, "x", x)
+    fits = x.ndim > gamma.ndim and x.shape[-1] == gamma.shape[-1]
+    fits = fits and tuple(x.shape[-1 - gamma.ndim : -2]) == tuple(gamma.shape[:-1])
+    if not fits or x.shape[-2] == 0:
+        lead = "".join(f"{size}, " for size in gamma.shape[:-1])
+        raise ShapeError(
+            f"`{where}`: expected x of shape (…, {lead}N, {gamma.shape[-1]}) with N ≥ 1, got "
+            f"{tuple(x.shape)}"
+        )
+
+
+def _batch_axes(x: Array, gamma: Array) -> tuple[int, ...]:
+    """The axes that gamma does not have: all but the last, and but the population's."""
+    kept = {x.ndim - 1} | {x.ndim - 1 - gamma.ndim + i for i in range(gamma.ndim - 1)}
+    return tuple(axis for axis in range(x.ndim) if axis not in kept)
+
+
+def _parameter_grads(xp: Namespace, dy: Array, x_hat: Array, gamma: Array) -> tuple[Array, Array]:
+    shape = tuple(per_feature(xp, gamma).shape)
+    dgamma = xp.reshape(sum_to_shape(xp, dy * x_hat, shape), gamma.shape)
+    dbeta = xp.reshape(sum_to_shape(xp, dy, shape), gamma.shape)
+    return dgamma, dbeta

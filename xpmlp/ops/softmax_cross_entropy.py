@@ -1,0 +1,182 @@
+"""Softmax and cross-entropy in one: the loss and its gradient with respect to the logits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import array_api_compat
+
+from ..backend import Array, array_namespace, dtype_name
+from ..errors import DTypeError, ShapeError
+from .dispatch import choose
+from .shapes import check_choice, check_floating, check_ndim, per_member, working_dtype
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def softmax_cross_entropy(
+    logits: Array,
+    targets: Array,
+    *,
+    label_smoothing: Any = 0.0,
+    ignore_index: int | None = None,
+    class_weights: Array | None = None,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
+) -> tuple[Array, Array]:
+    """Cross-entropy of softmax(logits) against targets, and its gradient, in one call.
+
+    With ``lse = ln Σ_c exp(logits_c)``, target probabilities q (one-hot for class indices),
+    ``q' = w ⊙ ((1 − ε) q + ε/C)`` for label smoothing ε and class weights w, and
+    ``p = softmax(logits)``, each row has::
+
+        loss    = Σ_c q'_c (lse − logits_c) + z · lse²
+        dlogits = p Σ_c q'_c − q' + 2 z · lse · p
+
+    Parameters
+    ----------
+    logits : array of floats, shape (…, N, C)
+        Each leading index is a problem of its own, with its own loss (a population's members).
+        −inf is allowed for classes that are impossible.
+    targets : array, shape (…, N) of integer class numbers, or (…, N, C) of probabilities
+        Leading axes may be missing: then all problems share the targets.
+    label_smoothing : float or array of shape (…,)
+        ε in [0, 1] (Szegedy et al. 2016). An array gives each problem its own.
+    ignore_index : int, optional
+        Rows with this class number count for nothing. If all rows do, the loss is 0, not NaN.
+    class_weights : array, shape (C,), optional
+        w. With class numbers the mean divides by the sum of the rows' w, as is usual.
+    z_loss : float
+        z, the weight of lse² (keeps logits from drifting; Chowdhery et al. 2022).
+    reduction : {"mean", "sum", "none"}
+        Over the batch axis N only.
+
+    Returns
+    -------
+    loss : array, shape (…,), or (…, N) for ``reduction="none"``
+    dlogits : array, shape (…, N, C)
+        Gradient of the loss; for "none", of its sum.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ConfigError
+        For arguments that do not fit. Class numbers are not range-checked here, since that would
+        wait for the device; :class:`xpmlp.data.Dataset` checks labels once, when they are loaded.
+    """
+    where = "softmax_cross_entropy"
+    check_floating(where, "logits", logits)
+    check_ndim(where, "logits", logits, 2, "(…, N, C)")
+    check_choice(where, "reduction", reduction, REDUCTIONS)
+    indices = _check_targets(where, logits, targets)
+    if logits.shape[-2] == 0 or logits.shape[-1] == 0:
+        raise ShapeError(
+            f"`{where}`: expected at least one row and one class, got logits of shape "
+            f"{tuple(logits.shape)}; drop empty batches"
+        )
+    if class_weights is not None and tuple(class_weights.shape) != (logits.shape[-1],):
+        raise ShapeError(
+            f"`{where}`: expected class_weights of shape ({logits.shape[-1]},), got "
+            f"{tuple(class_weights.shape)}"
+        )
+    if ignore_index is not None and not indices:
+        raise DTypeError(f"`{where}`: ignore_index needs class numbers, got target probabilities")
+    options = dict(
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        z_loss=z_loss,
+        reduction=reduction,
+    )
+    return choose(where, reference, logits, targets, **options)(logits, targets, **options)
+
+
+def reference(
+    logits: Array,
+    targets: Array,
+    *,
+    label_smoothing: Any,
+    ignore_index: int | None,
+    class_weights: Array | None,
+    z_loss: float,
+    reduction: str,
+) -> tuple[Array, Array]:
+    """The definition, in array-API calls."""
+    xp = array_namespace(logits, targets)
+    dtype, classes = logits.dtype, logits.shape[-1]
+    x = xp.astype(logits, working_dtype(xp, logits), copy=False)
+
+    peak = xp.max(x, axis=-1, keepdims=True)
+    shifted = x - peak
+    e = xp.exp(shifted)
+    total = xp.sum(e, axis=-1, keepdims=True)
+    p = e / total
+    log_total = xp.log(total)
+
+    indices = "int" in dtype_name(targets.dtype)
+    if indices:
+        # One-hot by comparison: no gather or scatter, which libraries spell differently.
+        numbers = xp.arange(classes, dtype=targets.dtype, device=array_api_compat.device(targets))
+        q = xp.astype(xp.expand_dims(targets, axis=-1) == numbers, x.dtype)
+    else:
+        q = xp.astype(targets, x.dtype, copy=False)
+    weights, row_weight = None, None
+    if class_weights is not None:
+        weights = xp.astype(class_weights, x.dtype, copy=False)
+        row_weight = xp.sum(q * weights, axis=-1)
+    if not (isinstance(label_smoothing, float | int) and label_smoothing == 0):
+        smoothing = per_member(label_smoothing, logits.ndim)
+        q = (1.0 - smoothing) * q + smoothing / classes
+    if weights is not None:
+        q = q * weights
+
+    # 0 · inf is NaN: a class with no probability must not read a logit of −inf.
+    loss = xp.sum(xp.where(q > 0, q * (log_total - shifted), xp.zeros_like(p)), axis=-1)
+    dlogits = p * xp.sum(q, axis=-1, keepdims=True) - q
+    if z_loss:
+        lse = log_total + peak
+        loss = loss + z_loss * lse[..., 0] ** 2
+        dlogits = dlogits + (2.0 * z_loss) * lse * p
+
+    if ignore_index is not None:
+        counted = targets != ignore_index
+        loss = xp.where(counted, loss, xp.zeros_like(loss))
+        dlogits = xp.where(xp.expand_dims(counted, axis=-1), dlogits, xp.zeros_like(dlogits))
+        ones = xp.astype(counted, x.dtype)
+        row_weight = ones if row_weight is None else row_weight * ones
+
+    if reduction == "mean":
+        if row_weight is None or not indices:
+            loss = xp.mean(loss, axis=-1)
+            dlogits = dlogits / logits.shape[-2]
+        else:
+            weight = xp.sum(row_weight, axis=-1)
+            weight = xp.where(weight > 0, weight, xp.ones_like(weight))
+            loss = xp.sum(loss, axis=-1) / weight
+            dlogits = dlogits / weight[..., None, None]
+    elif reduction == "sum":
+        loss = xp.sum(loss, axis=-1)
+    return xp.astype(loss, dtype, copy=False), xp.astype(dlogits, dtype, copy=False)
+
+
+def _check_targets(where: str, logits: Array, targets: Array) -> bool:
+    """Whether targets are class numbers; raises if they are neither form."""
+    shape, target_shape = tuple(logits.shape), tuple(targets.shape)
+    if "int" in dtype_name(targets.dtype):
+        if target_shape in (shape[:-1], shape[-2:-1]):
+            return True
+        wanted = f"{shape[:-1]} (class numbers)"
+    elif "float" in dtype_name(targets.dtype):
+        if target_shape in (shape, shape[-2:]):
+            return False
+        wanted = f"{shape} (probabilities)"
+    else:
+        raise DTypeError(
+            f"`{where}`: expected targets of integers (class numbers) or floats (probabilities), "
+            f"got {dtype_name(targets.dtype)}"
+        )
+    hint = "; class numbers must be integers" if math.prod(target_shape) == shape[-2] else ""
+    raise ShapeError(
+        f"`{where}`: expected targets of shape {wanted} for logits of shape {shape}, got "
+        f"{target_shape} {dtype_name(targets.dtype)}{hint}"
+    )

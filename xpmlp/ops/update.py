@@ -1,0 +1,112 @@
+"""Parameter updates: what an optimizer does to one array, as pure functions.
+
+``w`` is the parameter, ``g`` its gradient; both (…) or (P, …). Hyperparameters are numbers, or
+arrays that broadcast over w (see :func:`xpmlp.ops.shapes.per_member`). Every function returns new
+arrays, in the order its docstring gives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import Array, array_namespace
+from .matmul import matmul
+from .shapes import transpose
+
+# Quintic iteration that pushes singular values towards 1 (Jordan et al. 2024, "Muon").
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def sgd_update(w: Array, g: Array, *, lr: Any) -> Array:
+    """``w − lr · g``."""
+    return w - lr * g
+
+
+def momentum_update(
+    w: Array, g: Array, velocity: Array, *, lr: Any, momentum: Any, nesterov: bool
+) -> tuple[Array, Array]:
+    """``v ← momentum · v + g``; ``w ← w − lr · v``, or ``w − lr · (g + momentum · v)`` (Nesterov).
+
+    Returns w, v. Sources: Polyak 1964; Nesterov 1983 in the form of Sutskever et al. 2013.
+    """
+    velocity = momentum * velocity + g
+    direction = g + momentum * velocity if nesterov else velocity
+    return w - lr * direction, velocity
+
+
+def adagrad_update(
+    w: Array, g: Array, squares: Array, *, lr: Any, eps: float
+) -> tuple[Array, Array]:
+    """``s ← s + g²``; ``w ← w − lr · g / (√s + ε)``. Returns w, s. Source: Duchi et al. 2011."""
+    xp = array_namespace(w, g)
+    squares = squares + g * g
+    return w - lr * g / (xp.sqrt(squares) + eps), squares
+
+
+def rmsprop_update(
+    w: Array, g: Array, squares: Array, *, lr: Any, gain: Any, eps: float
+) -> tuple[Array, Array]:
+    """``s ← s + gain · (g² − s)``; ``w ← w − lr · g / (√s + ε)``.
+
+    ``gain`` is 1 − decay, taken whole: formed in float32 from a decay of 0.999 it would lose half
+    its digits. Returns w, s. Source: Tieleman and Hinton 2012.
+    """
+    xp = array_namespace(w, g)
+    squares = squares + gain * (g * g - squares)
+    return w - lr * g / (xp.sqrt(squares) + eps), squares
+
+
+def adam_update(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    lr: Any,
+    gain1: Any,
+    gain2: Any,
+    correction1: Any,
+    correction2: Any,
+    eps: float,
+) -> tuple[Array, Array, Array]:
+    """``m ← m + gain₁ (g − m)``; ``v ← v + gain₂ (g² − v)``;
+    ``w ← w − lr · (m/c₁) / (√(v/c₂) + ε)``.
+
+    The gains are 1 − β₁ and 1 − β₂, the corrections c are 1 − βᵗ with t counted from 1. Returns w,
+    m, v. Source: Kingma and Ba 2015.
+    """
+    xp = array_namespace(w, g)
+    m = m + gain1 * (g - m)
+    v = v + gain2 * (g * g - v)
+    return w - lr * (m / correction1) / (xp.sqrt(v / correction2) + eps), m, v
+
+
+def orthogonalize(g: Array, steps: int = 5, eps: float = 1e-7) -> Array:
+    """An approximation of ``U Vᵀ`` for ``g = U S Vᵀ``, shape (…, D, M), by Newton–Schulz.
+
+    Each step is ``X ← aX + (bA + cA²)X`` with ``A = X Xᵀ``, starting from ``X = g/‖g‖``: batched
+    products only. Source: Jordan et al. 2024.
+    """
+    xp = array_namespace(g)
+    a, b, c = NEWTON_SCHULZ
+    tall = g.shape[-2] > g.shape[-1]
+    x = transpose(xp, g) if tall else g
+    x = x / (xp.sqrt(xp.sum(x * x, axis=(-2, -1), keepdims=True)) + eps)
+    for _ in range(steps):
+        gram = matmul(x, transpose(xp, x))
+        x = a * x + matmul(b * gram + c * matmul(gram, gram), x)
+    return transpose(xp, x) if tall else x
+
+
+def muon_update(
+    w: Array, g: Array, velocity: Array, *, lr: Any, momentum: Any, nesterov: bool, steps: int
+) -> tuple[Array, Array]:
+    """Momentum whose direction is made orthogonal: every singular value becomes about 1.
+
+    ``v ← momentum · v + g``; ``w ← w − lr · √max(1, M/D) · orthogonalize(v)`` for w of shape
+    (…, D, M). Returns w, v. Source: Jordan et al. 2024.
+    """
+    velocity = momentum * velocity + g
+    direction = orthogonalize(g + momentum * velocity if nesterov else velocity, steps)
+    scale = max(1.0, w.shape[-1] / w.shape[-2]) ** 0.5
+    return w - lr * scale * direction, velocity

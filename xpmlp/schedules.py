@@ -1,0 +1,155 @@
+"""Learning-rate schedules: ``schedule(step)`` is the factor on the base rate, step from 0.
+
+``total`` is the number of steps of the whole training. Given as None it is filled in by the
+trainer, which knows it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Base of all schedules."""
+
+    total: int | None = None
+
+    def __call__(self, step: int) -> float:
+        raise NotImplementedError
+
+    def over(self, total: int) -> Schedule:
+        """The same schedule with ``total`` filled in, if it was left open."""
+        return self if self.total is not None else replace(self, total=total)
+
+    def _progress(self, step: int) -> float:
+        """How much of the training is over, in [0, 1]."""
+        if self.total is None:
+            raise ConfigError(
+                f"`{type(self).__name__}`: expected total=, the number of steps; "
+                "a Trainer fills it in"
+            )
+        return min(1.0, step / max(1, self.total))
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """1 throughout."""
+
+    def __call__(self, step: int) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """``factor`` to the power of ``⌊step / every⌋``.
+
+    Attributes
+    ----------
+    every : int
+        Steps between two drops.
+    factor : float
+        What a drop multiplies by.
+    """
+
+    every: int = 1000
+    factor: float = 0.1
+
+    def __call__(self, step: int) -> float:
+        return self.factor ** (step // self.every)
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """From 1 to ``final`` at a constant rate: ``final^(step / total)``."""
+
+    final: float = 0.01
+
+    def __call__(self, step: int) -> float:
+        return self.final ** self._progress(step)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Down half a cosine from 1 to ``final`` (Loshchilov and Hutter 2017)."""
+
+    final: float = 0.0
+
+    def __call__(self, step: int) -> float:
+        return self.final + (1.0 - self.final) * _half_cosine(self._progress(step))
+
+
+@dataclass(frozen=True)
+class WarmUp(Schedule):
+    """Linearly from near 0 to 1 over ``steps``, then another schedule.
+
+    Attributes
+    ----------
+    steps : int
+        Length of the warm-up; step 0 already takes 1/steps, so that it is not wasted.
+    then : Schedule
+        What follows, counted from its own step 0, over the steps that are left.
+    """
+
+    steps: int = 100
+    then: Schedule = Constant()
+
+    def over(self, total: int) -> Schedule:
+        return replace(self, total=total, then=self.then.over(max(1, total - self.steps)))
+
+    def __call__(self, step: int) -> float:
+        if step < self.steps:
+            return (step + 1) / self.steps
+        return self.then(step - self.steps)
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Up a half cosine to 1 and down again to almost nothing (Smith and Topin 2018).
+
+    Attributes
+    ----------
+    rise : float
+        The share of the training spent going up.
+    initial, final : float
+        Where it starts and ends.
+    """
+
+    rise: float = 0.3
+    initial: float = 0.04
+    final: float = 1e-4
+
+    def __call__(self, step: int) -> float:
+        progress = self._progress(step)
+        if progress < self.rise:
+            return 1.0 + (self.initial - 1.0) * _half_cosine(progress / self.rise)
+        fall = (progress - self.rise) / (1.0 - self.rise)
+        return self.final + (1.0 - self.final) * _half_cosine(fall)
+
+
+def _half_cosine(progress: float) -> float:
+    """1 at 0, 0 at 1, flat at both ends."""
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+BY_NAME: dict[str, Schedule] = {
+    "constant": Constant(),
+    "exponential": Exponential(),
+    "cosine": Cosine(),
+    "onecycle": OneCycle(),
+}
+"""Schedules that need no further options, for command lines and config files."""
+
+
+def as_schedule(schedule: str | Schedule | None) -> Schedule:
+    """A schedule from its name, or as it is; None is constant."""
+    if schedule is None:
+        return Constant()
+    if isinstance(schedule, str):
+        if schedule not in BY_NAME:
+            raise ConfigError(f"expected a schedule among {', '.join(BY_NAME)}, got {schedule!r}")
+        return BY_NAME[schedule]
+    return schedule
