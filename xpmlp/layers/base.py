@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
-from ..backend import Array, asarray, dtype_name, to_numpy
-from ..errors import ShapeError, StateError
+from ..backend import Array, array_namespace, dtype_name, to_numpy
+from ..errors import DTypeError, ShapeError, StateError
 
 
 class Parameter:
@@ -106,8 +107,8 @@ class Layer:
         yield prefix, self
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """All parameters and state as host arrays, by name; what :meth:`load_state_dict` takes."""
-        return {name: to_numpy(array) for name, array in self._arrays().items()}
+        """Copies of all parameters and state in host memory, by name, for `load_state_dict`."""
+        return {name: np.array(to_numpy(array)) for name, array in self._arrays().items()}
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over parameters and state.
@@ -115,7 +116,11 @@ class Layer:
         Raises
         ------
         ShapeError
-            If a name is missing or unknown, or a shape differs. Then nothing has been changed.
+            If a name is missing or unknown, or a shape differs.
+        DTypeError
+            If an array does not hold numbers.
+
+        After an error nothing has been changed.
         """
         own = self._arrays()
         missing, unknown = own.keys() - arrays.keys(), arrays.keys() - own.keys()
@@ -125,16 +130,11 @@ class Layer:
                 f"missing: {', '.join(sorted(missing)) or 'none'}; "
                 f"unknown: {', '.join(sorted(unknown)) or 'none'}"
             )
-        for name, array in own.items():
-            if tuple(arrays[name].shape) != tuple(array.shape):
-                raise ShapeError(
-                    f"`load_state_dict`: expected {name} of shape {tuple(array.shape)}, got "
-                    f"{tuple(arrays[name].shape)}"
-                )
+        loaded = {name: _take(name, arrays[name], array) for name, array in own.items()}
         for prefix, layer in self.named_layers():
             for group in (layer.params, layer.state):
                 for name in group:
-                    group[name] = asarray(arrays[prefix + name], dtype_name(group[name].dtype))
+                    group[name] = loaded[prefix + name]
 
     def _arrays(self) -> dict[str, Array]:
         """Parameters and state by full name."""
@@ -153,3 +153,18 @@ class Layer:
                 "call y = layer.forward(x) first"
             )
         return self._saved
+
+
+def _take(name: str, values: Any, own: Array) -> Array:
+    """Values in the library, dtype and on the device of the array that they replace."""
+    values = np.array(to_numpy(values))
+    if values.shape != tuple(own.shape):
+        raise ShapeError(
+            f"`load_state_dict`: expected {name} of shape {tuple(own.shape)}, got {values.shape}"
+        )
+    if values.dtype.kind not in "fiu" and dtype_name(values.dtype) != dtype_name(own.dtype):
+        raise DTypeError(
+            f"`load_state_dict`: expected {name} of {dtype_name(own.dtype)}, got {values.dtype}"
+        )
+    device = array_api_compat.device(own)
+    return array_namespace(own).asarray(values, dtype=own.dtype, device=device)

@@ -19,6 +19,7 @@ from typing import Any
 import array_api_compat
 
 from ..backend import Array
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,12 @@ def explain(op: str, *arrays: Array, **options: Any) -> str:
     op : str
         The op's name, such as ``"softmax_cross_entropy"``.
     *arrays, **options
-        As they would be given to the op.
+        As they would be given to the op. Without any, the kernels that there are.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown op; the message lists the known ones.
 
     Examples
     --------
@@ -76,14 +82,33 @@ def explain(op: str, *arrays: Array, **options: Any) -> str:
     >>> ops.explain("matmul", np.ones((2, 2)), np.ones((2, 2)))
     'matmul on numpy: array-API reference (no kernel for this op)'
     """
-    library = _library(arrays[0]) if arrays else "any library"
+    known = [name for name in importlib.import_module(__package__).__all__ if name != "explain"]
+    if op not in known:
+        raise ConfigError(f"`explain`: expected an op among {', '.join(known)}, got {op!r}")
+    if not arrays:
+        kernels = [f"kernel {c.name} on {c.library}" for c in CANDIDATES if c.op == op]
+        also = f"or, where it fits, {', '.join(kernels)}" if kernels else "no kernel for this op"
+        return f"{op} on any library: array-API reference ({also})"
+    library = _library(arrays[0])
     kernel, why = _select(op, arrays, options)
     chosen = "array-API reference" if kernel is None else f"kernel {kernel.name}"
     return f"{op} on {library}: {chosen} ({why})"
 
 
+def kernel_summary(library: str) -> str:
+    """The names of the kernels that may run for a library's arrays, or that there are none."""
+    if _switched_off():
+        return "off (XPMLP_KERNELS=off)"
+    names = sorted({c.name for c in CANDIDATES if c.library == library})
+    return ", ".join(names) or "array-API reference"
+
+
+def _switched_off() -> bool:
+    return os.environ.get("XPMLP_KERNELS", "").strip().lower() == "off"
+
+
 def _select(op: str, arrays: tuple, options: dict) -> tuple[Candidate | None, str]:
-    if os.environ.get("XPMLP_KERNELS", "").strip().lower() == "off":
+    if _switched_off():
         return None, "XPMLP_KERNELS=off"
     objections = []
     for candidate in CANDIDATES:

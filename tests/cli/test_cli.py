@@ -1,0 +1,296 @@
+"""The command as a person uses it: what it prints, what it leaves, how it fails."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xpmlp
+from xpmlp.cli import main
+from xpmlp.data import load_digits
+from xpmlp.training import load_model
+
+QUICK = ("--epochs", "2", "--hidden", "16", "--quiet", "--no-plots")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("XPMLP_BACKEND", raising=False)
+    monkeypatch.setattr("xpmlp.backend._default", None)  # as in a new process, and back after
+
+
+@pytest.fixture
+def xpmlp_command(monkeypatch, capsys):
+    """Run the command in this process: (exit status, standard output, standard error)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["xpmlp", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def last_json(text):
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def write_table(path, rows=120, *, regression=False):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 3))
+    values = 100 + 20 * (x[:, 0] - 2 * x[:, 1])
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["a", "b", "c", "outcome"])
+        for row, value in zip(x, values, strict=True):
+            writer.writerow([*row, value if regression else ("high" if value > 100 else "low")])
+    return path
+
+
+def test_digits_reach_97_percent_by_default(xpmlp_command):
+    status, out, err = xpmlp_command("train", "--json", "--no-plots")
+    result = last_json(out)
+    assert status == 0
+    assert result["test_accuracy"] >= 0.97
+    assert f"test accuracy {100 * result['test_accuracy']:.2f} %" in out
+    assert err.count("\n") == result["epochs"] == 60
+
+
+def test_run_folder_holds_all_that_is_promised(xpmlp_command, tmp_path):
+    status, out, _ = xpmlp_command("train", "digits", *QUICK[:-1], "--json")
+    folder = tmp_path / "runs" / "digits-1"
+    assert status == 0
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "history.csv", "model.safetensors", "result.json", "history.png")
+    }
+    result = json.loads((folder / "result.json").read_text())
+    assert result | {"run": "runs/digits-1"} == last_json(out)
+    promised = "dataset backend device kernels seed epochs steps parameters train_seconds "
+    promised += "train_loss test_loss test_accuracy version"
+    assert set(promised.split()) <= set(result)
+    assert result["parameters"] == 64 * 16 + 16 + 2 * 16 + 16 * 10 + 10
+    assert result["steps"] == 2 * 21  # 1293 training rows in batches of 64
+    assert (result["backend"], result["version"]) == ("numpy", xpmlp.__version__)
+    with open(folder / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[result["best_epoch"] - 1]["train_loss"]) == result["train_loss"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["recipe"]["hidden"] == [16]
+
+
+def test_runs_are_numbered_and_never_overwritten(xpmlp_command, tmp_path):
+    for _ in range(2):
+        assert xpmlp_command("train", *QUICK)[0] == 0
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"digits-1", "digits-2"}
+    before = (tmp_path / "runs/digits-1/model.safetensors").read_bytes()
+    status, _, err = xpmlp_command("train", *QUICK, "--out", "runs/digits-1", "--seed", "9")
+    assert status == 1
+    assert "choose another --out" in err and "Traceback" not in err
+    assert (tmp_path / "runs/digits-1/model.safetensors").read_bytes() == before
+
+
+def test_same_seed_gives_the_same_model(xpmlp_command, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        xpmlp_command("train", *QUICK, "--out", name, "--seed", seed)
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_evaluate_gives_the_figures_of_the_run(xpmlp_command):
+    xpmlp_command("train", *QUICK, "--out", "run")
+    status, out, _ = xpmlp_command("evaluate", "run", "--json")
+    result, expected = last_json(out), json.loads(Path("run/result.json").read_text())
+    assert status == 0
+    assert result["accuracy"] == pytest.approx(expected["test_accuracy"])
+    assert result["loss"] == pytest.approx(expected["test_loss"])
+    matrix = np.array(result["confusion_matrix"])
+    assert matrix.sum() == result["samples"] == 360
+    assert np.trace(matrix) / 360 == pytest.approx(result["accuracy"])
+    assert "how often a class" in out
+
+
+def test_predict_reads_npz_and_writes_csv(xpmlp_command, tmp_path):
+    xpmlp_command("train", "--epochs", "20", "--quiet", "--no-plots", "--out", "run")
+    data = load_digits()
+    np.savez(tmp_path / "images.npz", x=data.x_test)
+    status, out, _ = xpmlp_command("predict", "run", "images.npz", "--out", "answers.csv")
+    assert status == 0 and "360 predictions written to answers.csv" in out
+    with open("answers.csv") as file:
+        rows = list(csv.DictReader(file))
+    predicted = np.array([int(row["prediction"]) for row in rows])
+    assert np.mean(predicted == data.y_test) > 0.95
+    assert sum(float(rows[0][f"p({digit})"]) for digit in range(10)) == pytest.approx(1, abs=1e-5)
+
+
+def test_table_with_text_classes(xpmlp_command, tmp_path):
+    write_table(tmp_path / "table.csv", rows=400)
+    status, out, _ = xpmlp_command("train", "table.csv", "--quiet", "--no-plots", "--json")
+    assert status == 0
+    assert last_json(out)["test_accuracy"] > 0.9
+    status, out, _ = xpmlp_command("predict", "runs/table-1", "table.csv", "--json")
+    rows = last_json(out)
+    assert len(rows) == 400
+    assert set(rows[0]) == {"prediction", "p(high)", "p(low)"}
+    assert {row["prediction"] for row in rows} == {"high", "low"}
+    status, out, _ = xpmlp_command("evaluate", "runs/table-1", "--json")
+    assert status == 0 and last_json(out)["samples"] == 80
+
+
+def test_table_with_numbers_is_a_regression(xpmlp_command, tmp_path):
+    write_table(tmp_path / "table.csv", rows=400, regression=True)
+    status, out, _ = xpmlp_command("train", "table.csv", "--quiet", "--no-plots", "--json")
+    result = last_json(out)
+    assert status == 0 and "test R²" in out
+    assert result["test_accuracy"] is None and result["test_r2"] > 0.95
+    status, out, _ = xpmlp_command("evaluate", "runs/table-1", "--json")
+    assert last_json(out)["rmse"] == pytest.approx(result["test_rmse"])
+    status, out, _ = xpmlp_command("predict", "runs/table-1", "table.csv", "--json")
+    predicted = np.array([row["prediction"] for row in last_json(out)])
+    with open("table.csv") as file:
+        true = np.array([float(row["outcome"]) for row in csv.DictReader(file)])
+    # In the units of the table, not in those of training.
+    assert np.sqrt(np.mean((predicted - true) ** 2)) < 0.25 * true.std()
+
+
+@pytest.mark.parametrize("name", ["torch", "jax", "array_api_strict"])
+def test_backends_train_the_same_network(name, xpmlp_command):
+    pytest.importorskip(name)
+    losses = {}
+    for backend in ("numpy", name):
+        arguments = ("--epochs", "1", "--hidden", "16", "--quiet", "--no-plots")
+        status, out, _ = xpmlp_command("train", *arguments, "--backend", backend, "--json")
+        result = last_json(out)
+        assert status == 0 and result["backend"] == backend
+        losses[backend] = result["test_loss"]
+    assert losses[name] == pytest.approx(losses["numpy"], rel=1e-3)
+
+
+def test_info_says_what_runs_and_why(xpmlp_command):
+    status, out, _ = xpmlp_command("info")
+    assert status == 0
+    for word in ("numpy", "the default", "array-API reference", "processors", "torch", "[cuda12]"):
+        assert word in out
+    facts = last_json(xpmlp_command("info", "--json", "--backend", "numpy")[1])
+    assert facts["backend"] == "numpy" and facts["why"] == "set_backend"
+
+
+def test_info_reports_kernels_switched_off(xpmlp_command, monkeypatch):
+    monkeypatch.setenv("XPMLP_KERNELS", "off")
+    assert "XPMLP_KERNELS=off" in xpmlp_command("info")[1]
+
+
+def test_version(xpmlp_command):
+    assert xpmlp_command("--version") == (0, f"{xpmlp.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "mnits"), "expected one of digits, mnist"),
+        (("train", "absent.csv"), "absent.csv"),
+        (("train", "--backend", "numpi"), "expected a backend among numpy, cupy"),
+        (("train", "--backend", "torch", "--device", "cuda:7"), "torch cannot use device"),
+        (("train", "--hidden", "16,x"), "--hidden"),
+        (("train", "--activation", "rellu"), "relu, leaky_relu"),
+        (("train", "--optimizer", "adamm"), "sgd, adagrad"),
+        (("train", "--schedule", "cosin"), "constant, exponential"),
+        (("train", "--normalization", "batch"), "batchnorm"),
+        (("train", "--epochs", "0"), "epochs"),
+        (("train", "--lr", "-1"), "lr"),
+        (("train", "--dropout", "1.0"), "dropout"),
+        (("train", "--validation", "5000"), "validation"),
+        (("train", "digits", "--target", "x"), "table options"),
+        (("evaluate", "absent"), "finished run"),
+        (("predict", "absent", "x.csv"), "finished run"),
+    ],
+    ids=lambda value: "-".join(value[:3]) if isinstance(value, tuple) else "",
+)
+def test_mistakes_are_one_line_and_leave_nothing(arguments, message, xpmlp_command, tmp_path):
+    if "torch" in arguments:
+        pytest.importorskip("torch")
+    status, _, err = xpmlp_command(*arguments)
+    assert status == 1
+    assert message in err and err.startswith("xpmlp: ") and err.count("\n") <= 3
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_unknown_backend_in_the_environment(xpmlp_command, monkeypatch):
+    monkeypatch.setenv("XPMLP_BACKEND", "numppy")
+    status, _, err = xpmlp_command("train", *QUICK)
+    assert status == 1 and "numppy" in err
+
+
+def test_damaged_run_is_refused(xpmlp_command, tmp_path):
+    xpmlp_command("train", *QUICK, "--out", "run")
+    model = tmp_path / "run" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:100])
+    status, _, err = xpmlp_command("evaluate", "run")
+    assert status == 1 and "model.safetensors" in err
+
+
+def test_other_data_than_trained_on_is_refused(xpmlp_command, tmp_path):
+    xpmlp_command("train", *QUICK, "--out", "run")
+    write_table(tmp_path / "table.csv")
+    status, _, err = xpmlp_command("evaluate", "run", "table.csv")
+    assert status == 1 and "64 inputs" in err
+    status, _, err = xpmlp_command("predict", "run", "table.csv")
+    assert status == 1
+
+
+def test_full_disk_is_told_and_no_half_file_stays(xpmlp_command, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = xpmlp_command("train", *QUICK, "--out", "run")
+    assert status == 1 and "No space left" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_unforeseen_error_shows_its_traceback_when_asked(xpmlp_command, monkeypatch):
+    monkeypatch.setenv("XPMLP_DEBUG", "1")
+    with pytest.raises(xpmlp.errors.XpmlpError):
+        xpmlp_command("train", "mnits")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send one process a SIGINT")
+def test_ctrl_c_keeps_the_best_so_far(tmp_path):
+    command = [sys.executable, "-m", "xpmlp", "train", "--epochs", "5000", "--no-plots"]
+    process = subprocess.Popen([*command, "--out", "run"], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("epoch    2/"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in rest
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["ending"] == "interrupted" and 2 <= result["epochs"] < 5000
+    model, extras = load_model(tmp_path / "run" / "model.safetensors")
+    assert extras["dataset"] == "digits"
+    assert model.config["sizes"] == [64, 256, 128, 10]
+
+
+def test_command_without_its_extra_says_what_to_install():
+    code = "import sys; sys.modules['typer'] = None; from xpmlp.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert 'pip install "xpmlp[cli]"' in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,35 @@
+"""Accuracy, R² and the confusion matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xpmlp.errors import ShapeError
+from xpmlp.training import accuracy, confusion_matrix, r2
+from xpmlp.training.metrics import correct
+
+
+def test_correct_counts_rows(library):
+    outputs = library.array([[0.1, 2.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+    targets = library.array([1, 2, 2])
+    assert int(correct(outputs, targets)) == 2
+    assert accuracy(outputs, targets) == pytest.approx(2 / 3)
+
+
+def test_correct_counts_each_member_of_a_population(library):
+    outputs = library.array([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    np.testing.assert_array_equal(library.numpy(correct(outputs, library.array([0, 1]))), [1, 2])
+
+
+def test_r2_is_one_for_perfect_and_zero_for_the_mean(rng):
+    t = rng.normal(size=(50, 2))
+    assert r2(t, t) == 1.0
+    assert r2(np.broadcast_to(t.mean(axis=0), t.shape), t) == pytest.approx(0.0, abs=1e-12)
+    with pytest.raises(ShapeError, match="r2"):
+        r2(t[:, :1], t)
+
+
+def test_confusion_matrix_has_true_classes_as_rows():
+    matrix = confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]), 3)
+    np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 1, 0], [0, 1, 0]])

@@ -1,0 +1,5 @@
+"""``python -m xpmlp`` is the ``xpmlp`` command."""
+
+from .cli import main
+
+main()

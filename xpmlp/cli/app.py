@@ -1,0 +1,280 @@
+"""The command line: options in, tables and JSON out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..errors import ConfigError, XpmlpError
+
+app = typer.Typer(
+    name="xpmlp",
+    help="Train small neural networks on NumPy, CuPy, PyTorch or JAX.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, last.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder to look for data sets in (else XPMLP_DATA, cache).")
+]
+Download = Annotated[bool, typer.Option(help="Whether data that is nowhere may be fetched.")]
+Backend = Annotated[
+    str | None,
+    typer.Option(help="numpy, cupy, torch, jax, array_api_strict or auto (else XPMLP_BACKEND)."),
+]
+Device = Annotated[str | None, typer.Option(help="Such as cuda:0 (else XPMLP_DEVICE).")]
+
+
+def run() -> None:
+    """Run the command; a foreseen error is one line on standard error and exit status 1."""
+    try:
+        app()
+    except XpmlpError as error:
+        if os.environ.get("XPMLP_DEBUG"):
+            raise
+        print(f"xpmlp: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("xpmlp: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False):
+    """Train small neural networks on NumPy, CuPy, PyTorch or JAX."""
+    if version:
+        from .. import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, or a CSV/NPZ/Parquet file")
+    ] = "digits",
+    hidden: Annotated[str | None, typer.Option(help="Hidden widths, such as 256,128.")] = None,
+    activation: Annotated[str | None, typer.Option(help="relu, gelu, silu, tanh, …")] = None,
+    normalization: Annotated[
+        str | None, typer.Option(help="batchnorm, layernorm, rmsnorm or none.")
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(help="Probability to drop a unit.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times through the training data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows in a step.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, adagrad, rmsprop, adam, adamw or muon.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate (peak of the schedule).")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="constant, exponential, cosine or onecycle.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decay of the weights.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="In [0, 1).")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(help="Part of the training data held out: a share, or a count; 0 for none."),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without improvement.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="A file's target column, name or number.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A file's task: classification or regression.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, masks, batch order and split.")] = 0,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    backend: Backend = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    download: Download = True,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run (runs/NAME-1).")] = None,
+    plots: Annotated[bool, typer.Option(help="Whether to draw the history as a picture.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: Json = False,
+):
+    """Train a network and leave a folder with the model, its history and the figures."""
+    if dtype == "float64":
+        os.environ.setdefault("JAX_ENABLE_X64", "1")  # JAX reads it when it is first imported
+    _choose_backend(backend, device)
+    from ..data import load_dataset
+    from .recipes import recipe_for
+    from .train import train as run_training
+
+    data_options: dict[str, Any] = {"name_or_path": data}
+    table_options = {"target": _column(target), "task": task}
+    data_options |= {name: value for name, value in table_options.items() if value is not None}
+    dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
+    recipe = recipe_for(dataset).with_options(
+        {
+            "hidden": None if hidden is None else _widths(hidden),
+            "activation": activation,
+            "normalization": normalization,
+            "dropout": dropout,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "lr": lr,
+            "schedule": schedule,
+            "weight_decay": weight_decay,
+            "label_smoothing": label_smoothing,
+            "clip_norm": clip_norm,
+            "validation": validation,
+            "patience": patience,
+        }
+    )
+    folder, result = run_training(
+        dataset,
+        recipe,
+        data_options=data_options,
+        seed=seed,
+        dtype=dtype,
+        out=out,
+        progress=not quiet,
+        plots=plots,
+    )
+    _print_result(result, folder)
+    if as_json:
+        print(json.dumps(result | {"run": str(folder)}))
+    if result["ending"] == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a model file.")],
+    data: Annotated[
+        str | None, typer.Argument(help="Data set or file; default: the one it was trained on.")
+    ] = None,
+    backend: Backend = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    download: Download = True,
+    as_json: Json = False,
+):
+    """Score a trained network on a test set: overall, class by class, and what it mixes up."""
+    _choose_backend(backend, device)
+    from .predict import evaluate as run_evaluation
+
+    result = run_evaluation(run, data, data_dir, download)
+    rows = {name: value for name, value in result.items() if not isinstance(value, dict | list)}
+    console.print(_table(rows))
+    if "class_accuracy" in result:
+        _print_classes(result)
+    if as_json:
+        print(json.dumps(result))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a model file.")],
+    file: Annotated[Path, typer.Argument(help="CSV, Parquet or NPZ (array x) with the inputs.")],
+    out: Annotated[Path | None, typer.Option(help="Write the predictions here, as CSV.")] = None,
+    backend: Backend = None,
+    device: Device = None,
+    as_json: Json = False,
+):
+    """Predict the rows of a file."""
+    _choose_backend(backend, device)
+    from .predict import predict as run_prediction
+
+    rows, summary = run_prediction(run, file, out)
+    shown = rows[:10]
+    table = Table()
+    for name in shown[0]:
+        table.add_column(escape(name), justify="right")
+    for row in shown:
+        values = (f"{v:.4g}" if isinstance(v, float) else escape(str(v)) for v in row.values())
+        table.add_row(*values)
+    console.print(table)
+    console.print(summary if len(rows) <= 10 else f"{summary} (the first 10 above)", markup=False)
+    if as_json:
+        print(json.dumps(rows))
+
+
+@app.command()
+def info(backend: Backend = None, device: Device = None, as_json: Json = False):
+    """Show the backend, device, kernels and threads in use, and why."""
+    _choose_backend(backend, device)
+    from .info import collect
+
+    facts = collect()
+    if as_json:
+        print(json.dumps(facts))
+        return
+    console.print(_table({k: v for k, v in facts.items() if isinstance(v, str)}))
+    for title in ("backends", "libraries"):
+        console.print(_table(facts[title], title))
+    console.print(_table({str(n + 1): place for n, place in enumerate(facts["data"])}, "data"))
+
+
+def _choose_backend(name: str | None, device: str | None) -> None:
+    from .. import set_backend
+
+    if name is not None or device is not None:
+        set_backend(name or os.environ.get("XPMLP_BACKEND") or "numpy", device)
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace(" ", "").split(",") if part)
+    except ValueError:
+        raise ConfigError(
+            f"`--hidden`: expected widths such as 256,128 (or an empty text for none), got {text!r}"
+        ) from None
+
+
+def _column(text: str | None) -> str | int | None:
+    """A column's number if it is one, else its name."""
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def _print_result(result: dict[str, Any], folder: Path) -> None:
+    if result["test_accuracy"] is not None:
+        headline = f"test accuracy {100 * result['test_accuracy']:.2f} %"
+    else:
+        headline = f"test R² {result.get('test_r2', float('nan')):.4f}"
+    seconds, epochs = result["train_seconds"], result["epochs"]
+    console.print(
+        f"[bold]{headline}[/bold], loss {result['test_loss']:.4f}, after {epochs} epochs in "
+        f"{seconds:.1f} s on {result['backend']} ({result['device']})",
+        highlight=False,
+    )
+    console.print(f"run folder: {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_classes(result: dict[str, Any]) -> None:
+    classes = list(result["class_accuracy"])
+    table = Table(title="how often a class (row) was taken for another (column)")
+    table.add_column("")
+    for name in classes:
+        table.add_column(escape(name), justify="right")
+    table.add_column("accuracy", justify="right")
+    for name, counts in zip(classes, result["confusion_matrix"], strict=True):
+        share = f"{100 * result['class_accuracy'][name]:.1f} %"
+        table.add_row(escape(name), *(str(count) if count else "·" for count in counts), share)
+    console.print(table)
+
+
+def _table(values: dict[str, Any], title: str | None = None) -> Table:
+    table = Table(show_header=False, title=title, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        table.add_row(escape(name), escape(text))  # messages hold brackets: "xpmlp[cli]"
+    return table

@@ -1,0 +1,82 @@
+"""What ``xpmlp train`` does unless told otherwise: one recipe for each kind of data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..data import Dataset
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how to train it; every field is an option of ``xpmlp train``."""
+
+    hidden: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    lr: float
+    dropout: float = 0.0
+    activation: str = "relu"
+    normalization: str | None = "batchnorm"
+    optimizer: str = "adamw"
+    schedule: str = "onecycle"
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    validation: float = 0.1
+    patience: int | None = None
+
+    def with_options(self, options: dict[str, Any]) -> Recipe:
+        """The recipe with those options replaced that are not None."""
+        given = {name: value for name, value in options.items() if value is not None}
+        if given.get("normalization") == "none":
+            given["normalization"] = None
+        return replace(self, **given)
+
+
+RECIPES = {
+    "digits": Recipe(hidden=(256, 128), epochs=60, batch_size=64, lr=3e-3, dropout=0.2),
+    "mnist": Recipe(
+        hidden=(512, 256),
+        epochs=10,
+        batch_size=128,
+        lr=4e-3,
+        dropout=0.25,
+        label_smoothing=0.05,
+        weight_decay=0.1,
+        validation=5000,
+    ),
+    "fashion-mnist": Recipe(
+        hidden=(512, 256),
+        epochs=15,
+        batch_size=128,
+        lr=4e-3,
+        dropout=0.25,
+        label_smoothing=0.05,
+        weight_decay=0.1,
+        validation=5000,
+    ),
+    "cifar10": Recipe(
+        hidden=(1024, 512), epochs=25, batch_size=256, lr=2e-3, dropout=0.4, weight_decay=0.05
+    ),
+}
+"""Recipes for the data sets that are known by name."""
+
+
+def recipe_for(dataset: Dataset) -> Recipe:
+    """The default recipe: the data set's own, or one that suits a table of its size."""
+    if dataset.name in RECIPES:
+        return RECIPES[dataset.name]
+    rows = len(dataset.x_train)
+    batch_size = 32 if rows < 5_000 else 128 if rows < 50_000 else 512
+    # About 6,000 steps, which a small network settles in, whatever the table's length.
+    epochs = max(10, min(200, 6_000 * batch_size // rows))
+    return Recipe(
+        hidden=(128, 64),
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=3e-3,
+        dropout=0.1,
+        normalization=None,
+    )

@@ -1,0 +1,227 @@
+"""``xpmlp train``: from a data set's name to a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__, get_backend, to_numpy
+from ..data import Dataset, Normalization
+from ..losses import MSE, SoftmaxCrossEntropy
+from ..models import FullyConnectedNet
+from ..ops.dispatch import kernel_summary
+from ..ops.shapes import check_choice
+from ..optim import OPTIMIZERS
+from ..training import Callback, EarlyStopping, History, SaveHistory, Trainer, save_model
+from .recipes import Recipe
+from .runs import MODEL, create_run_folder, discard_run_folder, write_json
+
+
+def train(
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    data_options: dict[str, Any],
+    seed: int = 0,
+    dtype: str = "float32",
+    out: Path | None = None,
+    progress: bool = True,
+    plots: bool = True,
+) -> tuple[Path, dict[str, Any]]:
+    """Train as a recipe says, test once at the end, and leave a run folder.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    recipe : Recipe
+    data_options : dict
+        How the data set was loaded, for ``xpmlp evaluate`` to load it again.
+    seed : int
+        Of the initial weights, dropout masks, batch order and validation split.
+    dtype : str
+    out : path, optional
+    progress, plots : bool
+
+    Returns
+    -------
+    folder : path
+    result : dict
+        What ``result.json`` holds.
+    """
+    backend = get_backend()
+    regression = dataset.classes is None
+    (x, y), validation = _split(dataset, recipe.validation, seed)
+    images = dataset.x_train.ndim > 2
+    normalization = Normalization.fit(x, per_feature=not images)
+    target_normalization = None
+    if regression:
+        target_normalization = Normalization.fit(y)
+        y, *rest = (_as_columns(target_normalization.apply(part)) for part in (y, *_ys(validation)))
+        validation = (validation[0], rest[0]) if validation is not None else None
+    model = _build(dataset, recipe, seed, dtype)
+    folder = create_run_folder(out, dataset.name)
+    try:
+        config = {
+            "xpmlp": __version__,
+            "data": data_options,
+            "recipe": dataclasses.asdict(recipe),
+            "model": model.config,
+            "seed": seed,
+            "backend": backend.name,
+            "device": _device_name(backend),
+        }
+        write_json(folder / "config.json", config)
+        trainer = _trainer(
+            model, recipe, seed, normalization, regression, progress, folder, validation is not None
+        )
+        history = trainer.fit(x, y, validation)
+    except BaseException:
+        discard_run_folder(folder)
+        raise
+    extras = {
+        "dataset": dataset.name,
+        "classes": dataset.classes,
+        "features": dataset.features,
+        "normalization": normalization.to_dict(),
+        "target_normalization": target_normalization and target_normalization.to_dict(),
+    }
+    save_model(folder / MODEL, model, extras)
+    result = _result(dataset, trainer, history, seed, backend, target_normalization)
+    write_json(folder / "result.json", result)
+    if plots and importlib.util.find_spec("matplotlib") is not None:
+        from ..plots import plot_history
+
+        plot_history(history.rows, folder / "history.png")
+    return folder, result
+
+
+def score(
+    model: FullyConnectedNet,
+    x: np.ndarray,
+    y: np.ndarray,
+    normalization: Normalization,
+    target_normalization: Normalization | None,
+) -> dict[str, Any]:
+    """Loss and accuracy of a classifier, or loss, R² and RMSE (in the targets' units)."""
+    trainer = Trainer(model, _loss(0.0, target_normalization), normalization=normalization)
+    if target_normalization is None:
+        return trainer.evaluate(x, y)
+    scores = trainer.evaluate(x, _as_columns(target_normalization.apply(y)))
+    outputs = to_numpy(model.predict(normalization.apply(x, model.dtype))).astype(np.float64)
+    predicted = outputs * target_normalization.std + target_normalization.mean
+    scores["rmse"] = float(np.sqrt(np.mean((predicted - _as_columns(y)) ** 2)))
+    return scores
+
+
+def _split(dataset: Dataset, validation: float, seed: int) -> tuple:
+    if validation <= 0:
+        return (dataset.x_train, dataset.y_train), None
+    size = int(validation) if validation >= 1 else validation
+    return dataset.split_validation(size, seed)
+
+
+def _ys(validation: tuple | None) -> tuple:
+    return () if validation is None else (validation[1],)
+
+
+def _as_columns(y: np.ndarray) -> np.ndarray:
+    return y if y.ndim == 2 else y[:, None]
+
+
+def _build(dataset: Dataset, recipe: Recipe, seed: int, dtype: str) -> FullyConnectedNet:
+    inputs = math.prod(dataset.x_train.shape[1:])
+    if dataset.classes is not None:
+        outputs = len(dataset.classes)
+    else:
+        outputs = 1 if dataset.y_train.ndim == 1 else dataset.y_train.shape[1]
+    return FullyConnectedNet(
+        [inputs, *recipe.hidden, outputs],
+        activation=recipe.activation,
+        normalization=recipe.normalization,
+        dropout=recipe.dropout,
+        output="identity" if dataset.classes is None else "softmax",
+        seed=seed,
+        dtype=dtype,
+    )
+
+
+def _loss(label_smoothing: float, target_normalization: Any) -> SoftmaxCrossEntropy | MSE:
+    if target_normalization is not None:
+        return MSE()
+    return SoftmaxCrossEntropy(label_smoothing=label_smoothing)
+
+
+def _trainer(
+    model: FullyConnectedNet,
+    recipe: Recipe,
+    seed: int,
+    normalization: Normalization,
+    regression: bool,
+    progress: bool,
+    folder: Path,
+    validated: bool,
+) -> Trainer:
+    check_choice("xpmlp train", "optimizer", recipe.optimizer, tuple(OPTIMIZERS))
+    callbacks: list[Callback] = [SaveHistory(folder / "history.csv")]
+    if recipe.patience is not None:
+        callbacks.append(
+            EarlyStopping(recipe.patience, monitor="val_loss" if validated else "train_loss")
+        )
+    return Trainer(
+        model,
+        MSE() if regression else SoftmaxCrossEntropy(label_smoothing=recipe.label_smoothing),
+        OPTIMIZERS[recipe.optimizer](
+            recipe.lr, weight_decay=recipe.weight_decay, schedule=recipe.schedule
+        ),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        clip_norm=recipe.clip_norm,
+        normalization=normalization,
+        callbacks=callbacks,
+        progress=progress,
+        seed=seed,
+    )
+
+
+def _result(
+    dataset: Dataset,
+    trainer: Trainer,
+    history: History,
+    seed: int,
+    backend: Any,
+    target_normalization: Normalization | None,
+) -> dict[str, Any]:
+    assert trainer.normalization is not None  # _trainer always gives one
+    test = score(
+        trainer.model, dataset.x_test, dataset.y_test, trainer.normalization, target_normalization
+    )
+    kept = history.rows[(history.best_epoch or len(history)) - 1]
+    return {
+        "dataset": dataset.name,
+        "backend": backend.name,
+        "device": _device_name(backend),
+        "kernels": kernel_summary(backend.name),
+        "seed": seed,
+        "epochs": len(history),
+        "best_epoch": history.best_epoch,
+        "ending": history.ending,
+        "steps": trainer.optimizer.steps,
+        "parameters": sum(math.prod(p.shape) for p in trainer.model.params.values()),
+        "train_seconds": round(history.seconds, 3),
+        "train_loss": kept["train_loss"],
+        "val_loss": kept.get("val_loss"),
+        "val_accuracy": kept.get("val_accuracy"),
+        "test_loss": test["loss"],
+        "test_accuracy": test.get("accuracy"),
+        **{f"test_{name}": test[name] for name in ("r2", "rmse") if name in test},
+        "version": __version__,
+    }
+
+
+def _device_name(backend: Any) -> str:
+    return "cpu" if backend.device is None else str(backend.device)

@@ -1,0 +1,183 @@
+"""Minibatches: the data on the device once, and an order that depends on seed and epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_namespace, asarray, dtype_name, dtype_of, get_backend
+from ..errors import ConfigError, DataError, DTypeError, ShapeError
+from ..random import permutation
+from .normalization import Normalization, float_type_name
+
+_KEPT = ("uint8", "int8", "uint16", "int16")
+
+
+class Batches:
+    """A data set on the current backend, handed out in minibatches.
+
+    ``x`` and ``y`` are moved to the current backend and device once, here. Integers of 8 or 16
+    bits stay as they are in memory and are converted (and normalized) batch by batch; all other
+    inputs are normalized in their own precision and converted once, here. In an epoch only row
+    numbers travel to the device, all of them at its start.
+
+    Parameters
+    ----------
+    x : array, shape (N, …)
+        Inputs, NumPy or of any supported library.
+    y : array, shape (N,) or (N, …), optional
+        Targets. Integers stay integers; floats are converted to ``dtype``.
+    batch_size : int
+        Rows in a batch; the last one of an epoch may have fewer.
+    shuffle : bool
+        Whether rows come in another order every epoch; else as stored.
+    seed : int
+        The order of epoch i is a function of (N, seed, i), the same on every backend.
+    drop_last : bool
+        Whether to leave out a last batch that is not full.
+    normalization : Normalization, optional
+        Applied to ``x``.
+    dtype : str or dtype, optional
+        Float type of the batches; float32 by default.
+
+    Raises
+    ------
+    ConfigError
+        If ``batch_size`` is below 1, or ``drop_last`` would leave no batch.
+    DataError
+        If there are no rows.
+    ShapeError
+        If ``x`` and ``y`` differ in length, or ``normalization`` does not fit ``x``.
+    DTypeError
+        If ``x`` is not made of integers or floats, or ``dtype`` is no float type.
+
+    Examples
+    --------
+    >>> batches = Batches(x_train, y_train, batch_size=128, seed=0)    # doctest: +SKIP
+    >>> for epoch in range(10):                                        # doctest: +SKIP
+    ...     for xb, yb in batches.epoch(epoch):
+    ...         step(xb, yb)
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        y: Array | None = None,
+        *,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        normalization: Normalization | None = None,
+        dtype: Any = None,
+    ):
+        if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool):
+            raise ConfigError(f"`batch_size`: expected a whole number, got {batch_size!r}")
+        if batch_size < 1:
+            raise ConfigError(f"`batch_size`: expected at least 1, got {batch_size}; try 128")
+        x = np.asarray(x) if isinstance(x, list | tuple) else x
+        y = np.asarray(y) if isinstance(y, list | tuple) else y
+        if len(x.shape) == 0 or x.shape[0] == 0:
+            raise DataError(f"`Batches`: expected at least one row, got shape {tuple(x.shape)}")
+        n = int(x.shape[0])
+        if y is not None and (len(y.shape) == 0 or y.shape[0] != n):
+            raise ShapeError(
+                f"`Batches`: expected one target for each of the {n} rows of x, got y of shape "
+                f"{tuple(y.shape)}; check that they belong together"
+            )
+        if drop_last and n < batch_size:
+            raise ConfigError(
+                f"`batch_size`: expected at most {n} with drop_last, got {batch_size}: there would "
+                "be no batch; lower it, or keep the last batch"
+            )
+        self.batch_size, self.shuffle = int(batch_size), bool(shuffle)
+        self.seed, self.drop_last = int(seed), bool(drop_last)
+        self.rows = n
+        self.dtype = float_type_name("float32" if dtype is None else dtype)
+        dtype_of(get_backend().xp, self.dtype)  # fails here if the backend cannot hold it
+        if dtype_name(x.dtype) in _KEPT:
+            self.x = asarray(x)
+            self._statistics = (
+                None if normalization is None else normalization.arrays_for(self.x, self.dtype)
+            )
+        else:
+            self.x = asarray(_to_float(x, self.dtype, normalization))
+            self._statistics = None
+        self.y = None if y is None else _targets(y, self.dtype)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(self.rows, self.batch_size)
+        return full if self.drop_last or rest == 0 else full + 1
+
+    def epoch(self, number: int = 0) -> Iterator[tuple[Array, Array | None]]:
+        """The batches of one epoch.
+
+        Parameters
+        ----------
+        number : int
+            Which epoch; the same number gives the same order again. Not negative.
+
+        Yields
+        ------
+        xb : array, shape (B, …)
+            Of the float type chosen, normalized.
+        yb : array, shape (B, …), or None
+            The rows' targets.
+        """
+        if number < 0:
+            raise ConfigError(f"`epoch`: expected a number from 0, got {number}")
+        return self._epoch(number)
+
+    def _epoch(self, number: int) -> Iterator[tuple[Array, Array | None]]:
+        xp = array_namespace(self.x)
+        order = None
+        if self.shuffle:
+            order = asarray(permutation(self.rows, seed=self.seed, epoch=number))
+        for index in range(len(self)):
+            rows = slice(index * self.batch_size, min((index + 1) * self.batch_size, self.rows))
+            if order is None:
+                xb, yb = self.x[rows, ...], None if self.y is None else self.y[rows, ...]
+            else:
+                chosen = order[rows]
+                xb = xp.take(self.x, chosen, axis=0)
+                yb = None if self.y is None else xp.take(self.y, chosen, axis=0)
+            yield self._as_float(xp, xb), yb
+
+    def _as_float(self, xp: Any, xb: Array) -> Array:
+        xb = xp.astype(xb, dtype_of(xp, self.dtype), copy=False)
+        if self._statistics is None:
+            return xb
+        mean, std = self._statistics
+        return (xb - mean) / std
+
+
+def _to_float(x: Array, dtype: str, normalization: Normalization | None) -> Array:
+    """Inputs normalized and converted where they are, before they move."""
+    if isinstance(x, np.ndarray) and dtype == "bfloat16":
+        if normalization is not None:
+            x = normalization.apply(x)
+        return asarray(np.asarray(x, dtype=np.float32), dtype)  # NumPy has no bfloat16 itself
+    if normalization is not None:
+        if dtype_name(x.dtype) not in ("float16", "bfloat16", "float32", "float64"):
+            # Wide integers: float32 would round them before the mean is taken off.
+            xp = array_namespace(x)
+            wide = "float64" if isinstance(x, np.ndarray) else dtype
+            x = xp.astype(x, dtype_of(xp, wide))
+        return normalization.apply(x, dtype)
+    xp = array_namespace(x)
+    if not xp.isdtype(x.dtype, ("bool", "integral", "real floating")):
+        raise DTypeError(f"`x`: expected integers or floats, got {x.dtype}; convert it first")
+    return xp.astype(x, dtype_of(xp, dtype), copy=False)
+
+
+def _targets(y: Array, dtype: str) -> Array:
+    if dtype_name(y.dtype) in ("float16", "bfloat16", "float32", "float64"):
+        if isinstance(y, np.ndarray) and dtype != "bfloat16":
+            return asarray(y.astype(dtype, copy=False))
+        return asarray(y, dtype)
+    if isinstance(y, np.ndarray) and y.dtype.kind not in "bui":
+        raise DTypeError(f"`y`: expected class numbers or floats, got {y.dtype}; encode it first")
+    return asarray(y)

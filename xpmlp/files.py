@@ -1,0 +1,64 @@
+"""Write a file whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from .errors import CheckpointError
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write ``content`` to ``path``, so that nobody ever sees half of it.
+
+    The bytes go to a temporary file in the same folder, reach the disk, and only then take the
+    final name. A file that was there before stays untouched until that moment.
+
+    Parameters
+    ----------
+    path : path-like
+        In a folder that exists.
+    content : bytes
+
+    Raises
+    ------
+    CheckpointError
+        If the folder is missing or may not be written to, or the disk is full. Then nothing is
+        left behind.
+    """
+    target = Path(path)
+    try:
+        _replace(target, content)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {target}: {error.strerror or error}; "
+            "choose a folder that exists, has room and may be written to"
+        ) from error
+
+
+def _replace(target: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; a new file should get what the user's umask allows.
+        os.chmod(name, _usual_mode(target))
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _usual_mode(target: Path) -> int:
+    """The permissions of the file that is replaced, or those of any new file."""
+    try:
+        return target.stat().st_mode & 0o777
+    except OSError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask

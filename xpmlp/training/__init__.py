@@ -1,0 +1,25 @@
+"""Training: the single step, the loop around it, and what may look on."""
+
+from .callbacks import Callback, EarlyStopping, OnEpoch, SaveHistory
+from .checkpoint import load_model, save_model
+from .history import History
+from .metrics import accuracy, confusion_matrix, r2
+from .progress import Progress
+from .step import TrainStep
+from .trainer import Trainer
+
+__all__ = [
+    "Callback",
+    "EarlyStopping",
+    "History",
+    "OnEpoch",
+    "Progress",
+    "SaveHistory",
+    "TrainStep",
+    "Trainer",
+    "accuracy",
+    "confusion_matrix",
+    "load_model",
+    "r2",
+    "save_model",
+]

@@ -1,0 +1,106 @@
+"""What may look on during a training: early stopping, saving, and any function of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..backend import Array
+    from .history import History
+    from .trainer import Trainer
+
+
+class Callback:
+    """Base of all callbacks; each method may be overridden, none must be."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first step; the trainer knows ``total_steps`` and ``steps_per_epoch``."""
+
+    def on_step(self, trainer: Trainer, loss: Array) -> None:
+        """After each step. Reading the loss here waits for the device: do it rarely."""
+
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        """After each epoch, with its row of the history. ``trainer.stop(reason)`` ends training."""
+
+    def on_end(self, trainer: Trainer, history: History) -> None:
+        """After the last epoch, however it ended."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a column of the history has not improved for some epochs.
+
+    Parameters
+    ----------
+    patience : int
+        Epochs without improvement to wait for.
+    monitor : str
+        A column: ``"val_loss"``, ``"val_accuracy"``, ``"train_loss"``, …
+    min_delta : float
+        What counts as improvement.
+    """
+
+    def __init__(self, patience: int = 5, *, monitor: str = "val_loss", min_delta: float = 0.0):
+        if patience < 1:
+            raise ConfigError(f"`EarlyStopping`: expected patience ≥ 1, got {patience}")
+        self.patience = patience
+        self.monitor = monitor
+        self.min_delta = min_delta
+
+    def on_start(self, trainer: Trainer) -> None:
+        self._best: float | None = None
+        self._waited = 0
+
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        if self.monitor not in row:
+            raise ConfigError(
+                f"`EarlyStopping`: expected monitor to be one of {', '.join(row)}, got "
+                f"{self.monitor!r}; pass validation data to fit for the val_ columns"
+            )
+        value = (
+            row[self.monitor]
+            if "accuracy" in self.monitor or "r2" in self.monitor
+            else (-row[self.monitor])
+        )
+        if self._best is None or value > self._best + self.min_delta:
+            self._best, self._waited = value, 0
+            return
+        self._waited += 1
+        if self._waited >= self.patience:
+            trainer.stop(
+                f"early stopping: {self.monitor} has not improved for {self.patience} epochs"
+            )
+
+
+class SaveHistory(Callback):
+    """Write the history as CSV after every epoch, so that a crash loses nothing.
+
+    Parameters
+    ----------
+    path : path
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = path
+
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        trainer.history.to_csv(self.path)
+
+
+class OnEpoch(Callback):
+    """Call a function with each row of the history.
+
+    Parameters
+    ----------
+    function : callable
+        Of one dict.
+    """
+
+    def __init__(self, function: Callable[[dict[str, Any]], None]):
+        self.function = function
+
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        self.function(row)

@@ -1,0 +1,60 @@
+"""What happened in a training: one row an epoch, and how it ended."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import write_atomically
+
+
+@dataclass
+class History:
+    """The record of a training.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One an epoch: epoch, step, train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds,
+        samples_per_second (those that apply). For a population, means over its members.
+    step_losses : ndarray, shape (steps,) or (steps, P)
+        The loss of every batch, before its update.
+    best_epoch : int or None
+        The epoch whose parameters the model has now; None without validation.
+    ending : str
+        Why it ended: "finished", "early stopping: …", "interrupted" or "diverged: …".
+    seconds : float
+        Spent in training and validation.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    step_losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    best_epoch: int | None = None
+    ending: str = "finished"
+    seconds: float = 0.0
+
+    def __getitem__(self, column: str) -> list[Any]:
+        """One column, a value an epoch."""
+        return [row.get(column) for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return self.ending == "interrupted"
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the rows as CSV; the file appears whole or not at all."""
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns or ["epoch"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(path, text.getvalue().encode())

@@ -1,0 +1,93 @@
+"""The progress bar: epoch, loss, accuracy and samples per second, on standard error."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backend import Array, to_numpy
+from .callbacks import Callback
+
+if TYPE_CHECKING:
+    from .history import History
+    from .trainer import Trainer
+
+_REFRESH_SECONDS = 0.2  # reading the loss waits for the device, so it is read this rarely
+
+
+class Progress(Callback):
+    """One line for each finished epoch, and in a terminal a live bar for the running one.
+
+    The bar is drawn by ``rich`` where it is installed.
+    """
+
+    def on_start(self, trainer: Trainer) -> None:
+        self._bar: Any = None
+        self._last = self._epoch_start = time.monotonic()
+        self._total = trainer.steps_per_epoch
+        self._done = 0
+        if sys.stderr.isatty() and importlib.util.find_spec("rich") is not None:
+            from rich import progress
+            from rich.console import Console
+
+            self._bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(bar_width=24),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[figures]}"),
+                progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("epoch 1", total=self._total, figures="")
+
+    def on_step(self, trainer: Trainer, loss: Array) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if self._bar is None or now - self._last < _REFRESH_SECONDS:
+            return
+        self._last = now
+        rate = self._done * trainer.batch_size / (now - self._epoch_start)
+        figures = f"loss {float(np.mean(to_numpy(loss))):.4f}  {rate:,.0f} samples/s"
+        self._bar.update(
+            self._task,
+            completed=self._done,
+            description=f"epoch {trainer.epoch}/{trainer.epochs}",
+            figures=figures,
+        )
+
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        line = describe(row, trainer.epochs)
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False)
+            self._bar.reset(self._task, total=self._total, figures="")
+        else:
+            print(line, file=sys.stderr, flush=True)
+        self._done = 0
+        self._epoch_start = time.monotonic()
+
+    def on_end(self, trainer: Trainer, history: History) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if history.ending != "finished":
+            print(history.ending, file=sys.stderr, flush=True)
+
+
+def describe(row: dict[str, Any], epochs: int) -> str:
+    """A row of the history as a line of text."""
+    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"]
+    for part, label in (("train", "train"), ("val", "validation")):
+        if f"{part}_loss" in row:
+            text = f"{label} loss {row[f'{part}_loss']:.4f}"
+            if f"{part}_accuracy" in row:
+                text += f" accuracy {100 * row[f'{part}_accuracy']:.2f} %"
+            elif f"{part}_r2" in row:
+                text += f" R² {row[f'{part}_r2']:.4f}"
+            parts.append(text)
+    parts.append(f"{row['samples_per_second']:,.0f} samples/s")
+    return "  ".join(parts)

@@ -1,0 +1,319 @@
+"""The training loop: epochs of minibatches, validation, the best parameters kept."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_namespace, dtype_name, to_numpy
+from ..data.loader import Batches
+from ..data.normalization import Normalization
+from ..errors import ConfigError
+from ..layers.base import Layer
+from ..losses import Loss, SoftmaxCrossEntropy
+from ..optim import Adam, Optimizer
+from ..penalties import Penalty
+from ..schedules import Constant, Step
+from .callbacks import Callback
+from .history import History
+from .metrics import correct, r2
+from .progress import Progress
+from .step import TrainStep
+
+Data = tuple[Any, Any]
+
+
+class Trainer:
+    """Train a model on arrays.
+
+    Parameters
+    ----------
+    model : Layer
+    loss : Loss, optional
+        Default: :class:`~xpmlp.losses.SoftmaxCrossEntropy`.
+    optimizer : Optimizer, optional
+        Default: ``Adam(1e-3)``. A schedule whose ``total`` was left open gets the number of steps.
+    epochs, batch_size : int
+    lr_decay : float
+        What the learning rate is multiplied by after each epoch (in place of a schedule).
+    penalty : Penalty, optional
+        Added to the loss and its gradients.
+    clip_norm : float, optional
+        Largest global norm of the gradients.
+    normalization : Normalization, optional
+        Applied to every batch; uint8 images stay uint8 in memory until then.
+    restore_best : bool
+        With validation data: end with the parameters *and running statistics* of the best epoch.
+    monitor : str, optional
+        What "best" means: a column of the history. Default: ``"val_accuracy"`` for classes (ties
+        go to the smaller loss), else ``"val_loss"``.
+    callbacks : sequence of Callback
+    progress : bool
+        Whether to show a progress bar on standard error.
+    seed : int
+        Of the batches' order.
+    drop_last : bool
+        Whether to leave out an epoch's last batch if it is not full.
+
+    Attributes
+    ----------
+    history : History
+        Of the training that runs or ran last.
+
+    Examples
+    --------
+    >>> trainer = Trainer(model, optimizer=AdamW(1e-3, schedule="cosine"), epochs=10)
+    >>> history = trainer.fit(x_train, y_train, validation=(x_val, y_val))
+    >>> trainer.evaluate(x_test, y_test)
+    {'loss': 0.05, 'accuracy': 0.98}
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        *,
+        epochs: int = 10,
+        batch_size: int = 128,
+        lr_decay: float = 1.0,
+        penalty: Penalty | None = None,
+        clip_norm: float | None = None,
+        normalization: Normalization | None = None,
+        restore_best: bool = True,
+        monitor: str | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ):
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if value < 1:
+                raise ConfigError(f"`Trainer`: expected {name} ≥ 1, got {value}")
+        self.model = model
+        self.loss = SoftmaxCrossEntropy() if loss is None else loss
+        self.optimizer = Adam(1e-3) if optimizer is None else optimizer
+        if lr_decay != 1.0 and not isinstance(self.optimizer.schedule, Constant):
+            raise ConfigError(
+                "`Trainer`: expected lr_decay or an optimizer with a schedule, got both; drop one"
+            )
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr_decay = lr_decay
+        self.penalty = penalty
+        self.clip_norm = clip_norm
+        self.normalization = normalization
+        self.restore_best = restore_best
+        self.monitor = monitor
+        self.callbacks = list(callbacks) + ([Progress()] if progress else [])
+        self.seed = seed
+        self.drop_last = drop_last
+        self.history = History()
+        self.epoch = 0
+        self.steps_per_epoch = 0
+        self.total_steps = 0
+        self._ending: str | None = None
+
+    def fit(self, x: Any, y: Any, validation: Data | None = None) -> History:
+        """Train.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, …)
+        y : array_like, shape (N,) of class numbers, or (N, M)
+        validation : (x, y), optional
+            Evaluated after every epoch.
+
+        Returns
+        -------
+        History
+            Ctrl-C ends the training after the step that runs, keeps the best result so far and
+            returns as well; ``history.interrupted`` then says so. A second Ctrl-C raises.
+        """
+        dtype = _floating_dtype(self.model)
+        options = {"normalization": self.normalization, "dtype": dtype}
+        batches = Batches(
+            x,
+            y,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            drop_last=self.drop_last,
+            **options,
+        )
+        held_out = None
+        if validation is not None:
+            held_out = Batches(*validation, batch_size=4096, shuffle=False, **options)
+        self.steps_per_epoch = len(batches)
+        self.total_steps = self.epochs * len(batches)
+        self._fill_schedule()
+        step = TrainStep(
+            self.model,
+            self.loss,
+            self.optimizer,
+            penalty=self.penalty,
+            clip_norm=self.clip_norm,
+        )
+        self.history = history = History()
+        self._ending = None
+        best: tuple[Any, dict[str, np.ndarray]] | None = None
+        losses: list[np.ndarray] = []
+        for callback in self.callbacks:
+            callback.on_start(self)
+        start = time.perf_counter()
+        with self._ctrl_c():
+            for epoch in range(1, self.epochs + 1):
+                self.epoch = epoch
+                row = self._run_epoch(step, batches, losses)
+                if held_out is not None:
+                    scores = self._evaluate(held_out)
+                    row |= {f"val_{name}": value for name, value in scores.items()}
+                    score = self._score(row)
+                    if best is None or score > best[0]:
+                        best = score, self.model.state_dict()
+                        history.best_epoch = epoch
+                history.rows.append(row)
+                history.seconds = time.perf_counter() - start
+                if not np.isfinite(row["train_loss"]):
+                    self.stop(
+                        f"diverged: the loss is {row['train_loss']} in epoch {epoch}; "
+                        "lower the learning rate or clip the gradients"
+                    )
+                for callback in self.callbacks:
+                    callback.on_epoch(self, row)
+                if self._ending is not None:
+                    break
+        history.ending = self._ending or "finished"
+        history.step_losses = np.concatenate(losses) if losses else np.zeros(0)
+        if best is not None and self.restore_best:
+            self.model.load_state_dict(best[1])
+        history.seconds = time.perf_counter() - start
+        for callback in self.callbacks:
+            callback.on_end(self, history)
+        return history
+
+    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+        """Loss and accuracy (or R²) on other data, in evaluation mode.
+
+        Returns
+        -------
+        dict
+            ``loss`` (without the penalty) and ``accuracy`` in [0, 1] for class numbers or ``r2``
+            for floats. For a population, the means over its members.
+        """
+        dtype = _floating_dtype(self.model)
+        return self._evaluate(
+            Batches(
+                x,
+                y,
+                batch_size=4096,
+                shuffle=False,
+                normalization=self.normalization,
+                dtype=dtype,
+            )
+        )
+
+    def stop(self, reason: str) -> None:
+        """End the training after the current step; callbacks may call this."""
+        self._ending = reason
+
+    def _fill_schedule(self) -> None:
+        if self.lr_decay != 1.0:
+            self.optimizer.schedule = Step(every=self.steps_per_epoch, factor=self.lr_decay)
+        else:
+            self.optimizer.schedule = self.optimizer.schedule.over(self.total_steps)
+
+    def _run_epoch(self, step: TrainStep, batches: Batches, losses: list) -> dict[str, Any]:
+        """All batches once; values stay on the device until the end."""
+        start = time.perf_counter()
+        epoch_losses, hits, sizes = [], [], []
+        for xb, yb in batches.epoch(self.epoch - 1):
+            loss = step(xb, yb)
+            epoch_losses.append(loss)
+            sizes.append(xb.shape[0])
+            if _are_classes(yb):
+                hits.append(correct(step.outputs, yb))
+            for callback in self.callbacks:
+                callback.on_step(self, loss)
+            if self._ending is not None:
+                break
+        values = to_numpy(array_namespace(epoch_losses[0]).stack(epoch_losses))
+        losses.append(values)
+        samples = sum(sizes)
+        row: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.optimizer.steps,
+            "train_loss": float(np.mean(np.average(values, axis=0, weights=sizes))),
+        }
+        if hits:
+            count = to_numpy(array_namespace(hits[0]).stack(hits)).sum(axis=0)
+            row["train_accuracy"] = float(np.mean(count)) / samples
+        seconds = time.perf_counter() - start
+        rate = self.optimizer.lr * self.optimizer.schedule(max(0, self.optimizer.steps - 1))
+        row["lr"] = float(np.mean(rate))
+        row["seconds"] = seconds
+        row["samples_per_second"] = samples / seconds
+        return row
+
+    def _evaluate(self, batches: Batches) -> dict[str, float]:
+        total, hits, outputs_seen, targets_seen = 0.0, 0.0, [], []
+        for xb, yb in batches.epoch():
+            outputs = self.model.forward(xb)
+            rows = xb.shape[0]
+            total += float(np.mean(to_numpy(self.loss.forward(outputs, yb)))) * rows
+            if _are_classes(yb):
+                hits += float(np.mean(to_numpy(correct(outputs, yb))))
+            else:
+                outputs_seen.append(to_numpy(outputs))
+                targets_seen.append(to_numpy(yb))
+        scores = {"loss": total / batches.rows}
+        if not targets_seen:
+            scores["accuracy"] = hits / batches.rows
+        elif outputs_seen[0].shape == targets_seen[0].shape:
+            scores["r2"] = r2(np.concatenate(outputs_seen), np.concatenate(targets_seen))
+        return scores
+
+    def _score(self, row: dict[str, Any]) -> tuple[float, ...]:
+        """What a larger value of is better; a loss breaks ties of accuracies."""
+        monitor = self.monitor or ("val_accuracy" if "val_accuracy" in row else "val_loss")
+        if monitor not in row:
+            raise ConfigError(
+                f"`Trainer`: expected monitor to be one of {', '.join(row)}, got {monitor!r}"
+            )
+        value = row[monitor] if monitor.endswith(("accuracy", "r2")) else -row[monitor]
+        scores = value, -row["val_loss"]
+        return tuple(score if np.isfinite(score) else -np.inf for score in scores)
+
+    @contextmanager
+    def _ctrl_c(self) -> Iterator[None]:
+        """Let the first Ctrl-C end the training after the current step, the second one raise."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: Any) -> None:
+            if self._ending == "interrupted":
+                raise KeyboardInterrupt
+            self.stop("interrupted")
+
+        previous = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _are_classes(y: Array) -> bool:
+    return y is not None and "int" in dtype_name(y.dtype)
+
+
+def _floating_dtype(model: Layer) -> str:
+    """The dtype of the model's parameters."""
+    for array in model.params.values():
+        return dtype_name(array.dtype)
+    return "float32"
