@@ -28,7 +28,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from .errors import BackendError, DTypeError
+from .errors import BackendError, DTypeError, ShapeError
 
 Array = Any
 """Any array of a supported library."""
@@ -37,6 +37,11 @@ Namespace = Any
 """The functions of an array library under their array-API names."""
 
 NAMES = ("numpy", "cupy", "torch", "jax", "array_api_strict")
+
+_DTYPE_NAMES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+)
 
 _INSTALL = {
     "cupy": 'pip install "xpmlp[cuda12]" (or cuda13, to match the driver)',
@@ -92,7 +97,7 @@ def get_backend() -> Backend:
         name = os.environ.get("XPMLP_BACKEND", "").strip()
         device = os.environ.get("XPMLP_DEVICE", "").strip() or None
         reason = f"XPMLP_BACKEND={name}" if name else "the default"
-        _default = _open(name or "numpy", device, reason)
+        _default = _activate(_open(name or "numpy", device, reason))
     return _default
 
 
@@ -112,18 +117,21 @@ def set_backend(name: str | None, device: str | None = None) -> Backend:
         What is in use from now on. Arrays that exist already stay where they are.
     """
     global _default
-    _default = None if name is None else _open(name, device, "set_backend")
+    _default = None if name is None else _activate(_open(name, device, "set_backend"))
     return get_backend()
 
 
 @contextmanager
 def use_backend(name: str, device: str | None = None) -> Iterator[Backend]:
     """Choose the backend inside a ``with`` block (this thread or task only)."""
-    token = _override.set(_open(name, device, "use_backend"))
+    previous = _override.get() or _default
+    token = _override.set(_activate(_open(name, device, "use_backend")))
     try:
         yield get_backend()
     finally:
         _override.reset(token)
+        if previous is not None:
+            _activate(previous)
 
 
 def available_backends() -> tuple[str, ...]:
@@ -186,26 +194,49 @@ def asarray(values: Any, dtype: Any = None) -> Array:
     -------
     array
         An array of the current backend.
+
+    Raises
+    ------
+    DTypeError
+        If the values are not numbers, or the backend has no such dtype.
+    ShapeError
+        If nested lists are ragged.
     """
     backend = get_backend()
-    if isinstance(values, list | tuple | int | float | bool):
-        array = np.asarray(values)
-        values = array.astype(np.float32) if array.dtype == np.float64 else array
+    if isinstance(values, np.generic) or not array_api_compat.is_array_api_obj(values):
+        values = _from_python(values, keep_doubles=dtype is not None)
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "biufcV":
+        # V: bfloat16 and its relatives
+        raise DTypeError(f"`asarray`: expected numbers, got values of type {values.dtype.name}")
     if isinstance(dtype, str):
         dtype = dtype_of(backend.xp, dtype)
     if array_api_compat.is_array_api_obj(values):
         if array_api_compat.array_namespace(values) is backend.xp and _on(values, backend):
             return values if dtype is None else backend.xp.astype(values, dtype, copy=False)
         values = to_numpy(values)
-    values = np.asarray(values)
     if backend.name == "torch" and not values.flags.writeable:
         values = values.copy()  # torch shares memory and has no read-only tensors
     extra = {} if backend.device is None else {"device": backend.device}
     return backend.xp.asarray(values, dtype=dtype, **extra)
 
 
+def asarray_like(values: Any, like: Array) -> Array:
+    """Values in the library, dtype and on the device of another array, whatever the backend.
+
+    Parameters
+    ----------
+    values : array_like
+        Numbers, a NumPy array, or an array of like's own library.
+    like : array
+    """
+    if type(values) is not type(like):
+        values = np.asarray(values)
+    device = array_api_compat.device(like)
+    return array_namespace(like).asarray(values, dtype=like.dtype, device=device)
+
+
 def to_numpy(array: Array) -> np.ndarray:
-    """Copy an array of any supported library to host memory, as NumPy."""
+    """An array of any supported library in host memory, as NumPy (itself if it is NumPy's)."""
     if isinstance(array, np.ndarray):
         return array
     if array_api_compat.is_torch_array(array):
@@ -235,10 +266,10 @@ def dtype_of(xp: Namespace, name: str) -> Any:
     DTypeError
         If the library has no such dtype, or (JAX) would quietly use a narrower one.
     """
-    try:
-        dtype = getattr(xp, name)
-    except AttributeError:
-        raise DTypeError(f"expected a dtype name such as 'float32', got {name!r}") from None
+    dtype = getattr(xp, name, None) if name in _DTYPE_NAMES else None
+    if dtype is None:
+        has = ", ".join(known for known in _DTYPE_NAMES if hasattr(xp, known))
+        raise DTypeError(f"expected a dtype name among {has}, got {name!r}")
     if name in ("float64", "int64", "uint64") and not has_wide_types(xp):
         raise DTypeError(
             f"{name} was asked for, but JAX runs in 32-bit mode; set JAX_ENABLE_X64=1 "
@@ -258,7 +289,21 @@ def has_wide_types(xp: Namespace) -> bool:
 
 def dtype_name(dtype: Any) -> str:
     """A dtype's plain name: ``"float32"`` for any library's float32."""
-    return getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+    # A dtype object, a scalar type such as np.float32, or torch's "torch.float32".
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None)
+    return name or str(dtype).rpartition(".")[2]
+
+
+def _from_python(values: Any, keep_doubles: bool) -> np.ndarray:
+    """Python numbers and nested lists of them as an array, floats in float32 unless asked."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(
+            f"`asarray`: expected nested lists of equal lengths, got ragged ones ({error})"
+        ) from error
+    single = array.dtype == np.float64 and not keep_doubles
+    return array.astype(np.float32) if single else array
 
 
 def _numpy_namespace() -> Namespace:
@@ -295,12 +340,24 @@ def _open(name: str, device: str | None, reason: str) -> Backend:
         ) from error
 
 
+def _activate(backend: Backend) -> Backend:
+    """Make the device current where a library has such a thing (CuPy: for this thread)."""
+    if backend.name == "cupy":
+        backend.device.use()
+    return backend
+
+
 def _open_auto(device: str | None, reason: str) -> Backend:
     try:
         backend = _open("cupy", device, reason)
     except BackendError as error:
         return Backend("numpy", _numpy_namespace(), None, f"{reason}: auto, because {error}")
     return Backend("cupy", backend.xp, backend.device, f"{reason}: auto, a CUDA device answers")
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without its stack of native frames."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_cpu(name: str, device: str | None) -> None:
@@ -320,7 +377,7 @@ def _open_cupy(device: str | None, reason: str) -> Backend:
     except Exception as error:
         raise BackendError(
             "CuPy is installed but no CUDA device answers "
-            f"({str(error).splitlines()[0]}); check the driver with nvidia-smi, "
+            f"({_first_line(error)}); check the driver with nvidia-smi, "
             "or use XPMLP_BACKEND=numpy"
         ) from error
     if count == 0:
@@ -331,9 +388,7 @@ def _open_cupy(device: str | None, reason: str) -> Backend:
             f"expected a CUDA device number below {count}, got {device!r}; "
             "set XPMLP_DEVICE to one of them"
         )
-    chosen = cupy.cuda.Device(int(text))
-    chosen.use()
-    return Backend("cupy", xp, chosen, reason)
+    return Backend("cupy", xp, cupy.cuda.Device(int(text)), reason)
 
 
 def _open_torch(device: str | None, reason: str) -> Backend:
@@ -345,7 +400,7 @@ def _open_torch(device: str | None, reason: str) -> Backend:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise BackendError(
-            f"torch cannot use device {device!r} ({str(error).splitlines()[0]}); "
+            f"torch cannot use device {device!r} ({_first_line(error)}); "
             "set XPMLP_DEVICE to cpu, cuda or cuda:0"
         ) from error
     return Backend("torch", xp, chosen, reason)
@@ -362,7 +417,7 @@ def _open_jax(device: str | None, reason: str) -> Backend:
         chosen = jax.devices(kind)[int(index or 0)]
     except (RuntimeError, IndexError, ValueError) as error:
         raise BackendError(
-            f"JAX cannot use device {device!r} ({str(error).splitlines()[0]}); "
+            f"JAX cannot use device {device!r} ({_first_line(error)}); "
             f"it has {', '.join(str(d) for d in jax.devices())}"
         ) from error
     return Backend("jax", xp, chosen, reason)

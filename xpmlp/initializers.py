@@ -123,6 +123,11 @@ def as_initializer(init: str | float | Initializer) -> Initializer:
                 f"function, got {init!r}"
             )
         return _BY_NAME[init]
-    if isinstance(init, int | float):
+    if isinstance(init, int | float | np.number):
         return ScaledNormal(float(init))
+    if not callable(init):
+        raise ConfigError(
+            "expected an initializer's name, a standard deviation or a function, got "
+            f"{init!r}; arrays go through FromArray(values)"
+        )
     return init

@@ -9,11 +9,13 @@ A forward keeps its gradient or what it needs for it, so the backward takes no a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+import array_api_compat
+import numpy as np
 
 from . import ops
-from .backend import Array, array_namespace, asarray, dtype_name
-from .errors import DTypeError, ShapeError, StateError
+from .backend import Array, array_namespace, asarray_like, dtype_name
+from .errors import ConfigError, DTypeError, ShapeError, StateError
 from .ops.shapes import check_choice, check_floating
 from .ops.softmax_cross_entropy import REDUCTIONS
 
@@ -78,6 +80,12 @@ class SoftmaxCrossEntropy(Loss):
         reduction: str = "mean",
     ):
         super().__init__(reduction)
+        rates = np.asarray(label_smoothing, dtype=np.float64)
+        if rates.ndim > 1 or not ((rates >= 0.0) & (rates <= 1.0)).all():
+            raise ConfigError(
+                "`SoftmaxCrossEntropy`: expected label_smoothing in [0, 1], one number or one for "
+                f"each member, got {label_smoothing!r}"
+            )
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
         self.class_weights = class_weights
@@ -89,14 +97,14 @@ class SoftmaxCrossEntropy(Loss):
 
     def forward(self, outputs: Array, targets: Array) -> Array:
         """outputs: logits (…, N, C); targets: class numbers (…, N) or probabilities (…, N, C)."""
-        dtype = dtype_name(outputs.dtype)
+        check_floating("SoftmaxCrossEntropy", "outputs", outputs)
         smoothing, weights = self.label_smoothing, self.class_weights
         loss, self._gradient = ops.softmax_cross_entropy(
             outputs,
             targets,
-            label_smoothing=asarray(smoothing, dtype) if _is_listing(smoothing) else smoothing,
+            label_smoothing=asarray_like(smoothing, outputs) if np.ndim(smoothing) else smoothing,
             ignore_index=self.ignore_index,
-            class_weights=None if weights is None else asarray(weights, dtype),
+            class_weights=None if weights is None else asarray_like(weights, outputs),
             z_loss=self.z_loss,
             reduction=self.reduction,
         )
@@ -111,7 +119,8 @@ class _ElementwiseLoss(Loss):
         where = type(self).__name__
         check_floating(where, "outputs", outputs)
         shape, target_shape = tuple(outputs.shape), tuple(targets.shape)
-        if target_shape != shape[len(shape) - len(target_shape) :] or len(target_shape) < 1:
+        # Two axes at least: targets (N,) would pass for (M,) wherever N equals M.
+        if target_shape != shape[len(shape) - len(target_shape) :] or len(target_shape) < 2:
             raise ShapeError(
                 f"`{where}`: expected targets of the outputs' shape {shape}, got {target_shape}; "
                 "a column vector of targets is y[:, None]"
@@ -164,7 +173,7 @@ class MAE(_ElementwiseLoss):
 
 
 class Huber(_ElementwiseLoss):
-    """``½ d²`` where |d| ≤ δ, else ``δ (|d| − ½ δ)``, with ``d = y − t`` (Huber 1964).
+    """``½ d²`` where ``|d| ≤ δ``, else ``δ (|d| − ½ δ)``, with ``d = y − t`` (Huber 1964).
 
     Parameters
     ----------
@@ -175,6 +184,8 @@ class Huber(_ElementwiseLoss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean"):
         super().__init__(reduction)
+        if not delta > 0:
+            raise ConfigError(f"`Huber`: expected delta > 0, got {delta!r}")
         self.delta = delta
 
     def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
@@ -262,9 +273,6 @@ def _one_hot(where: str, outputs: Array, targets: Array) -> Array:
             f"{tuple(targets.shape)}"
         )
     xp = array_namespace(outputs, targets)
-    numbers = asarray(list(range(shape[-1])), dtype_name(targets.dtype))
+    numbers = xp.arange(shape[-1], device=array_api_compat.device(outputs))
+    targets = xp.astype(targets, numbers.dtype, copy=False)
     return xp.broadcast_to(xp.expand_dims(targets, axis=-1) == numbers, shape)
-
-
-def _is_listing(value: Any) -> bool:
-    return hasattr(value, "__len__") or hasattr(value, "shape")

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from . import ops
-from .backend import Array, array_namespace, asarray
+from .backend import Array, array_namespace, asarray, has_wide_types
 from .errors import ConfigError, ShapeError
 from .initializers import Initializer
 from .layers import (
@@ -57,7 +59,8 @@ class FullyConnectedNet(Sequential):
     sizes : sequence of int
         ``[784, 256, 128, 10]``: inputs, hidden widths, outputs.
     activation : str
-        One of ``relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus``.
+        One of ``relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus``, or ``identity`` for
+        none.
     normalization : {None, "batchnorm", "layernorm", "rmsnorm"}
         Between each hidden Linear and its activation.
     dropout : float or P floats
@@ -103,14 +106,21 @@ class FullyConnectedNet(Sequential):
             raise ConfigError(
                 f"`{where}`: expected at least an input and an output size, all ≥ 1, got {sizes}"
             )
-        check_choice(where, "activation", activation, tuple(ACTIVATIONS))
+        if population is not None and (not isinstance(population, int) or population < 1):
+            raise ConfigError(
+                f"`{where}`: expected population to be None or an integer ≥ 1, got {population!r}"
+            )
+        check_choice(where, "activation", activation, (*ACTIVATIONS, "identity"))
         check_choice(where, "normalization", normalization, (None, *NORMALIZATIONS))
         check_choice(where, "output", output, OUTPUTS)
         if init is None:
-            init = "glorot_uniform" if activation in ("tanh", "sigmoid") else "he_normal"
+            init = (
+                "glorot_uniform" if activation in ("tanh", "sigmoid", "identity") else "he_normal"
+            )
         rng = as_generator(seed, population)
         common: dict[str, Any] = {"population": population, "dtype": dtype}
-        rates = list(dropout) if isinstance(dropout, Sequence) else [dropout]
+        dropout, seed = _plain(dropout), _plain(seed)
+        rates = dropout if isinstance(dropout, list) else [dropout]
         layers: list[Layer] = []
         for inputs, outputs in pairwise(sizes[:-1]):
             layers.append(Linear(inputs, outputs, bias=bias, init=init, rng=rng, **common))
@@ -118,9 +128,12 @@ class FullyConnectedNet(Sequential):
                 layers.append(BatchNorm(outputs, convention=batchnorm, **common))
             elif normalization is not None:
                 layers.append(NORMALIZATIONS[normalization](outputs, **common))
-            layers.append(ACTIVATIONS[activation]())
+            if activation != "identity":
+                layers.append(ACTIVATIONS[activation]())
             if any(rates):
                 layers.append(Dropout(dropout, population=population, rng=rng))
+            else:
+                rng.spawn()  # the next layer starts the same with and without dropout
         layers.append(Linear(*sizes[-2:], bias=bias, init=init, rng=rng, **common))
         super().__init__(*layers)
         self.output = output
@@ -129,13 +142,13 @@ class FullyConnectedNet(Sequential):
             "sizes": sizes,
             "activation": activation,
             "normalization": normalization,
-            "dropout": rates if len(rates) > 1 else rates[0],
+            "dropout": dropout,
             "output": output,
             "init": init if isinstance(init, str | int | float) else None,
             "bias": bias,
             "batchnorm": batchnorm,
             "population": population,
-            "seed": list(seed) if isinstance(seed, Sequence) else seed,
+            "seed": seed,
             "dtype": dtype,
         }
         """Everything needed to build this network again: ``FullyConnectedNet(**model.config)``."""
@@ -175,14 +188,18 @@ class FullyConnectedNet(Sequential):
         xp = array_namespace(outputs)
         if self.output == "softmax":
             return xp.argmax(outputs, axis=-1)
-        return xp.astype(outputs > 0, xp.int64) if self.output == "sigmoid" else outputs
+        if self.output == "identity":
+            return outputs
+        return xp.astype(outputs > 0, xp.int64 if has_wide_types(xp) else xp.int32)
 
     def outputs(self, x: Any, batch_size: int = 4096) -> Array:
         """The raw outputs for x, in evaluation mode, ``batch_size`` rows at a time."""
-        if len(getattr(x, "shape", ())) < 2:
+        if not hasattr(x, "shape"):
+            x = np.asarray(x)
+        if len(x.shape) < 2:
             raise ShapeError(
-                f"`{type(self).__name__}`: expected x of shape (N, …), got "
-                f"{tuple(getattr(x, 'shape', ()))}; a single sample is x[None]"
+                f"`{type(self).__name__}`: expected x of shape (N, …), got {tuple(x.shape)}; "
+                "a single sample is x[None]"
             )
         axis = 0
         if self.population is not None and x.ndim > 2 and x.shape[0] == self.population:
@@ -212,6 +229,13 @@ class FullyConnectedNet(Sequential):
         rule = "-" * (sum(widths) + 4)
         text = "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
         return text + (f"\n{self.population} networks" if self.population else "")
+
+
+def _plain(value: Any) -> Any:
+    """A number or a list of numbers, as JSON can hold them, from a number, sequence or array."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, Sequence) else value
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

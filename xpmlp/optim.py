@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from . import ops
-from .backend import Array, array_namespace
+from .backend import Array, array_namespace, asarray_like
 from .errors import ConfigError, ShapeError
 from .ops.shapes import per_member
 from .schedules import Schedule, as_schedule
@@ -126,9 +125,7 @@ class Optimizer:
             )
         key = (name, w.dtype)
         if key not in self._arrays:
-            device = array_api_compat.device(w)
-            xp = array_namespace(w)
-            self._arrays[key] = xp.asarray(value, dtype=w.dtype, device=device)
+            self._arrays[key] = asarray_like(value, w)
         return per_member(self._arrays[key], w.ndim)
 
 
@@ -360,14 +357,14 @@ OPTIMIZERS = {
 
 
 def clip_by_global_norm(
-    grads: Mapping[str, Array], max_norm: Any, population: int | None = None
+    grads: Mapping[str, Array], max_norm: Hyper, population: int | None = None
 ) -> dict[str, Array]:
     """Scale all gradients by ``min(1, max_norm / ‖g‖)``, ‖g‖ the norm of all of them together.
 
     Parameters
     ----------
     grads : mapping of str to array
-    max_norm : float > 0, or array of shape (P,)
+    max_norm : float > 0, or P of them
     population : int, optional
         With P given, each member's gradients (leading axis) are clipped by their own norm.
 
@@ -376,6 +373,12 @@ def clip_by_global_norm(
     dict of str to array
         No value is read on the host, so nothing waits for the device.
     """
+    limit = np.asarray(max_norm, dtype=np.float64)
+    if not (limit > 0).all() or limit.shape not in ((), (population,)):
+        raise ConfigError(
+            "`clip_by_global_norm`: expected max_norm > 0, one number or one for each member, got "
+            f"{max_norm!r}"
+        )
     if not grads:
         return {}
     first = next(iter(grads.values()))
@@ -385,13 +388,18 @@ def clip_by_global_norm(
     for g in grads.values():
         squares = squares + xp.sum(g * g, axis=tuple(range(start, g.ndim)))
     norm = xp.sqrt(squares)
-    scale = max_norm / xp.where(norm > max_norm, norm, xp.ones_like(norm) * max_norm)
+    # A plain number stays one: as an array it would have to travel to the device at each step.
+    bound = float(limit) if limit.ndim == 0 else asarray_like(limit, first)
+    scale = bound / xp.where(norm > bound, norm, xp.ones_like(norm) * bound)
     return {name: g * per_member(scale, g.ndim) for name, g in grads.items()}
 
 
 def _check_hyper(owner: str, name: str, value: Any, low: float, high: float | None) -> Any:
     """A hyperparameter as a float, or as a float64 array of one for each member."""
-    numbers = np.asarray(value, dtype=np.float64)
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"`{owner}`: expected {name} to be a number, got {value!r}") from None
     inside = (numbers >= low) & (numbers < high if high is not None else np.isfinite(numbers))
     if numbers.ndim > 1 or numbers.size == 0 or not inside.all():
         bounds = f"in [{low:g}, {high:g})" if high is not None else f"finite and ≥ {low:g}"

@@ -7,10 +7,13 @@ leaves biases and scales out, unless the penalty was made with ``biases=True``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .backend import Array, array_namespace
+import numpy as np
+
+from .backend import Array, array_namespace, asarray_like
+from .errors import ConfigError, ShapeError
 from .ops.shapes import per_member
 
 
@@ -19,14 +22,20 @@ class Penalty:
 
     Parameters
     ----------
-    strength : float, or array of shape (P,)
-        λ ≥ 0; an array gives each member of a population its own.
+    strength : float or P floats
+        λ ≥ 0, for all or for each member of a population.
     biases : bool
         Whether biases and scales are penalised as well.
     """
 
-    def __init__(self, strength: Any, *, biases: bool = False):
-        self.strength = strength
+    def __init__(self, strength: float | Sequence[float] | np.ndarray, *, biases: bool = False):
+        numbers = np.asarray(strength, dtype=np.float64)
+        if numbers.ndim > 1 or not ((numbers >= 0.0) & np.isfinite(numbers)).all():
+            raise ConfigError(
+                f"`{type(self).__name__}`: expected strength finite and ≥ 0, one number or one for "
+                f"each member, got {strength!r}"
+            )
+        self.strength: float | np.ndarray = float(numbers) if numbers.ndim == 0 else numbers
         self.biases = biases
 
     def __repr__(self) -> str:
@@ -38,18 +47,33 @@ class Penalty:
         """``λ Σ r(W)`` over the parameters named, of shape () or (P,)."""
         total: Any = 0.0
         for name in self._names(params, names):
-            total = total + self._value(params[name], _axes(params[name], population))
-        return self.strength * total
+            W = params[name]
+            value = self._value(W, _axes(W, population))
+            total = total + self._strength(W, population) * value
+        return total
 
     def backward(
         self, params: Mapping[str, Array], names: Iterable[str], population: int | None = None
     ) -> dict[str, Array]:
         """``λ dr/dW`` for each parameter named, of its shape."""
-        return {
-            name: per_member(self.strength, params[name].ndim)
-            * self._gradient(params[name], _axes(params[name], population))
-            for name in self._names(params, names)
-        }
+        gradients = {}
+        for name in self._names(params, names):
+            W = params[name]
+            gradient = self._gradient(W, _axes(W, population))
+            gradients[name] = per_member(self._strength(W, population), W.ndim) * gradient
+        return gradients
+
+    def _strength(self, W: Array, population: int | None) -> Any:
+        """λ: a number, or an array of shape (P,) of W's library, dtype and device."""
+        strength = self.strength
+        if not isinstance(strength, np.ndarray):
+            return strength
+        if strength.size != population:
+            raise ShapeError(
+                f"`{type(self).__name__}`: expected {population or 'one'} strengths, one for each "
+                f"member, got {strength.size}"
+            )
+        return asarray_like(strength, W)
 
     def _names(self, params: Mapping[str, Array], names: Iterable[str]) -> Iterable[str]:
         return params if self.biases else names

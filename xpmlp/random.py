@@ -16,7 +16,6 @@ The counter's words are used like this::
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -89,7 +88,7 @@ def _multiply_wide(a: Any, m: int) -> tuple[Any, Any]:
     if isinstance(a, int):
         return (a * m) >> 32, (a * m) & _LOW
     # The product may overflow int64, but its 64 bits are right: shift, then drop the sign's copies.
-    product = a * (m - (1 << 64) if m >= 1 << 63 else m)
+    product = a * m
     return (product >> 32) & _LOW, product & _LOW
 
 
@@ -125,7 +124,8 @@ class Generator:
     """
 
     def __init__(self, seed: int | Sequence[int] = 0, stream: int = 0):
-        seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(seed)
+        alone = not isinstance(seed, Sequence | np.ndarray)
+        seeds = (seed,) if alone else tuple(seed)
         if not seeds:
             raise ConfigError("Generator: expected at least one seed, got an empty sequence")
         for value in seeds:
@@ -134,18 +134,21 @@ class Generator:
                     f"Generator: expected seeds that are integers in [0, 2**64), got {value!r}"
                 )
         self.seeds: tuple[int, ...] = tuple(int(value) for value in seeds)
-        self.population: int | None = (
-            None if isinstance(seed, int | np.integer) else len(self.seeds)
-        )
+        self.population: int | None = None if alone else len(self.seeds)
         self.stream = stream
-        self._next_stream = itertools.count(stream + 1)
+        # Unlike itertools.count, a range's iterator can be copied with the layer that holds it.
+        self._next_stream = iter(range(stream + 1, _PERMUTATION_STREAM))
 
     def spawn(self) -> Generator:
         """A generator of the same seed on the next unused stream."""
         seed = self.seeds[0] if self.population is None else self.seeds
-        child = Generator(seed, next(self._next_stream))
-        child._next_stream = self._next_stream  # one count for the whole family: no stream twice
-        return child
+        return self._relative(seed, next(self._next_stream))
+
+    def _relative(self, seed: int | Sequence[int], stream: int) -> Generator:
+        """A generator that takes its streams from the same count: none is ever given twice."""
+        relative = Generator(seed, stream)
+        relative._next_stream = self._next_stream
+        return relative
 
     def key(self, xp: Namespace, ndim: int, device: Any = None) -> tuple[Any, Any]:
         """The key's two words: ints, or for a population arrays of shape ``(P, 1, …)``."""
@@ -262,6 +265,8 @@ def permutation(n: int, *, seed: int = 0, epoch: int = 0) -> np.ndarray:
     .. [1] Luby, Rackoff: How to construct pseudorandom permutations from pseudorandom functions.
        SIAM J. Comput. 17 (1988).
     """
+    if n < 0:
+        raise ConfigError(f"`permutation`: expected n ≥ 0, got {n}")
     if n < 2:
         return np.arange(n, dtype=np.int64)
     half_bits = max(1, -(-(n - 1).bit_length() // 2))
@@ -317,7 +322,7 @@ def as_generator(
         shared = _shared.spawn()
         if population is None:
             return shared
-        return Generator(_member_seeds(shared.seeds[0], population), shared.stream)
+        return shared._relative(_member_seeds(shared.seeds[0], population), shared.stream)
     if not isinstance(rng, Generator):
         if isinstance(rng, int | np.integer) and population is not None:
             rng = _member_seeds(int(rng), population)

@@ -18,12 +18,21 @@ class Schedule:
 
     total: int | None = None
 
+    def __post_init__(self) -> None:
+        self._require("total", self.total is None or self.total >= 1, "None or ≥ 1")
+
     def __call__(self, step: int) -> float:
         raise NotImplementedError
 
     def over(self, total: int) -> Schedule:
         """The same schedule with ``total`` filled in, if it was left open."""
         return self if self.total is not None else replace(self, total=total)
+
+    def _require(self, name: str, fits: bool, wanted: str) -> None:
+        if not fits:
+            raise ConfigError(
+                f"`{type(self).__name__}`: expected {name} {wanted}, got {getattr(self, name)!r}"
+            )
 
     def _progress(self, step: int) -> float:
         """How much of the training is over, in [0, 1]."""
@@ -32,7 +41,7 @@ class Schedule:
                 f"`{type(self).__name__}`: expected total=, the number of steps; "
                 "a Trainer fills it in"
             )
-        return min(1.0, step / max(1, self.total))
+        return min(1.0, step / self.total)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,10 @@ class Step(Schedule):
 
     every: int = 1000
     factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("every", self.every >= 1, "≥ 1")
 
     def __call__(self, step: int) -> float:
         return self.factor ** (step // self.every)
@@ -97,13 +110,17 @@ class WarmUp(Schedule):
     steps: int = 100
     then: Schedule = Constant()
 
-    def over(self, total: int) -> Schedule:
-        return replace(self, total=total, then=self.then.over(max(1, total - self.steps)))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("steps", self.steps >= 0, "≥ 0")
 
     def __call__(self, step: int) -> float:
         if step < self.steps:
             return (step + 1) / self.steps
-        return self.then(step - self.steps)
+        then = self.then
+        if self.total is not None:
+            then = then.over(max(1, self.total - self.steps))
+        return then(step - self.steps)
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,10 @@ class OneCycle(Schedule):
     rise: float = 0.3
     initial: float = 0.04
     final: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("rise", 0.0 <= self.rise < 1.0, "in [0, 1)")
 
     def __call__(self, step: int) -> float:
         progress = self._progress(step)
@@ -145,11 +166,21 @@ BY_NAME: dict[str, Schedule] = {
 
 
 def as_schedule(schedule: str | Schedule | None) -> Schedule:
-    """A schedule from its name, or as it is; None is constant."""
+    """A schedule from its name, or as it is; None is constant.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, listing the known ones, or what cannot be called.
+    """
     if schedule is None:
         return Constant()
     if isinstance(schedule, str):
         if schedule not in BY_NAME:
             raise ConfigError(f"expected a schedule among {', '.join(BY_NAME)}, got {schedule!r}")
         return BY_NAME[schedule]
+    if not callable(schedule):
+        raise ConfigError(
+            f"expected a schedule, its name or a function of the step, got {schedule!r}"
+        )
     return schedule

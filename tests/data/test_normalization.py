@@ -138,3 +138,15 @@ def test_wrong_shape_and_dtype():
 def test_one_pair_a_channel_can_be_given():
     fitted = Normalization(np.ones((3, 1, 1)), np.full((3, 1, 1), 2.0))
     assert (fitted.apply(np.full((4, 3, 2, 2), 5.0)) == 2).all()
+
+
+def test_uncentred_keeps_zeros_and_scales_by_the_root_mean_square(rng):
+    x = rng.integers(0, 3, size=(40, 5)).astype(np.uint8)
+    x[:, 2] = 0
+    for per_feature in (True, False):
+        normalization = Normalization.fit(x, per_feature=per_feature, center=False)
+        y = normalization.apply(x, "float64")
+        np.testing.assert_array_equal(y == 0, x == 0)
+        columns = [0, 1, 3, 4] if per_feature else slice(None)
+        axis = 0 if per_feature else None
+        np.testing.assert_allclose(np.mean(y[:, columns] ** 2, axis=axis), 1.0)

@@ -55,7 +55,7 @@ def test_split_takes_the_last_images(example):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("XPMLP_DATA" not in os.environ, reason="XPMLP_DATA is not set")
+@pytest.mark.skipif(not os.environ.get("XPMLP_DATA"), reason="XPMLP_DATA is not set")
 def test_fifty_real_images_are_learned_by_heart(example):
     from xpmlp.data import load_cifar10
 

@@ -117,6 +117,15 @@ def test_loss_curves_agree_on_every_library(library):
     np.testing.assert_allclose(trainer(epochs=2).fit(x, y).step_losses, expected, rtol=1e-4)
 
 
+def test_rows_can_be_left_in_their_order():
+    x, y = digits(64)
+    stored = trainer(shuffle=False, epochs=1, seed=1).fit(x, y).step_losses
+    np.testing.assert_array_equal(
+        stored, trainer(shuffle=False, epochs=1, seed=2).fit(x, y).step_losses
+    )
+    assert not np.array_equal(stored, trainer(epochs=1, seed=1).fit(x, y).step_losses)
+
+
 def test_lr_decay_multiplies_after_each_epoch():
     x, y = digits()
     history = trainer(optimizer=SGD(0.1), lr_decay=0.5).fit(x, y)
@@ -133,6 +142,12 @@ def test_open_schedule_gets_the_number_of_steps():
     t = trainer(optimizer=Adam(1e-3, schedule="cosine"))
     t.fit(x, y)
     assert t.optimizer.schedule == Cosine(total=39)
+
+
+def test_schedule_may_be_a_plain_function():
+    x, y = digits(64)
+    history = trainer(optimizer=SGD(0.1, schedule=lambda step: 0.5**step)).fit(x, y)
+    assert history["lr"] == pytest.approx([0.1 * 0.5**1, 0.1 * 0.5**3, 0.1 * 0.5**5])
 
 
 def test_early_stopping_waits_for_its_patience():

@@ -10,7 +10,11 @@ from ..data import Dataset
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how to train it; every field is an option of ``xpmlp train``."""
+    """A network and how to train it; every field but ``center`` is an option of ``xpmlp train``.
+
+    ``center`` says whether inputs are shifted to mean 0. Images on a background of 0 are not, so
+    that background pixels stay exactly 0; see :meth:`xpmlp.data.Normalization.fit`.
+    """
 
     hidden: tuple[int, ...]
     epochs: int
@@ -25,6 +29,7 @@ class Recipe:
     label_smoothing: float = 0.0
     clip_norm: float | None = None
     validation: float = 0.1
+    center: bool = True
     patience: int | None = None
 
     def with_options(self, options: dict[str, Any]) -> Recipe:
@@ -36,7 +41,9 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(hidden=(256, 128), epochs=60, batch_size=64, lr=3e-3, dropout=0.2),
+    "digits": Recipe(
+        hidden=(256, 128), epochs=60, batch_size=64, lr=3e-3, dropout=0.2, center=False
+    ),
     "mnist": Recipe(
         hidden=(512, 256),
         epochs=10,
@@ -46,6 +53,7 @@ RECIPES = {
         label_smoothing=0.05,
         weight_decay=0.1,
         validation=5000,
+        center=False,
     ),
     "fashion-mnist": Recipe(
         hidden=(512, 256),
@@ -56,6 +64,7 @@ RECIPES = {
         label_smoothing=0.05,
         weight_decay=0.1,
         validation=5000,
+        center=False,
     ),
     "cifar10": Recipe(
         hidden=(1024, 512), epochs=25, batch_size=256, lr=2e-3, dropout=0.4, weight_decay=0.05

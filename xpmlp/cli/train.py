@@ -57,7 +57,7 @@ def train(
     regression = dataset.classes is None
     (x, y), validation = _split(dataset, recipe.validation, seed)
     images = dataset.x_train.ndim > 2
-    normalization = Normalization.fit(x, per_feature=not images)
+    normalization = Normalization.fit(x, per_feature=not images, center=recipe.center)
     target_normalization = None
     if regression:
         target_normalization = Normalization.fit(y)
@@ -91,7 +91,7 @@ def train(
         "target_normalization": target_normalization and target_normalization.to_dict(),
     }
     save_model(folder / MODEL, model, extras)
-    result = _result(dataset, trainer, history, seed, backend, target_normalization)
+    result = _result(dataset, model, trainer, history, seed, backend, target_normalization)
     write_json(folder / "result.json", result)
     if plots and importlib.util.find_spec("matplotlib") is not None:
         from ..plots import plot_history
@@ -190,6 +190,7 @@ def _trainer(
 
 def _result(
     dataset: Dataset,
+    model: FullyConnectedNet,
     trainer: Trainer,
     history: History,
     seed: int,
@@ -197,9 +198,7 @@ def _result(
     target_normalization: Normalization | None,
 ) -> dict[str, Any]:
     assert trainer.normalization is not None  # _trainer always gives one
-    test = score(
-        trainer.model, dataset.x_test, dataset.y_test, trainer.normalization, target_normalization
-    )
+    test = score(model, dataset.x_test, dataset.y_test, trainer.normalization, target_normalization)
     kept = history.rows[(history.best_epoch or len(history)) - 1]
     return {
         "dataset": dataset.name,
@@ -211,7 +210,7 @@ def _result(
         "best_epoch": history.best_epoch,
         "ending": history.ending,
         "steps": trainer.optimizer.steps,
-        "parameters": sum(math.prod(p.shape) for p in trainer.model.params.values()),
+        "parameters": sum(math.prod(p.shape) for p in model.params.values()),
         "train_seconds": round(history.seconds, 3),
         "train_loss": kept["train_loss"],
         "val_loss": kept.get("val_loss"),

@@ -80,7 +80,5 @@ def _load_npz_inputs(path: Path) -> np.ndarray:
             "write it again with numpy.savez"
         ) from error
     if x.ndim < 2 or len(x) == 0 or x.dtype.kind not in "buif":
-        raise DataError(
-            f"`{path}`: expected numbers of shape (N, …) in x, got {x.dtype} {x.shape}"
-        )
+        raise DataError(f"`{path}`: expected numbers of shape (N, …) in x, got {x.dtype} {x.shape}")
     return x

@@ -47,7 +47,7 @@ class Normalization:
             )
 
     @classmethod
-    def fit(cls, x: np.ndarray, per_feature: bool = True) -> Normalization:
+    def fit(cls, x: np.ndarray, per_feature: bool = True, center: bool = True) -> Normalization:
         """Mean and standard deviation of training inputs, accumulated in float64.
 
         ``std = √(Σ(x - mean)² / n)``. Where all values are equal the deviation is taken as 1, so
@@ -60,6 +60,11 @@ class Normalization:
         per_feature : bool
             True: one mean and deviation for each feature (right for tables). False: one pair for
             all of them (right for images, where pixels share a scale).
+        center : bool
+            False: the mean is taken as 0, and ``std = √(Σ x² / n)``. Zeros then stay exactly 0,
+            right for images whose background is 0: a weight on a pixel that is always background
+            gets a gradient of exactly 0, where a shifted background gives it rounding noise that
+            Adam would blow up to full steps.
 
         Raises
         ------
@@ -75,11 +80,13 @@ class Normalization:
         count = len(x) if per_feature else x.size
         with np.errstate(over="ignore", invalid="ignore"):  # checked by the constructor
             mean = sum(c.astype(np.float64).sum(axis=axis) for c in chunks) / count
+            mean = mean if center else np.zeros_like(mean)
             squares = sum(((c.astype(np.float64) - mean) ** 2).sum(axis=axis) for c in chunks)
             std = np.sqrt(squares / count)
         low, high = x.min(axis=axis), x.max(axis=axis)
         constant = low == high  # exact, where the rounded deviation of equal values may not be 0
-        return cls(np.where(constant, low, mean), np.where(constant, 1.0, std))
+        shift = np.where(constant, low, mean) if center else mean
+        return cls(np.asarray(shift), np.where(constant, 1.0, std))
 
     def apply(self, x: Array, dtype: Any = None) -> Array:
         """Normalize an array of any supported library, on its own device.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
-from ..backend import Array, array_namespace, dtype_name, to_numpy
+from ..backend import Array, asarray_like, dtype_name, to_numpy
 from ..errors import DTypeError, ShapeError, StateError
 
 
@@ -166,5 +165,4 @@ def _take(name: str, values: Any, own: Array) -> Array:
         raise DTypeError(
             f"`load_state_dict`: expected {name} of {dtype_name(own.dtype)}, got {values.dtype}"
         )
-    device = array_api_compat.device(own)
-    return array_namespace(own).asarray(values, dtype=own.dtype, device=device)
+    return asarray_like(values, own)

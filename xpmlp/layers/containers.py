@@ -41,9 +41,14 @@ class Container(Layer):
     def params(self, values: dict[str, Array]) -> None:
         for name, value in values.items():
             head, _, rest = name.partition(".")
-            child = self.children[head]
+            child = self.children.get(head)
             if isinstance(child, Container):
                 child.params = {rest: value}
+            elif child is None or rest not in child.params:
+                raise ConfigError(
+                    f"`{type(self).__name__}.params`: expected names among "
+                    f"{', '.join(self.params)}, got {name!r}"
+                )
             else:
                 child.params[rest] = value
 
@@ -175,13 +180,22 @@ class Flatten(Layer):
         return "" if self.axes is None else f"axes={self.axes}"
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (math.prod(shape),)
+        return self._joined((1, *shape))[1:]
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """x, reshaped."""
-        kept = 1 if self.axes is None else x.ndim - self.axes
+        joined = self._joined(tuple(x.shape))
         self._saved = tuple(x.shape)
-        return array_namespace(x).reshape(x, (*x.shape[:kept], -1))
+        return array_namespace(x).reshape(x, joined)
+
+    def _joined(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        kept = 1 if self.axes is None else len(shape) - self.axes
+        if not 1 <= kept <= len(shape):
+            raise ShapeError(
+                f"`Flatten`: expected x with a batch axis and {self.axes or 0} axes to join, got "
+                f"shape {shape}"
+            )
+        return (*shape[:kept], math.prod(shape[kept:]))
 
     def backward(self, dy: Array) -> Array:
         """dy in x's shape."""

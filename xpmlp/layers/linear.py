@@ -99,6 +99,7 @@ class Linear(Layer):
         """``x W + b``: x (…, N, D) to (…, N, M)."""
         W = self.W
         if x.dtype != W.dtype:
+            array_namespace(x, W)  # refuses another library, whose float32 also differs from ours
             raise DTypeError(
                 f"`Linear.forward`: expected x of dtype {dtype_name(W.dtype)}, as W has, got "
                 f"{dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
@@ -108,6 +109,11 @@ class Linear(Layer):
         if x.ndim == 0 or x.shape[-1] != W.shape[-2]:
             kept = _split(tuple(x.shape), W.shape[-2], "Linear.forward")
             rows = array_namespace(x).reshape(x, (*x.shape[:kept], W.shape[-2]))
+        if rows.ndim < W.ndim - 1:
+            raise ShapeError(
+                f"`Linear.forward`: expected x of shape (N, {W.shape[-2]}) or ({W.shape[0]}, N, "
+                f"{W.shape[-2]}), got {tuple(x.shape)}; a single sample is x[None, :]"
+            )
         self._saved = rows, tuple(x.shape)
         return ops.linear(rows, W, self.b)
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray
-from ..ops.shapes import check_choice
+from ..errors import ShapeError
+from ..ops.shapes import check_choice, check_floating
 from .base import Layer, Parameter, State
 
 
@@ -60,6 +61,18 @@ class _Scaled(Layer):
 
     def describe(self) -> str:
         return str(self.features)
+
+    def _check(self, x: Array) -> None:
+        """What an op checks that computes statistics; without them, (N, 1) would broadcast."""
+        where = f"{type(self).__name__}.forward"
+        check_floating(where, "x", x)
+        shape, own = tuple(x.shape), (*self._shape[:-1], "N", self.features)
+        tail = shape[-len(own) :]
+        if len(tail) < len(own) or tail[:-2] != own[:-2] or tail[-1] != own[-1] or tail[-2] == 0:
+            raise ShapeError(
+                f"`{where}`: expected x of shape (…, {', '.join(map(str, own))}) with N ≥ 1, got "
+                f"{shape}"
+            )
 
 
 class BatchNorm(_Scaled):
@@ -112,6 +125,7 @@ class BatchNorm(_Scaled):
     def forward(self, x: Array, training: bool = False) -> Array:
         """x (…, N, D) to the same shape."""
         if not training:
+            self._check(x)
             mean, var = self.running_mean, self.running_var
             self._saved = x, mean, var, ops.batch_norm_inference_backward
             return ops.batch_norm_inference(x, self.gamma, self.beta, mean, var, self.eps)

@@ -1,7 +1,8 @@
 """Elementwise activations: each a function and its backward, side by side.
 
 ``name(x) → y`` and ``name_backward(dy, x, y) → dx = dy · f′(x)``, all of one shape. A backward uses
-whichever of x and y gives the derivative most cheaply. Source of the less common ones: LeakyReLU,
+whichever of x and y gives the derivative most cheaply; asking for their common namespace is also
+what refuses arrays of two libraries. Source of the less common ones: LeakyReLU,
 Maas et al. 2013; ELU, Clevert et al. 2016; GELU, Hendrycks and Gimpel 2016; SiLU, Elfwing et al.
 2018.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 
 from ..backend import Array, array_namespace
-from .erfc import normal_cdf
+from .erfc import clip_to_tail, normal_cdf
 
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 _GELU_CUBIC = 0.044715  # Hendrycks and Gimpel 2016, section 2
@@ -31,25 +32,25 @@ def relu_backward(dy: Array, x: Array, y: Array) -> Array:
 
 def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     """x where x > 0, else ``slope · x``."""
-    return array_namespace(x).where(x > 0, x, slope * x)
+    return array_namespace(x).where(x > 0, x, float(slope) * x)
 
 
 def leaky_relu_backward(dy: Array, x: Array, y: Array, slope: float = 0.01) -> Array:
     """``dy`` where x > 0, else ``slope · dy``."""
-    return array_namespace(dy, x).where(x > 0, dy, slope * dy)
+    return array_namespace(dy, x).where(x > 0, dy, float(slope) * dy)
 
 
 def elu(x: Array, alpha: float = 1.0) -> Array:
     """x where x > 0, else ``alpha · (eˣ − 1)``."""
     xp = array_namespace(x)
     # The branch not taken must not overflow: exp only ever sees x ≤ 0.
-    negative = alpha * xp.expm1(xp.where(x > 0, xp.zeros_like(x), x))
+    negative = float(alpha) * xp.expm1(xp.where(x > 0, xp.zeros_like(x), x))
     return xp.where(x > 0, x, negative)
 
 
 def elu_backward(dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
     """``dy`` where x > 0, else ``dy · alpha · eˣ = dy · (y + alpha)``."""
-    return array_namespace(dy, x).where(x > 0, dy, dy * (y + alpha))
+    return array_namespace(dy, x, y).where(x > 0, dy, dy * (y + float(alpha)))
 
 
 def gelu(x: Array) -> Array:
@@ -60,22 +61,25 @@ def gelu(x: Array) -> Array:
 def gelu_backward(dy: Array, x: Array, y: Array) -> Array:
     """``dy · (Φ(x) + x φ(x))``, φ the standard normal density."""
     xp = array_namespace(dy, x)
-    density = xp.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+    c = clip_to_tail(x)
+    density = xp.exp(-0.5 * c * c) / math.sqrt(2.0 * math.pi)
     return dy * (normal_cdf(x) + x * density)
 
 
 def gelu_tanh(x: Array) -> Array:
     """``x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))``, the usual approximation of :func:`gelu`."""
     xp = array_namespace(x)
-    return 0.5 * x * (1.0 + xp.tanh(_SQRT_2_OVER_PI * (x + _GELU_CUBIC * x * x * x)))
+    c = clip_to_tail(x)
+    return 0.5 * x * (1.0 + xp.tanh(_SQRT_2_OVER_PI * (c + _GELU_CUBIC * c * c * c)))
 
 
 def gelu_tanh_backward(dy: Array, x: Array, y: Array) -> Array:
     """The derivative of that expression, times dy."""
     xp = array_namespace(dy, x)
-    t = xp.tanh(_SQRT_2_OVER_PI * (x + _GELU_CUBIC * x * x * x))
-    inner = _SQRT_2_OVER_PI * (1.0 + 3.0 * _GELU_CUBIC * x * x)
-    return dy * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner)
+    c = clip_to_tail(x)
+    t = xp.tanh(_SQRT_2_OVER_PI * (c + _GELU_CUBIC * c * c * c))
+    inner = _SQRT_2_OVER_PI * (1.0 + 3.0 * _GELU_CUBIC * c * c)
+    return dy * (0.5 * (1.0 + t) + 0.5 * c * (1.0 - t * t) * inner)
 
 
 def sigmoid(x: Array) -> Array:
@@ -87,6 +91,7 @@ def sigmoid(x: Array) -> Array:
 
 def sigmoid_backward(dy: Array, x: Array, y: Array) -> Array:
     """``dy · y (1 − y)``."""
+    array_namespace(dy, y)
     return dy * y * (1.0 - y)
 
 
@@ -97,6 +102,7 @@ def silu(x: Array) -> Array:
 
 def silu_backward(dy: Array, x: Array, y: Array) -> Array:
     """``dy · (σ + y (1 − σ))``."""
+    array_namespace(dy, x, y)
     s = sigmoid(x)
     return dy * (s + y * (1.0 - s))
 
@@ -108,6 +114,7 @@ def tanh(x: Array) -> Array:
 
 def tanh_backward(dy: Array, x: Array, y: Array) -> Array:
     """``dy · (1 − y²)``."""
+    array_namespace(dy, y)
     return dy * (1.0 - y * y)
 
 
@@ -119,6 +126,7 @@ def softplus(x: Array) -> Array:
 
 def softplus_backward(dy: Array, x: Array, y: Array) -> Array:
     """``dy · σ(x)``."""
+    array_namespace(dy, x)
     return dy * sigmoid(x)
 
 

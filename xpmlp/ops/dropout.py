@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import array_api_compat
+import numpy as np
 
 from ..backend import Array, array_namespace
 from ..errors import ConfigError
@@ -51,7 +52,7 @@ def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> 
 
 def check_rates(p: float | Sequence[float], population: int | None) -> tuple[float, ...]:
     """The dropout rates as a tuple of one, or of one a member."""
-    rates = (float(p),) if isinstance(p, int | float) else tuple(float(rate) for rate in p)
+    rates = tuple(np.asarray(p, dtype=np.float64).reshape(-1).tolist())
     for rate in rates:
         if not 0.0 <= rate < 1.0:
             raise ConfigError(

@@ -7,7 +7,15 @@ from ..errors import ShapeError
 from .activations import FUSABLE
 from .dispatch import choose
 from .matmul import matmul
-from .shapes import check_choice, check_same_shape, per_feature, sum_to_shape, transpose
+from .shapes import (
+    check_choice,
+    check_same_shape,
+    leading_shape,
+    per_feature,
+    sum_to_shape,
+    sum_wide,
+    transpose,
+)
 
 
 def linear(x: Array, W: Array, b: Array | None = None, activation: str | None = None) -> Array:
@@ -39,13 +47,16 @@ def linear(x: Array, W: Array, b: Array | None = None, activation: str | None = 
     if b is not None:
         check_same_shape("linear", "b", b, (*W.shape[:-2], W.shape[-1]))
     check_choice("linear", "activation", activation, (None, *FUSABLE))
+    leading_shape("linear", x, W)
     return choose("linear", reference, x, W, b, activation=activation)(x, W, b, activation)
 
 
 def reference(x: Array, W: Array, b: Array | None, activation: str | None) -> Array:
     """The definition."""
-    xp = array_namespace(x, W)
-    y = matmul(x, W) if x.ndim > 1 else matmul(x[None, :], W)[..., 0, :]
+    xp = array_namespace(x, W) if b is None else array_namespace(x, W, b)
+    if x.ndim == 1:
+        return reference(x[None, :], W, b, activation)[..., 0, :]
+    y = matmul(x, W)
     if b is not None:
         y = y + per_feature(xp, b)
     return y if activation is None else FUSABLE[activation][0](y)
@@ -80,8 +91,22 @@ def linear_backward(
     dW : array of W's shape
         Summed over every axis along which W was shared.
     db : array, shape (M,) or (P, M)
+
+    Raises
+    ------
+    ShapeError
+        If dy, or y, has another shape than :func:`linear` gives for x and W.
     """
+    where = "linear_backward"
+    expected = (*leading_shape(where, x, W), *x.shape[-2:-1], W.shape[-1])
+    check_same_shape(where, "dy", dy, expected)
     if activation is not None:
+        check_choice(where, "activation", activation, tuple(FUSABLE))
+        if y is None:
+            raise ShapeError(
+                f"`{where}`: expected y of shape {expected} for {activation}, got None"
+            )
+        check_same_shape(where, "y", y, expected)
         dy = FUSABLE[activation][1](dy, y, y)
     chosen = choose("linear_backward", reference_backward, dy, x, W, input_grad=input_grad)
     return chosen(dy, x, W, input_grad)
@@ -92,15 +117,18 @@ def reference_backward(
 ) -> tuple[Array | None, Array, Array]:
     """The definition, for dz = dL/d(x W + b)."""
     xp = array_namespace(dz, x, W)
+    if x.ndim == 1:
+        dx, dW, db = reference_backward(dz[..., None, :], x[None, :], W, input_grad)
+        return (None if dx is None else dx[0, :]), dW, db
     if W.ndim == 2:
         # Every leading axis is only more rows: two plain products.
         rows = xp.reshape(dz, (-1, dz.shape[-1]))
         dW = xp.matmul(transpose(xp, xp.reshape(x, (-1, x.shape[-1]))), rows)
-        db = xp.sum(rows, axis=0)
+        db = sum_wide(xp, rows, 0)
         dx = xp.reshape(xp.matmul(rows, transpose(xp, W)), x.shape) if input_grad else None
         return dx, dW, db
     dW = sum_to_shape(xp, matmul(transpose(xp, x), dz), tuple(W.shape))
-    db = sum_to_shape(xp, xp.sum(dz, axis=-2), (*W.shape[:-2], W.shape[-1]))
+    db = sum_to_shape(xp, sum_wide(xp, dz, -2), (*W.shape[:-2], W.shape[-1]))
     dx = None
     if input_grad:
         dx = sum_to_shape(xp, matmul(dz, transpose(xp, W)), tuple(x.shape))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from ..backend import Array, array_namespace
 from ..errors import ShapeError
 from .dispatch import choose
+from .shapes import leading_shape
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -23,7 +26,7 @@ def matmul(a: Array, b: Array) -> Array:
     Raises
     ------
     ShapeError
-        If the inner sizes differ, or either has fewer than two axes.
+        If the inner sizes differ, leading axes do not broadcast, or there are fewer than two axes.
     """
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ShapeError(
@@ -31,6 +34,7 @@ def matmul(a: Array, b: Array) -> Array:
             f"{tuple(b.shape)}; the last axis of the first must equal the second-to-last of the "
             "second"
         )
+    leading_shape("matmul", a, b)
     return choose("matmul", reference, a, b)(a, b)
 
 
@@ -38,6 +42,6 @@ def reference(a: Array, b: Array) -> Array:
     """The definition, and one improvement: a batch times one matrix is one large product."""
     xp = array_namespace(a, b)
     if a.ndim > 2 and b.ndim == 2:
-        rows = xp.matmul(xp.reshape(a, (-1, a.shape[-1])), b)
+        rows = xp.matmul(xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])), b)
         return xp.reshape(rows, (*a.shape[:-1], b.shape[-1]))
     return xp.matmul(a, b)

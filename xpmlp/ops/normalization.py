@@ -11,7 +11,7 @@ import math
 from ..backend import Array, Namespace, array_namespace
 from ..errors import ShapeError
 from .dispatch import choose
-from .shapes import check_floating, per_feature, sum_to_shape, working_dtype
+from .shapes import check_floating, check_same_shape, per_feature, sum_to_shape, working_dtype
 
 
 def batch_norm(
@@ -30,7 +30,8 @@ def batch_norm(
     -------
     y : array of x's shape
     mean, var : array of gamma's shape
-        μ and the biased variance σ² (divided by the number of rows) of this batch.
+        μ and the biased variance σ² (divided by the number of rows) of this batch, in x's dtype;
+        float32 for half-precision x, where the backward pass could not work with less.
 
     Raises
     ------
@@ -38,6 +39,7 @@ def batch_norm(
         If x's last axis (and population axis) differ from gamma's, or the batch is empty.
     """
     _check(x, gamma, "batch_norm")
+    check_same_shape("batch_norm", "beta", beta, tuple(gamma.shape))
     return choose("batch_norm", batch_norm_reference, x, gamma, beta)(x, gamma, beta, eps)
 
 
@@ -45,7 +47,7 @@ def batch_norm_reference(
     x: Array, gamma: Array, beta: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """The definition; the variance in a second pass, so that a large mean does no harm."""
-    xp = array_namespace(x, gamma)
+    xp = array_namespace(x, gamma, beta)
     axes = _batch_axes(x, gamma)
     wide = xp.astype(x, working_dtype(xp, x), copy=False)
     mean = xp.mean(wide, axis=axes, keepdims=True)
@@ -58,7 +60,7 @@ def batch_norm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float = 1e-5
 ) -> Array:
     """``y = γ (x − μ)/√(σ² + ε) + β`` with given statistics; shapes as in :func:`batch_norm`."""
-    xp = array_namespace(x, gamma)
+    xp = array_namespace(x, gamma, beta, mean, var)
     scale = gamma / xp.sqrt(var + eps)
     # x − μ first: with a large mean, x · scale + (β − μ · scale) would cancel.
     y = (x - per_feature(xp, mean)) * per_feature(xp, scale) + per_feature(xp, beta)
@@ -91,7 +93,7 @@ def batch_norm_backward_reference(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """The definition, in the closed form."""
-    xp = array_namespace(dy, x)
+    xp = array_namespace(dy, x, gamma, mean, var)
     inv_std = 1.0 / xp.sqrt(var + eps)
     x_hat = (x - per_feature(xp, mean)) * per_feature(xp, inv_std)
     dgamma, dbeta = _parameter_grads(xp, dy, x_hat, gamma)
@@ -106,11 +108,12 @@ def batch_norm_inference_backward(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float = 1e-5
 ) -> tuple[Array, Array, Array]:
     """Gradients of :func:`batch_norm_inference`: the statistics are constants."""
-    xp = array_namespace(dy, x)
+    xp = array_namespace(dy, x, gamma, mean, var)
     inv_std = 1.0 / xp.sqrt(var + eps)
     x_hat = (x - per_feature(xp, mean)) * per_feature(xp, inv_std)
     dgamma, dbeta = _parameter_grads(xp, dy, x_hat, gamma)
-    return dy * per_feature(xp, gamma * inv_std), dgamma, dbeta
+    dx = dy * per_feature(xp, gamma * inv_std)
+    return xp.astype(dx, x.dtype, copy=False), dgamma, dbeta
 
 
 def layer_norm(
@@ -129,9 +132,10 @@ def layer_norm(
     -------
     y : array of x's shape
     mean, inv_std : array, shape (…, 1)
-        μ and ``1/√(σ² + ε)``, for the backward pass.
+        μ and ``1/√(σ² + ε)``, for the backward pass; float32 for half-precision x.
     """
     _check(x, gamma, "layer_norm")
+    check_same_shape("layer_norm", "beta", beta, tuple(gamma.shape))
     return choose("layer_norm", layer_norm_reference, x, gamma, beta)(x, gamma, beta, eps)
 
 
@@ -139,7 +143,7 @@ def layer_norm_reference(
     x: Array, gamma: Array, beta: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """The definition."""
-    xp = array_namespace(x, gamma)
+    xp = array_namespace(x, gamma, beta)
     wide = xp.astype(x, working_dtype(xp, x), copy=False)
     mean = xp.mean(wide, axis=-1, keepdims=True)
     var = xp.mean((wide - mean) ** 2, axis=-1, keepdims=True)
@@ -168,7 +172,7 @@ def layer_norm_backward_reference(
     dy: Array, x: Array, gamma: Array, mean: Array, inv_std: Array
 ) -> tuple[Array, Array, Array]:
     """The definition."""
-    xp = array_namespace(dy, x)
+    xp = array_namespace(dy, x, gamma, mean, inv_std)
     x_hat = (x - mean) * inv_std
     g = dy * per_feature(xp, gamma)
     along = xp.mean(g * x_hat, axis=-1, keepdims=True)
@@ -191,7 +195,7 @@ def rms_norm(x: Array, gamma: Array, eps: float = 1e-6) -> tuple[Array, Array]:
     -------
     y : array of x's shape
     inv_rms : array, shape (…, 1)
-        ``1/√(mean(x²) + ε)``, for the backward pass.
+        ``1/√(mean(x²) + ε)``, for the backward pass; float32 for half-precision x.
     """
     _check(x, gamma, "rms_norm")
     xp = array_namespace(x, gamma)
@@ -209,7 +213,7 @@ def rms_norm_backward(dy: Array, x: Array, gamma: Array, inv_rms: Array) -> tupl
     dx : array of x's shape
     dgamma : array of gamma's shape
     """
-    xp = array_namespace(dy, x)
+    xp = array_namespace(dy, x, gamma, inv_rms)
     x_hat = x * inv_rms
     g = dy * per_feature(xp, gamma)
     dx = (g - x_hat * xp.mean(g * x_hat, axis=-1, keepdims=True)) * inv_rms
@@ -221,7 +225,7 @@ def _check(x: Array, gamma: Array, where: str) -> None:
     check_floating(where, "x", x)
     fits = x.ndim > gamma.ndim and x.shape[-1] == gamma.shape[-1]
     fits = fits and tuple(x.shape[-1 - gamma.ndim : -2]) == tuple(gamma.shape[:-1])
-    if not fits or x.shape[-2] == 0:
+    if not fits or 0 in x.shape:
         lead = "".join(f"{size}, " for size in gamma.shape[:-1])
         raise ShapeError(
             f"`{where}`: expected x of shape (…, {lead}N, {gamma.shape[-1]}) with N ≥ 1, got "
@@ -239,4 +243,5 @@ def _parameter_grads(xp: Namespace, dy: Array, x_hat: Array, gamma: Array) -> tu
     shape = tuple(per_feature(xp, gamma).shape)
     dgamma = xp.reshape(sum_to_shape(xp, dy * x_hat, shape), gamma.shape)
     dbeta = xp.reshape(sum_to_shape(xp, dy, shape), gamma.shape)
-    return dgamma, dbeta
+    dtype = gamma.dtype
+    return xp.astype(dgamma, dtype, copy=False), xp.astype(dbeta, dtype, copy=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..backend import Array, Namespace, dtype_name
 from ..errors import ConfigError, DTypeError, ShapeError
 
@@ -24,7 +26,29 @@ def sum_to_shape(xp: Namespace, a: Array, shape: tuple[int, ...]) -> Array:
     axes = tuple(range(extra)) + tuple(
         extra + i for i, size in enumerate(shape) if size == 1 and a.shape[extra + i] != 1
     )
-    return xp.reshape(xp.sum(a, axis=axes, keepdims=True), shape) if axes else a
+    return xp.reshape(sum_wide(xp, a, axes, keepdims=True), shape) if axes else a
+
+
+def sum_wide(
+    xp: Namespace, a: Array, axis: int | tuple[int, ...], *, keepdims: bool = False
+) -> Array:
+    """A sum in a's own dtype that is accumulated in :func:`working_dtype`."""
+    total = xp.sum(a, axis=axis, keepdims=keepdims, dtype=working_dtype(xp, a))
+    return xp.astype(total, a.dtype, copy=False)
+
+
+def leading_shape(where: str, a: Array, b: Array) -> tuple[int, ...]:
+    """The axes before the last two, broadcast; ShapeError if they do not fit together."""
+    first, second = tuple(a.shape[:-2]), tuple(b.shape[:-2])
+    if first == second or not second:
+        return first
+    try:
+        return np.broadcast_shapes(first, second)
+    except ValueError:
+        raise ShapeError(
+            f"`{where}`: expected leading axes that broadcast, got shapes {tuple(a.shape)} and "
+            f"{tuple(b.shape)}; a population of P takes (P, N, D), or (N, D) for all of them"
+        ) from None
 
 
 def per_feature(xp: Namespace, p: Array) -> Array:

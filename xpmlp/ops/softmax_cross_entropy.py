@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import array_api_compat
+import numpy as np
 
 from ..backend import Array, array_namespace, dtype_name
-from ..errors import DTypeError, ShapeError
+from ..errors import ConfigError, DTypeError, ShapeError
 from .dispatch import choose
 from .shapes import check_choice, check_floating, check_ndim, per_member, working_dtype
 
@@ -69,6 +70,7 @@ def softmax_cross_entropy(
     check_ndim(where, "logits", logits, 2, "(…, N, C)")
     check_choice(where, "reduction", reduction, REDUCTIONS)
     indices = _check_targets(where, logits, targets)
+    label_smoothing = _check_smoothing(where, logits, label_smoothing)
     if logits.shape[-2] == 0 or logits.shape[-1] == 0:
         raise ShapeError(
             f"`{where}`: expected at least one row and one class, got logits of shape "
@@ -85,7 +87,7 @@ def softmax_cross_entropy(
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
         class_weights=class_weights,
-        z_loss=z_loss,
+        z_loss=float(z_loss),
         reduction=reduction,
     )
     return choose(where, reference, logits, targets, **options)(logits, targets, **options)
@@ -102,7 +104,9 @@ def reference(
     reduction: str,
 ) -> tuple[Array, Array]:
     """The definition, in array-API calls."""
-    xp = array_namespace(logits, targets)
+    smoothing = label_smoothing
+    extra = [a for a in (class_weights, smoothing) if hasattr(a, "dtype")]
+    xp = array_namespace(logits, targets, *extra)
     dtype, classes = logits.dtype, logits.shape[-1]
     x = xp.astype(logits, working_dtype(xp, logits), copy=False)
 
@@ -116,6 +120,9 @@ def reference(
     indices = "int" in dtype_name(targets.dtype)
     if indices:
         # One-hot by comparison: no gather or scatter, which libraries spell differently.
+        # Bytes first become wide enough for C and for an ignore_index such as −100.
+        if dtype_name(targets.dtype) in ("int8", "uint8", "int16", "uint16"):
+            targets = xp.astype(targets, xp.int32)
         numbers = xp.arange(classes, dtype=targets.dtype, device=array_api_compat.device(targets))
         q = xp.astype(xp.expand_dims(targets, axis=-1) == numbers, x.dtype)
     else:
@@ -124,14 +131,14 @@ def reference(
     if class_weights is not None:
         weights = xp.astype(class_weights, x.dtype, copy=False)
         row_weight = xp.sum(q * weights, axis=-1)
-    if not (isinstance(label_smoothing, float | int) and label_smoothing == 0):
-        smoothing = per_member(label_smoothing, logits.ndim)
+    if not (isinstance(smoothing, float) and smoothing == 0.0):
+        smoothing = per_member(smoothing, logits.ndim)
         q = (1.0 - smoothing) * q + smoothing / classes
     if weights is not None:
         q = q * weights
 
     # 0 · inf is NaN: a class with no probability must not read a logit of −inf.
-    loss = xp.sum(xp.where(q > 0, q * (log_total - shifted), xp.zeros_like(p)), axis=-1)
+    loss = xp.sum(q * xp.where(q > 0, log_total - shifted, xp.zeros_like(p)), axis=-1)
     dlogits = p * xp.sum(q, axis=-1, keepdims=True) - q
     if z_loss:
         lse = log_total + peak
@@ -157,6 +164,23 @@ def reference(
     elif reduction == "sum":
         loss = xp.sum(loss, axis=-1)
     return xp.astype(loss, dtype, copy=False), xp.astype(dlogits, dtype, copy=False)
+
+
+def _check_smoothing(where: str, logits: Array, smoothing: Any) -> Any:
+    """Label smoothing as a float, or as the array it is; an array's values are not looked at."""
+    if hasattr(smoothing, "shape") and not isinstance(smoothing, np.generic):
+        shape = tuple(smoothing.shape)
+        if shape not in ((), tuple(logits.shape[:-2])):
+            raise ShapeError(
+                f"`{where}`: expected label_smoothing to be a number or of shape "
+                f"{tuple(logits.shape[:-2])}, got {shape}; one number for each problem"
+            )
+        return smoothing
+    if not isinstance(smoothing, int | float | np.number) or not 0.0 <= smoothing <= 1.0:
+        raise ConfigError(
+            f"`{where}`: expected label_smoothing in [0, 1], or an array, got {smoothing!r}"
+        )
+    return float(smoothing)
 
 
 def _check_targets(where: str, logits: Array, targets: Array) -> bool:

@@ -19,6 +19,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 def sgd_update(w: Array, g: Array, *, lr: Any) -> Array:
     """``w − lr · g``."""
+    array_namespace(w, g)
     return w - lr * g
 
 
@@ -29,6 +30,7 @@ def momentum_update(
 
     Returns w, v. Sources: Polyak 1964; Nesterov 1983 in the form of Sutskever et al. 2013.
     """
+    array_namespace(w, g, velocity)
     velocity = momentum * velocity + g
     direction = g + momentum * velocity if nesterov else velocity
     return w - lr * direction, velocity
@@ -38,7 +40,7 @@ def adagrad_update(
     w: Array, g: Array, squares: Array, *, lr: Any, eps: float
 ) -> tuple[Array, Array]:
     """``s ← s + g²``; ``w ← w − lr · g / (√s + ε)``. Returns w, s. Source: Duchi et al. 2011."""
-    xp = array_namespace(w, g)
+    xp = array_namespace(w, g, squares)
     squares = squares + g * g
     return w - lr * g / (xp.sqrt(squares) + eps), squares
 
@@ -51,7 +53,7 @@ def rmsprop_update(
     ``gain`` is 1 − decay, taken whole: formed in float32 from a decay of 0.999 it would lose half
     its digits. Returns w, s. Source: Tieleman and Hinton 2012.
     """
-    xp = array_namespace(w, g)
+    xp = array_namespace(w, g, squares)
     squares = squares + gain * (g * g - squares)
     return w - lr * g / (xp.sqrt(squares) + eps), squares
 
@@ -75,7 +77,7 @@ def adam_update(
     The gains are 1 − β₁ and 1 − β₂, the corrections c are 1 − βᵗ with t counted from 1. Returns w,
     m, v. Source: Kingma and Ba 2015.
     """
-    xp = array_namespace(w, g)
+    xp = array_namespace(w, g, m, v)
     m = m + gain1 * (g - m)
     v = v + gain2 * (g * g - v)
     return w - lr * (m / correction1) / (xp.sqrt(v / correction2) + eps), m, v
@@ -106,6 +108,7 @@ def muon_update(
     ``v ← momentum · v + g``; ``w ← w − lr · √max(1, M/D) · orthogonalize(v)`` for w of shape
     (…, D, M). Returns w, v. Source: Jordan et al. 2024.
     """
+    array_namespace(w, g, velocity)
     velocity = momentum * velocity + g
     direction = orthogonalize(g + momentum * velocity if nesterov else velocity, steps)
     scale = max(1.0, w.shape[-1] / w.shape[-2]) ** 0.5

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..backend import Array, array_namespace, to_numpy
+from ..backend import Array, asarray_like, dtype_name, to_numpy
+from ..errors import DTypeError
 from ..layers.base import Layer
 from ..losses import Loss
 
@@ -108,14 +109,6 @@ def gradcheck_function(
     return worst
 
 
-def asarray_like(values: np.ndarray, like: Array) -> Array:
-    """A NumPy array in the library, dtype and on the device of another array."""
-    if isinstance(like, np.ndarray):
-        return values.astype(like.dtype)
-    xp = array_namespace(like)
-    return xp.asarray(values, dtype=like.dtype)
-
-
 def _check_layer(layer, x, training, step, tolerance, directions, seed) -> float:
     layer = copy.deepcopy(layer)
     rng = np.random.default_rng(seed)
@@ -168,6 +161,11 @@ def _set(layer: Layer, name: str, value: Array) -> None:
 
 
 def _directional_error(scalar, array, gradient, step, directions, rng) -> float:
+    if dtype_name(array.dtype) != "float64":
+        raise DTypeError(
+            f"expected float64, got {dtype_name(array.dtype)}; differences of float32 numbers are "
+            "too coarse to check a gradient"
+        )
     if tuple(gradient.shape) != tuple(array.shape):
         raise AssertionError(
             f"expected a gradient of shape {tuple(array.shape)}, got {tuple(gradient.shape)}"

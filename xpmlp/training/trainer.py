@@ -19,7 +19,7 @@ from ..layers.base import Layer
 from ..losses import Loss, SoftmaxCrossEntropy
 from ..optim import Adam, Optimizer
 from ..penalties import Penalty
-from ..schedules import Constant, Step
+from ..schedules import Constant, Schedule, Step
 from .callbacks import Callback
 from .history import History
 from .metrics import correct, r2
@@ -58,6 +58,8 @@ class Trainer:
         Whether to show a progress bar on standard error.
     seed : int
         Of the batches' order.
+    shuffle : bool
+        Whether each epoch has an order of its own; else rows come as they are stored.
     drop_last : bool
         Whether to leave out an epoch's last batch if it is not full.
 
@@ -91,6 +93,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         seed: int = 0,
+        shuffle: bool = True,
         drop_last: bool = False,
     ):
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
@@ -113,6 +116,7 @@ class Trainer:
         self.monitor = monitor
         self.callbacks = list(callbacks) + ([Progress()] if progress else [])
         self.seed = seed
+        self.shuffle = shuffle
         self.drop_last = drop_last
         self.history = History()
         self.epoch = 0
@@ -142,6 +146,7 @@ class Trainer:
             x,
             y,
             batch_size=self.batch_size,
+            shuffle=self.shuffle,
             seed=self.seed,
             drop_last=self.drop_last,
             **options,
@@ -225,7 +230,7 @@ class Trainer:
     def _fill_schedule(self) -> None:
         if self.lr_decay != 1.0:
             self.optimizer.schedule = Step(every=self.steps_per_epoch, factor=self.lr_decay)
-        else:
+        elif isinstance(self.optimizer.schedule, Schedule):
             self.optimizer.schedule = self.optimizer.schedule.over(self.total_steps)
 
     def _run_epoch(self, step: TrainStep, batches: Batches, losses: list) -> dict[str, Any]:

@@ -1,0 +1,126 @@
+"""Which implementation runs, that it truly ran, and what ``explain`` says about it."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+from checks import torch_or_skip
+
+from xpmlp import ops
+from xpmlp.errors import ConfigError
+from xpmlp.ops import dispatch
+from xpmlp.ops.dispatch import Candidate
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A kernel for NumPy's matmul that takes two-dimensional operands and counts its calls."""
+    calls = []
+
+    def matmul(a, b):
+        calls.append((a.shape, b.shape))
+        return np.full((a.shape[0], b.shape[1]), 42.0)
+
+    def refuses(a, b):
+        return None if a.ndim == b.ndim == 2 else "batches are not covered"
+
+    module = types.ModuleType("fake_kernels")
+    module.matmul = matmul
+    monkeypatch.setitem(sys.modules, "fake_kernels", module)
+    monkeypatch.delenv("XPMLP_KERNELS", raising=False)
+    candidate = Candidate("matmul", "fake", "numpy", "fake_kernels:matmul", refuses)
+    monkeypatch.setattr(dispatch, "CANDIDATES", [candidate])
+    dispatch._load.cache_clear()
+    yield calls
+    dispatch._load.cache_clear()
+
+
+PLAIN = np.ones((2, 3)), np.ones((3, 2))
+BATCH = np.ones((4, 2, 3)), np.ones((4, 3, 2))
+
+
+def test_kernel_runs_where_it_fits(kernel):
+    assert (ops.matmul(*PLAIN) == 42).all()
+    assert kernel == [((2, 3), (3, 2))]
+    assert ops.explain("matmul", *PLAIN) == (
+        "matmul on numpy: kernel fake (fits these shapes and dtypes)"
+    )
+
+
+def test_kernel_is_reached_from_other_ops_too(kernel):
+    ops.linear(*PLAIN)
+    assert len(kernel) == 1
+
+
+def test_reference_runs_where_the_kernel_refuses(kernel):
+    assert (ops.matmul(*BATCH) == 3).all()
+    assert not kernel
+    assert ops.explain("matmul", *BATCH) == (
+        "matmul on numpy: array-API reference (fake: batches are not covered)"
+    )
+
+
+def test_reference_runs_for_arrays_of_another_library(kernel):
+    torch = torch_or_skip()
+    plain = [torch.tensor(a) for a in PLAIN]
+    assert bool((ops.matmul(*plain) == 3).all())
+    assert not kernel
+    assert ops.explain("matmul", *plain) == (
+        "matmul on torch: array-API reference (no kernel for this op)"
+    )
+
+
+@pytest.mark.parametrize("value", ["off", "OFF", " off "])
+def test_environment_switches_kernels_off(kernel, monkeypatch, value):
+    monkeypatch.setenv("XPMLP_KERNELS", value)
+    assert (ops.matmul(*PLAIN) == 3).all()
+    assert not kernel
+    assert (
+        ops.explain("matmul", *PLAIN) == "matmul on numpy: array-API reference (XPMLP_KERNELS=off)"
+    )
+
+
+def test_first_candidate_that_accepts_wins(kernel, monkeypatch):
+    first = Candidate("matmul", "picky", "numpy", "no.such:module", lambda a, b: "never")
+    elsewhere = Candidate("matmul", "cuda", "cupy", "no.such:module", lambda a, b: None)
+    other_op = Candidate("linear", "other", "numpy", "no.such:module", lambda a, b: None)
+    monkeypatch.setattr(dispatch, "CANDIDATES", [first, elsewhere, other_op, *dispatch.CANDIDATES])
+    assert (ops.matmul(*PLAIN) == 42).all()
+    assert ops.explain("matmul", *BATCH).endswith("(picky: never; fake: batches are not covered)")
+
+
+def test_kernel_module_is_loaded_at_first_use_only(kernel, monkeypatch):
+    monkeypatch.delitem(sys.modules, "fake_kernels")
+    ops.explain("matmul", *PLAIN)  # explaining loads nothing
+    with pytest.raises(ModuleNotFoundError, match="fake_kernels"):
+        ops.matmul(*PLAIN)
+
+
+def test_explain_without_arrays_names_the_kernels(kernel):
+    assert ops.explain("matmul") == (
+        "matmul on any library: array-API reference (or, where it fits, kernel fake on numpy)"
+    )
+    assert ops.explain("dropout") == (
+        "dropout on any library: array-API reference (no kernel for this op)"
+    )
+
+
+def test_explain_of_an_unknown_op_lists_the_known():
+    with pytest.raises(ConfigError, match=r"among .*matmul.*got 'matmull'"):
+        ops.explain("matmull", *PLAIN)
+
+
+def test_kernel_summary(kernel, monkeypatch):
+    assert dispatch.kernel_summary("numpy") == "fake"
+    assert dispatch.kernel_summary("torch") == "array-API reference"
+    monkeypatch.setenv("XPMLP_KERNELS", "off")
+    assert dispatch.kernel_summary("numpy") == "off (XPMLP_KERNELS=off)"
+
+
+def test_every_candidate_names_a_known_op_and_library():
+    for candidate in dispatch.CANDIDATES:
+        assert candidate.op in ops.__all__
+        assert candidate.library in ("numpy", "cupy")

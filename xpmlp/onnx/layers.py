@@ -1,0 +1,223 @@
+"""How each layer is written in ONNX operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import layers as L
+from ..backend import Array, to_numpy
+from ..errors import ConfigError, ShapeError
+from ..layers.base import Layer
+from .graph import BATCH, Graph, Value
+
+WHERE = "export_onnx"
+
+
+def emit(graph: Graph, layer: Layer, x: Value, at: str) -> Value:
+    """Add a layer's operators; ``at`` is its name inside the model."""
+    # A subclass of Sequential, such as FullyConnectedNet, is one as long as it computes like one.
+    if isinstance(layer, L.Sequential) and type(layer).forward is L.Sequential.forward:
+        for name, child in layer.children.items():
+            x = emit(graph, child, x, f"{at}.{name}" if at else name)
+        return x
+    emitter = EMITTERS.get(type(layer))
+    if emitter is None:
+        known = ", ".join(sorted(cls.__name__ for cls in (*EMITTERS, L.Sequential)))
+        raise ConfigError(
+            f"`{WHERE}`: expected layers among {known}; got {type(layer).__name__} "
+            f"(layer {at or 'at the top'}); replace it by a combination of these"
+        )
+    return emitter(graph, layer, x, at or type(layer).__name__)
+
+
+def _linear(graph: Graph, layer: L.Linear, x: Value, at: str) -> Value:
+    D, M = layer.W.shape[-2:]
+    if x.shape[-1] != D:
+        x = graph.reshape(x, (*x.shape[: _axes_kept(x, D, at)], D), at)
+    W = graph.constant(f"{at}.W", to_numpy(layer.W))
+    shape = (*_with_members(x, layer.W.shape[:-2], at), M)
+    if layer.b is None:
+        return graph.node("MatMul", [x, W], at, shape)
+    if len(shape) == 2:
+        return graph.node("Gemm", [x, W, graph.constant(f"{at}.b", to_numpy(layer.b))], at, shape)
+    b = graph.constant(f"{at}.b", _per_feature(layer.b))
+    return graph.node("Add", [graph.node("MatMul", [x, W], at, shape), b], at)
+
+
+def _matmul(graph: Graph, layer: L.Matmul, x: Value, at: str) -> Value:
+    *members, M, D = layer.W.shape
+    if len(x.shape) < 2 or x.shape[-2] != D:
+        raise ShapeError(
+            f"`{WHERE}`: expected ({D}, N) at the layer {at}, samples as columns, got {x.text()}; "
+            "give input_shape= as the layer needs it"
+        )
+    lead = _with_members(x, tuple(members), at)[:-1]
+    W = graph.constant(f"{at}.W", to_numpy(layer.W))
+    return graph.node("MatMul", [W, x], at, (*lead, M, x.shape[-1]))
+
+
+def _batch_norm(graph: Graph, layer: L.BatchNorm, x: Value, at: str) -> Value:
+    _check_features(x, layer, at)
+    # Three plain operators, as the layer itself does it: BatchNormalization wants its channels on
+    # axis 1 and may fold the mean into the shift, which cancels where the mean is large.
+    gamma, var = to_numpy(layer.gamma), to_numpy(layer.running_var)
+    scale = _per_feature(gamma / np.sqrt(var + layer.eps))
+    x = graph.node("Sub", [x, graph.constant(f"{at}.mean", _per_feature(layer.running_mean))], at)
+    x = graph.node("Mul", [x, graph.constant(f"{at}.scale", scale)], at)
+    return graph.node("Add", [x, graph.constant(f"{at}.beta", _per_feature(layer.beta))], at)
+
+
+def _row_norm(graph: Graph, layer: Any, x: Value, at: str) -> Value:
+    """LayerNorm and RMSNorm: float64 and populations, which LayerNormalization has not, too."""
+    _check_features(x, layer, at)
+    half = graph.dtype == "float16"
+    if half:  # as the layer does: sums of squares would overflow
+        x = graph.cast(x, "float32", at)
+    wide = "float32" if half else graph.dtype
+    rows = (*x.shape[:-1], 1)
+    if isinstance(layer, L.LayerNorm):
+        x = graph.node("Sub", [x, graph.node("ReduceMean", [x], at, rows, axes=[-1])], at)
+    square = graph.node("Mul", [x, x], at)
+    mean = graph.node("ReduceMean", [square], at, rows, axes=[-1])
+    eps = graph.constant(f"{at}.eps", layer.eps, wide)
+    root = graph.node("Sqrt", [graph.node("Add", [mean, eps], at)], at)
+    x = graph.node("Div", [x, root], at)
+    x = graph.node("Mul", [x, graph.constant(f"{at}.gamma", _per_feature(layer.gamma), wide)], at)
+    if isinstance(layer, L.LayerNorm):
+        x = graph.node("Add", [x, graph.constant(f"{at}.beta", _per_feature(layer.beta), wide)], at)
+    return graph.cast(x, graph.dtype, at) if half else x
+
+
+def _operator(op: str, *options: tuple[str, str]) -> Callable[..., Value]:
+    """An emitter for one operator, with attributes taken from the layer's options."""
+
+    def emit(graph: Graph, layer: Layer, x: Value, at: str) -> Value:
+        attributes = {name: getattr(layer, option) for name, option in options}
+        return graph.node(op, [x], at, **attributes)
+
+    return emit
+
+
+def _gelu(graph: Graph, layer: L.GELU, x: Value, at: str) -> Value:
+    def times(a: Value, factor: float, name: str) -> Value:
+        return graph.node("Mul", [a, graph.constant(f"{at}.{name}", factor)], at)
+
+    if layer.approximate == "none":
+        inner = graph.node("Erf", [times(x, math.sqrt(0.5), "root")], at)
+    else:
+        cubic = graph.node("Mul", [graph.node("Mul", [x, x], at), x], at)
+        total = graph.node("Add", [x, times(cubic, 0.044715, "cubic")], at)
+        inner = graph.node("Tanh", [times(total, math.sqrt(2.0 / math.pi), "root")], at)
+    one_more = graph.node("Add", [inner, graph.constant(f"{at}.one", 1.0)], at)
+    return graph.node("Mul", [times(x, 0.5, "half"), one_more], at)
+
+
+def _silu(graph: Graph, layer: L.SiLU, x: Value, at: str) -> Value:
+    return graph.node("Mul", [x, graph.node("Sigmoid", [x], at)], at)
+
+
+def _log(graph: Graph, layer: L.Log, x: Value, at: str) -> Value:
+    if layer.eps:
+        x = graph.node("Add", [x, graph.constant(f"{at}.eps", layer.eps)], at)
+    return graph.node("Log", [x], at)
+
+
+def _dropout(graph: Graph, layer: L.Dropout, x: Value, at: str) -> Value:
+    return x
+
+
+def _flatten(graph: Graph, layer: L.Flatten, x: Value, at: str) -> Value:
+    kept = 1 if layer.axes is None else len(x.shape) - layer.axes
+    joined = x.shape[max(kept, 0) :]
+    if kept < 1 or BATCH in joined:
+        raise ShapeError(
+            f"`{WHERE}`: expected Flatten to leave the batch axis alone, got {x.text()} at the "
+            f"layer {at}; give its axes=, the number of axes to join"
+        )
+    size = math.prod(int(length) for length in joined)
+    return graph.reshape(x, (*x.shape[:kept], size), at)
+
+
+def _residual(graph: Graph, layer: L.Residual, x: Value, at: str) -> Value:
+    y = emit(graph, layer.inner, x, f"{at}.inner")
+    if y.shape != x.shape:
+        raise ShapeError(
+            f"`{WHERE}`: expected the layer {at}.inner to keep the shape {x.text()}, got {y.text()}"
+        )
+    return graph.node("Add", [x, y], at)
+
+
+EMITTERS: dict[type[Layer], Callable[..., Value]] = {
+    L.Linear: _linear,
+    L.Matmul: _matmul,
+    L.ReLU: _operator("Relu"),
+    L.LeakyReLU: _operator("LeakyRelu", ("alpha", "slope")),
+    L.ELU: _operator("Elu", ("alpha", "alpha")),
+    L.GELU: _gelu,
+    L.SiLU: _silu,
+    L.Tanh: _operator("Tanh"),
+    L.Sigmoid: _operator("Sigmoid"),
+    L.Softplus: _operator("Softplus"),
+    L.Softmax: _operator("Softmax", ("axis", "axis")),
+    L.LogSoftmax: _operator("LogSoftmax", ("axis", "axis")),
+    L.Log: _log,
+    L.BatchNorm: _batch_norm,
+    L.LayerNorm: _row_norm,
+    L.RMSNorm: _row_norm,
+    L.Dropout: _dropout,
+    L.Flatten: _flatten,
+    L.Residual: _residual,
+}
+# By exact type: a subclass may compute something else.
+
+
+def _with_members(x: Value, members: Sequence[int], at: str) -> tuple[int | str, ...]:
+    """All axes of x but the last, after the product with weights of these leading axes."""
+    lead = x.shape[:-1]
+    if not members:
+        return lead
+    if len(x.shape) == 2:
+        return (*members, *lead)
+    if x.shape[:-2] != tuple(members):
+        raise ShapeError(
+            f"`{WHERE}`: expected samples of one axis, or {members[0]} batches of them, at the "
+            f"layer {at} of a population of {members[0]}, got {x.text()}; flatten them first"
+        )
+    return lead
+
+
+def _axes_kept(x: Value, features: int, at: str) -> int:
+    """How many leading axes stay, so that the product of the others is ``features``."""
+    product = 1
+    for kept in range(len(x.shape) - 1, -1, -1):
+        size = x.shape[kept]
+        if isinstance(size, str):
+            break
+        product *= size
+        if product == features:
+            return kept
+    raise ShapeError(
+        f"`{WHERE}`: expected {features} features at the layer {at}, got {x.text()}; "
+        "give input_shape=, the shape of one sample"
+    )
+
+
+def _check_features(x: Value, layer: Any, at: str) -> None:
+    wanted = tuple(layer.gamma.shape)
+    got = (*x.shape[-1 - len(wanted) : -2], x.shape[-1])
+    if len(x.shape) <= len(wanted) or got != wanted:
+        lead = "".join(f"{size}, " for size in wanted[:-1])
+        raise ShapeError(
+            f"`{WHERE}`: expected (…, {lead}N, {wanted[-1]}) at the layer {at}, got {x.text()}; "
+            "give input_shape=, the shape of one sample"
+        )
+
+
+def _per_feature(p: Array) -> np.ndarray:
+    """A parameter (D,) or (P, D) that broadcasts over the batch axis."""
+    p = to_numpy(p)
+    return p if p.ndim == 1 else p[:, None, :]

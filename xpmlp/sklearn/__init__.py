@@ -1,0 +1,18 @@
+"""Networks as scikit-learn estimators, for pipelines, grid searches and cross-validation.
+
+Parameters are named as in ``sklearn.neural_network`` where they mean the same.
+"""
+
+from ..errors import MissingDependencyError
+
+try:
+    import sklearn  # noqa: F401
+except ImportError as error:
+    raise MissingDependencyError(
+        '`xpmlp.sklearn`: expected scikit-learn, got none installed; pip install "xpmlp[sklearn]"'
+    ) from error
+
+from .classifier import MLPClassifier
+from .regressor import MLPRegressor
+
+__all__ = ["MLPClassifier", "MLPRegressor"]

@@ -1,0 +1,193 @@
+"""MLPClassifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+
+from ..errors import ConfigError, DataError
+from ..losses import BCEWithLogits, Loss, SoftmaxCrossEntropy
+from .estimator import BaseMLP
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """A fully connected network as a scikit-learn classifier.
+
+    It minimises the softmax cross-entropy, for two classes as well (two outputs, where
+    scikit-learn's has one); for several yes/no labels a row, the binary cross-entropy of each.
+    Labels may be numbers or strings. Sample weights are not supported.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int
+        Widths of the hidden layers; ``()`` for none.
+    activation : str
+        ``"identity"``, ``"logistic"``, ``"tanh"``, ``"relu"`` as in scikit-learn, or any that
+        :class:`xpmlp.models.FullyConnectedNet` knows.
+    solver : {"sgd", "adagrad", "rmsprop", "adam", "adamw", "muon"}
+    alpha : float
+        Strength of the squared L2 penalty on weights: ``alpha / (2 B) Σ W²`` is added to the mean
+        loss of a batch of B rows, as in scikit-learn. For adamw and muon, the weight decay λ of
+        ``w (1 − lr λ)``.
+    batch_size : int or "auto"
+        "auto" is min(200, rows).
+    learning_rate : {"constant", "cosine", "exponential", "onecycle"}
+        How the learning rate changes over ``max_iter`` epochs.
+    learning_rate_init : float
+    max_iter : int
+        Epochs at most.
+    shuffle : bool
+        Whether rows come in another order in every epoch.
+    random_state : int, RandomState or None
+        Decides initial weights, dropout, the order of rows and the held-out part.
+    tol : float
+        What counts as an improvement of the loss (or of the validation score).
+    verbose : bool
+        Whether to show progress on standard error.
+    warm_start : bool
+        Whether ``fit`` goes on from the weights of the last one.
+    momentum : float
+        For sgd and muon.
+    nesterovs_momentum : bool
+        For sgd and muon.
+    early_stopping : bool
+        Whether to hold out ``validation_fraction`` of the rows, stop when their score no longer
+        improves, and end with the best weights.
+    validation_fraction : float
+    beta_1, beta_2, epsilon : float
+        For adam, adamw and muon; epsilon also for adagrad and rmsprop.
+    n_iter_no_change : int
+        Epochs without improvement to wait for before stopping.
+    dropout : float
+        Probability to drop a hidden unit in training.
+    normalization : {None, "batchnorm", "layernorm", "rmsnorm"}
+        Between each hidden layer and its activation.
+    dtype : {None, "float32", "float64"}
+        What to compute in. None: the dtype of X if that is float32 or float64, else float64 (or
+        float32 where the backend has no float64). float32 is about twice as fast.
+    backend : str, optional
+        The array library: numpy, cupy, torch, jax or auto. Default: the current one.
+    device : str, optional
+        That library's device, such as ``"cuda:0"``.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (C,)
+        The labels, sorted; columns of ``predict_proba`` follow them.
+    model_ : FullyConnectedNet
+        The network, for example for :func:`xpmlp.onnx.export_onnx`.
+    coefs_, intercepts_ : list of ndarray
+        Weights (D, M) and biases (M,) of each fully connected layer.
+    loss_curve_ : list of float
+        The mean training loss of every epoch, penalty included.
+    loss_, best_loss_ : float
+        The last and the smallest of them; ``best_loss_`` is None with early stopping.
+    validation_scores_, best_validation_score_
+        With early stopping: accuracy (for multilabel targets minus the loss) of every epoch, and
+        the best of them; else None.
+    n_iter_, t_ : int
+        Epochs, and rows seen.
+    n_features_in_, n_outputs_, n_layers_ : int
+    feature_names_in_ : ndarray
+        If X was a data frame.
+    out_activation_ : str
+        ``"softmax"`` or ``"logistic"``.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> model = make_pipeline(StandardScaler(), MLPClassifier((64, 32), dropout=0.1))
+    >>> model.fit(X_train, y_train).score(X_test, y_test)
+    """
+
+    _output = "softmax"
+
+    def fit(self, X: Any, y: Any) -> MLPClassifier:
+        """Train on X (N, D) and labels y (N,), or 0/1 labels (N, M).
+
+        Raises
+        ------
+        ConfigError
+            For a parameter out of range (a ValueError).
+        DataError
+            If the loss does not stay finite (a ValueError).
+        """
+        return self._fit(X, y)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
+        """One epoch over X (N, D) and y (N,), going on from where the last call ended.
+
+        ``classes`` are all labels that will ever come; needed in the first call.
+        """
+        if classes is None and not self.__sklearn_is_fitted__():
+            raise ConfigError(
+                f"`{type(self).__name__}.partial_fit`: expected classes=, all labels that will "
+                "ever come, in the first call; got None"
+            )
+        return self._fit(X, y, classes, incremental=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label (N,) of every row; 0/1 (N, M) for multilabel targets."""
+        probabilities = self._outputs(X)
+        if self._output == "sigmoid":
+            return (probabilities > 0.5).astype(np.int64)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities (N, C) of the classes in ``classes_``."""
+        return self._outputs(X)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of :meth:`predict_proba`."""
+        with np.errstate(divide="ignore"):  # a probability may round to 0
+            return np.log(self._outputs(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _loss(self) -> Loss:
+        return BCEWithLogits() if self._output == "sigmoid" else SoftmaxCrossEntropy()
+
+    def _monitor(self) -> str:
+        return "val_loss" if self._output == "sigmoid" else "val_accuracy"
+
+    def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
+        y = y.toarray() if hasattr(y, "toarray") else y
+        check_classification_targets(y)
+        multilabel = type_of_target(y) == "multilabel-indicator"
+        if first:
+            self._output = "sigmoid" if multilabel else "softmax"
+            labels = np.arange(y.shape[1]) if multilabel else column_or_1d(y)
+            self.classes_ = unique_labels(labels if classes is None else classes)
+        elif multilabel != (self._output == "sigmoid"):
+            raise DataError(
+                f"`{type(self).__name__}`: expected labels of the kind seen before, got shape "
+                f"{y.shape}; make a new estimator for other labels"
+            )
+        elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
+            raise DataError(
+                f"`{type(self).__name__}.partial_fit`: expected the classes of the first call, "
+                f"{self.classes_.tolist()}, got {list(classes)}"
+            )
+        if multilabel:
+            if y.shape[1] != len(self.classes_):
+                raise DataError(
+                    f"`{type(self).__name__}`: expected {len(self.classes_)} labels a row, got "
+                    f"{y.shape[1]}"
+                )
+            return y.astype(np.float64)
+        y = column_or_1d(y, warn=True)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise DataError(
+                f"`{type(self).__name__}`: expected labels among {self.classes_.tolist()}, got "
+                f"{unknown[:5].tolist()} as well; name all of them in the first classes="
+            )
+        return np.searchsorted(self.classes_, y)

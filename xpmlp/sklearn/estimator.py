@@ -1,0 +1,371 @@
+"""What classifier and regressor share: parameters, the training, pickling."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..backend import array_namespace, get_backend, has_wide_types, to_numpy, use_backend
+from ..errors import ConfigError, DataError
+from ..layers import Linear
+from ..losses import Loss
+from ..models import FullyConnectedNet
+from ..optim import OPTIMIZERS, Optimizer
+from ..penalties import L2
+from ..schedules import BY_NAME as SCHEDULES
+from ..training import EarlyStopping, History, Trainer
+from .network import ACTIVATION_NAMES, build_network, freeze, thaw
+
+DTYPES = ("float32", "float64")
+_DECOUPLED = ("adamw", "muon")
+
+
+class BaseMLP(BaseEstimator):
+    """Parameters and training; subclasses say what targets and outputs mean."""
+
+    model_: FullyConnectedNet
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        dropout: float = 0.0,
+        normalization: str | None = None,
+        dtype: str | None = None,
+        backend: str | None = None,
+        device: str | None = None,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.dropout = dropout
+        self.normalization = normalization
+        self.dtype = dtype
+        self.backend = backend
+        self.device = device
+
+    @property
+    def coefs_(self) -> list[np.ndarray]:
+        """The weight matrices (D, M) of the fully connected layers, on the host."""
+        return [to_numpy(layer.W) for layer in self._linear_layers()]
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """Their biases (M,)."""
+        return [to_numpy(layer.b) for layer in self._linear_layers()]
+
+    @property
+    def loss_(self) -> float:
+        """The training loss of the last epoch."""
+        return self.loss_curve_[-1]
+
+    @property
+    def n_layers_(self) -> int:
+        """The number of layers, the inputs' and the outputs' included."""
+        return len(self._linear_layers()) + 1
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "model_" in vars(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        if "model_" not in state:
+            return state
+        # Host arrays only: a model trained on a GPU must load where there is none.
+        return state | freeze(state["model_"], state["_optimizer"])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "model_" in state:
+            with self._on_backend():
+                self.model_, self._optimizer = thaw(state["model_"], state["_optimizer"])
+
+    # What subclasses fill in.
+
+    _output: str
+    """The network's ``output``, once targets have been seen."""
+
+    def _loss(self) -> Loss:
+        raise NotImplementedError
+
+    def _monitor(self) -> str:
+        """The column of the history that early stopping looks at."""
+        raise NotImplementedError
+
+    def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
+        """Targets as the loss takes them; ``first`` if the network is about to be built."""
+        raise NotImplementedError
+
+    # The training.
+
+    def _fit(self, X: Any, y: Any, classes: Any = None, incremental: bool = False) -> Any:
+        """Train: from scratch, or on with ``incremental`` (one epoch) or ``warm_start``."""
+        self._check_parameters(incremental)
+        fitted = self.__sklearn_is_fitted__()
+        first = not fitted or not (incremental or self.warm_start)
+        with self._on_backend():
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                reset=first,
+                multi_output=True,
+                y_numeric=self._output == "identity",
+                dtype=self._dtypes(first),
+            )
+            targets = self._encode(y, classes, first)
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+            if first:
+                self._build(X, targets, seed)
+            else:
+                self.model_, self._optimizer = self._on_current_library()
+                if not incremental:
+                    self._optimizer = self._make_optimizer()
+            self._train(X, targets, seed, incremental)
+        return self
+
+    def _build(self, X: np.ndarray, targets: np.ndarray, seed: int) -> None:
+        outputs = targets.shape[1] if targets.ndim == 2 else len(self.classes_)
+        hidden: Any = self.hidden_layer_sizes
+        hidden = hidden if np.iterable(hidden) else [hidden]
+        self.model_ = build_network(
+            [X.shape[1], *hidden, outputs],
+            self.activation,
+            normalization=self.normalization,
+            dropout=self.dropout,
+            output=self._output,
+            seed=seed,
+            dtype=X.dtype.name,
+        )
+        self._optimizer = self._make_optimizer()
+        self.n_outputs_ = outputs
+        self.out_activation_ = {"sigmoid": "logistic"}.get(self._output, self._output)
+        self.n_iter_ = 0
+        self.t_ = 0
+        self.loss_curve_: list[float] = []
+        self.best_loss_: float | None = None
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_validation_score_: float | None = None
+
+    def _train(self, X: np.ndarray, targets: np.ndarray, seed: int, incremental: bool) -> None:
+        if targets.dtype.kind == "f":
+            targets = targets.astype(X.dtype, copy=False)
+        held_out = None
+        if self.early_stopping:
+            X, targets, held_out = self._hold_out(X, targets, seed)
+        size = self._batch_rows(len(X))
+        coupled = self.alpha > 0 and self.solver not in _DECOUPLED
+        callbacks = []
+        if not incremental:
+            callbacks.append(
+                EarlyStopping(
+                    self.n_iter_no_change,
+                    monitor=self._monitor() if held_out else "train_loss",
+                    min_delta=self.tol,
+                )
+            )
+        trainer = Trainer(
+            self.model_,
+            self._loss(),
+            self._optimizer,
+            epochs=1 if incremental else self.max_iter,
+            batch_size=size,
+            # As scikit-learn counts it: λ of the mean loss is alpha over the rows of a batch.
+            penalty=L2(self.alpha / size) if coupled else None,
+            monitor=self._monitor() if held_out else None,
+            callbacks=callbacks,
+            progress=bool(self.verbose),
+            seed=seed + self.n_iter_,  # or every call of partial_fit would repeat one order
+            shuffle=self.shuffle,
+        )
+        history = trainer.fit(X, targets, held_out)
+        self._record(history, len(X), incremental)
+
+    def _record(self, history: History, rows: int, incremental: bool) -> None:
+        if history.ending.startswith("diverged"):
+            del self.model_
+            raise DataError(
+                f"`{type(self).__name__}.fit`: expected finite losses, got: {history.ending}; "
+                "scale the inputs (StandardScaler) or lower learning_rate_init"
+            )
+        self.loss_curve_ += history["train_loss"]
+        self.n_iter_ += len(history)
+        self.t_ += rows * len(history)
+        if self.early_stopping:
+            sign = -1.0 if self._monitor() == "val_loss" else 1.0
+            self.validation_scores_ = [
+                *(self.validation_scores_ or []),
+                *(sign * score for score in history[self._monitor()]),
+            ]
+            self.best_validation_score_ = max(self.validation_scores_)
+        else:
+            self.best_loss_ = min(self.loss_curve_)
+        if history.interrupted:
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+        elif history.ending == "finished" and self.learning_rate == "constant" and not incremental:
+            warnings.warn(
+                f"{type(self).__name__}: reached max_iter={self.max_iter} epochs while still "
+                "improving; raise max_iter, or tol",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    def _hold_out(self, X: np.ndarray, targets: np.ndarray, seed: int) -> tuple[Any, Any, Any]:
+        X_train, X_val, y_train, y_val = train_test_split(
+            X,
+            targets,
+            test_size=self.validation_fraction,
+            random_state=seed,
+            stratify=targets if targets.ndim == 1 else None,
+        )
+        if len(X_val) < 2:
+            raise ConfigError(
+                f"`{type(self).__name__}.fit`: expected at least 2 rows to validate on, got "
+                f"{len(X_val)}; raise validation_fraction or turn early_stopping off"
+            )
+        return X_train, y_train, (X_val, y_val)
+
+    def _make_optimizer(self) -> Optimizer:
+        options: dict[str, Any] = {"schedule": self.learning_rate}
+        if self.solver in ("sgd", "muon"):
+            options["momentum"] = self.momentum
+            options["nesterov"] = self.nesterovs_momentum and self.momentum > 0
+        if self.solver in ("adam", "adamw", "muon"):
+            options |= {"beta1": self.beta_1, "beta2": self.beta_2}
+        if self.solver != "sgd":
+            options["eps"] = self.epsilon
+        if self.solver in _DECOUPLED:
+            options["weight_decay"] = self.alpha
+        return OPTIMIZERS[self.solver](self.learning_rate_init, **options)
+
+    # The outputs.
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Raw outputs, or probabilities of a classifier, (N, M) on the host."""
+        check_is_fitted(self)
+        with self._on_backend():
+            X = validate_data(self, X, reset=False, dtype=self.model_.dtype)
+            model, _ = self._on_current_library()
+            identity = model.output == "identity"
+            return to_numpy(model.outputs(X) if identity else model.predict_proba(X))
+
+    def _on_current_library(self) -> tuple[FullyConnectedNet, Optimizer]:
+        """Network and optimizer; copies, if they were trained on another library."""
+        if array_namespace(self._linear_layers()[0].W) is get_backend().xp:
+            return self.model_, self._optimizer
+        frozen = freeze(self.model_, self._optimizer)
+        return thaw(frozen["model_"], frozen["_optimizer"])
+
+    def _linear_layers(self) -> list[Linear]:
+        check_is_fitted(self)
+        return [layer for layer in self.model_.layers if isinstance(layer, Linear)]
+
+    # Parameters.
+
+    def _on_backend(self) -> AbstractContextManager[Any]:
+        if self.backend is None and self.device is None:
+            return nullcontext()
+        return use_backend(self.backend or get_backend().name, self.device)
+
+    def _dtypes(self, first: bool) -> Any:
+        """The dtypes that X may have; the first one is what others are converted to."""
+        if not first:
+            return self.model_.dtype
+        if self.dtype is not None:
+            return self.dtype
+        # JAX in its 32-bit mode has no float64.
+        return (np.float64, np.float32) if has_wide_types(get_backend().xp) else np.float32
+
+    def _batch_rows(self, rows: int) -> int:
+        if isinstance(self.batch_size, str):
+            return min(200, rows)
+        if self.batch_size > rows:
+            warnings.warn(
+                f"{type(self).__name__}: batch_size={self.batch_size} is more than the {rows} rows "
+                "there are; all rows make one batch",
+                stacklevel=5,
+            )
+        return min(int(self.batch_size), rows)
+
+    def _check_parameters(self, incremental: bool) -> None:
+        def check(fits: Any, name: str, expected: str) -> None:
+            if not fits:
+                raise ConfigError(
+                    f"`{type(self).__name__}`: expected {name} to be {expected}, got "
+                    f"{getattr(self, name)!r}"
+                )
+
+        hidden: Any = self.hidden_layer_sizes
+        hidden = hidden if np.iterable(hidden) else [hidden]
+        whole = all(isinstance(size, int | np.integer) and size >= 1 for size in hidden)
+        check(whole, "hidden_layer_sizes", "whole numbers ≥ 1")
+        for name, choices in (
+            ("activation", ACTIVATION_NAMES),
+            ("solver", tuple(OPTIMIZERS)),
+            ("learning_rate", tuple(SCHEDULES)),
+            ("dtype", (None, *DTYPES)),
+        ):
+            check(getattr(self, name) in choices, name, f"one of {', '.join(map(str, choices))}")
+        size = self.batch_size
+        check(
+            size == "auto" or (isinstance(size, int | np.integer) and size >= 1),
+            "batch_size",
+            "'auto' or a whole number ≥ 1",
+        )
+        for name in ("max_iter", "n_iter_no_change"):
+            value = getattr(self, name)
+            check(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
+        for name in ("alpha", "tol"):
+            check(0 <= getattr(self, name) < np.inf, name, "finite and ≥ 0")
+        check(self.learning_rate_init > 0, "learning_rate_init", "> 0")
+        check(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
+        if incremental:
+            check(not self.early_stopping, "early_stopping", "False for partial_fit")
+            check(self.learning_rate == "constant", "learning_rate", "'constant' for partial_fit")

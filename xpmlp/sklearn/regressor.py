@@ -1,0 +1,94 @@
+"""MLPRegressor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.utils import column_or_1d
+
+from ..errors import DataError
+from ..losses import HalfSSE, Loss
+from .estimator import BaseMLP
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """A fully connected network as a scikit-learn regressor, for one target or several.
+
+    It minimises half the mean squared error. Targets are taken as they are: with large ones, wrap
+    it in ``sklearn.compose.TransformedTargetRegressor``. Sample weights are not supported.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, activation, …
+        As in :class:`MLPClassifier`.
+
+    Attributes
+    ----------
+    model_ : FullyConnectedNet
+        The network, for example for :func:`xpmlp.onnx.export_onnx`.
+    coefs_, intercepts_ : list of ndarray
+        Weights (D, M) and biases (M,) of each fully connected layer.
+    loss_curve_ : list of float
+        The mean training loss of every epoch, penalty included.
+    loss_, best_loss_ : float
+        The last and the smallest of them; ``best_loss_`` is None with early stopping.
+    validation_scores_, best_validation_score_
+        With early stopping: R² of every epoch, and the best of them; else None.
+    n_iter_, t_ : int
+        Epochs, and rows seen.
+    n_features_in_, n_outputs_, n_layers_ : int
+    feature_names_in_ : ndarray
+        If X was a data frame.
+    out_activation_ : str
+        ``"identity"``.
+    """
+
+    _output = "identity"
+
+    def fit(self, X: Any, y: Any) -> MLPRegressor:
+        """Train on X (N, D) and targets y (N,) or (N, M).
+
+        Raises
+        ------
+        ConfigError
+            For a parameter out of range (a ValueError).
+        DataError
+            If the loss does not stay finite (a ValueError).
+        """
+        return self._fit(X, y)
+
+    def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
+        """One epoch over X (N, D) and y, going on from where the last call ended."""
+        return self._fit(X, y, incremental=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predictions, shape (N,) or (N, M) as the targets were."""
+        outputs = self._outputs(X)
+        return outputs[:, 0] if self._single else outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _loss(self) -> Loss:
+        return HalfSSE(reduction="mean")
+
+    def _monitor(self) -> str:
+        return "val_r2"
+
+    def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        single = y.ndim == 1
+        y = y[:, None] if single else y
+        if first:
+            self._single = single
+        elif single != self._single or y.shape[1] != self.n_outputs_:
+            raise DataError(
+                f"`{type(self).__name__}`: expected {self.n_outputs_} targets a row as before, got "
+                f"{y.shape[1]}"
+            )
+        return y.astype(np.float64, copy=False)
