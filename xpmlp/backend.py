@@ -214,10 +214,11 @@ def asarray(values: Any, dtype: Any = None) -> Array:
         if array_api_compat.array_namespace(values) is backend.xp and _on(values, backend):
             return values if dtype is None else backend.xp.astype(values, dtype, copy=False)
         values = to_numpy(values)
-    if backend.name == "torch" and not values.flags.writeable:
-        values = values.copy()  # torch shares memory and has no read-only tensors
+    host: Any = values
+    if backend.name == "torch" and not host.flags.writeable:
+        host = host.copy()  # torch shares memory and has no read-only tensors
     extra = {} if backend.device is None else {"device": backend.device}
-    return backend.xp.asarray(values, dtype=dtype, **extra)
+    return backend.xp.asarray(host, dtype=dtype, **extra)
 
 
 def asarray_like(values: Any, like: Array) -> Array:
@@ -283,7 +284,8 @@ def has_wide_types(xp: Namespace) -> bool:
     if array_api_compat.is_jax_namespace(xp):
         import jax
 
-        return bool(jax.config.jax_enable_x64)
+        config: Any = jax.config  # its attributes are made at run time
+        return bool(config.jax_enable_x64)
     return True
 
 

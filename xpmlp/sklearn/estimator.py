@@ -33,6 +33,7 @@ class BaseMLP(BaseEstimator):
     """Parameters and training; subclasses say what targets and outputs mean."""
 
     model_: FullyConnectedNet
+    classes_: np.ndarray
 
     def __init__(
         self,
