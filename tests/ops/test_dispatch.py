@@ -114,10 +114,13 @@ def test_explain_of_an_unknown_op_lists_the_known():
 
 
 def test_kernel_summary(kernel, monkeypatch):
-    assert dispatch.kernel_summary("numpy") == "fake"
+    assert dispatch.kernel_summary("numpy") == "fake for matmul; else array-API reference"
     assert dispatch.kernel_summary("torch") == "array-API reference"
     monkeypatch.setenv("XPMLP_KERNELS", "off")
-    assert dispatch.kernel_summary("numpy") == "off (XPMLP_KERNELS=off)"
+    assert dispatch.kernel_summary("numpy") == "array-API reference (XPMLP_KERNELS=off)"
+    monkeypatch.delenv("XPMLP_KERNELS")
+    monkeypatch.setattr(dispatch.numba_rules, "installed", lambda: False)
+    assert 'pip install "xpmlp[fast]"' in dispatch.kernel_summary("numpy")
 
 
 def test_every_candidate_names_a_known_op_and_library():

@@ -17,9 +17,11 @@ from functools import cache
 from typing import Any
 
 import array_api_compat
+import numpy as np
 
 from ..backend import Array
 from ..errors import ConfigError
+from . import numba_rules
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,19 @@ class Candidate:
     refuses: Callable[..., str | None]
 
 
-CANDIDATES: list[Candidate] = []
-"""Every kernel, best first. Empty: this version runs the array-API references everywhere."""
+def _numba(op: str, module: str, refuses: Callable[..., str | None]) -> Candidate:
+    return Candidate(op, "numba", "numpy", f"xpmlp.kernels.numba.{module}:{op}", refuses)
+
+
+CANDIDATES: list[Candidate] = [
+    _numba("softmax_cross_entropy", "softmax_cross_entropy", numba_rules.softmax_cross_entropy),
+    _numba("dropout", "dropout", numba_rules.dropout),
+    _numba("relu", "elementwise", numba_rules.same_float_arrays),
+    _numba("relu_backward", "elementwise", numba_rules.same_float_arrays),
+    _numba("momentum_update", "update", numba_rules.same_float_arrays),
+    _numba("adam_update", "update", numba_rules.same_float_arrays),
+]
+"""Every kernel, best first."""
 
 
 def choose(op: str, reference: Callable, *arrays: Array, **options: Any) -> Callable:
@@ -96,23 +109,31 @@ def explain(op: str, *arrays: Array, **options: Any) -> str:
 
 
 def kernel_summary(library: str) -> str:
-    """The names of the kernels that may run for a library's arrays, or that there are none."""
-    if _switched_off():
-        return "off (XPMLP_KERNELS=off)"
-    names = sorted({c.name for c in CANDIDATES if c.library == library})
-    return ", ".join(names) or "array-API reference"
+    """The kernels that may run for a library's arrays, or why there are none."""
+    if kernels_are_off():
+        return "array-API reference (XPMLP_KERNELS=off)"
+    kernels = [c for c in CANDIDATES if c.library == library]
+    if not kernels:
+        return "array-API reference"
+    if library == "numpy" and not numba_rules.installed():
+        return f"array-API reference ({numba_rules.MISSING})"
+    names = ", ".join(sorted({c.name for c in kernels}))
+    ops = ", ".join(sorted(c.op for c in kernels))
+    return f"{names} for {ops}; else array-API reference"
 
 
-def _switched_off() -> bool:
+def kernels_are_off() -> bool:
+    """Whether ``XPMLP_KERNELS=off`` is set."""
     return os.environ.get("XPMLP_KERNELS", "").strip().lower() == "off"
 
 
 def _select(op: str, arrays: tuple, options: dict) -> tuple[Candidate | None, str]:
-    if _switched_off():
+    if kernels_are_off():
         return None, "XPMLP_KERNELS=off"
     objections = []
+    library = "numpy" if type(arrays[0]) is np.ndarray else _library(arrays[0])
     for candidate in CANDIDATES:
-        if candidate.op != op or candidate.library != _library(arrays[0]):
+        if candidate.op != op or candidate.library != library:
             continue
         objection = candidate.refuses(*arrays, **options)
         if objection is None:

@@ -45,6 +45,11 @@ def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> 
     Source: Srivastava et al. 2014. p is compared with 24 random bits, so it is exact to 2⁻²⁴.
     """
     rates = check_rates(p, rng.population)
+    if rng.population is not None and tuple(x.shape[:1]) != (rng.population,):
+        raise ConfigError(
+            f"`dropout`: expected a leading axis of {rng.population} in x, one for each seed, "
+            f"got shape {tuple(x.shape)}"
+        )
     if not any(rates):
         return x
     return choose("dropout", reference, x, rates=rates)(x, rates, rng, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..backend import Array, array_namespace, dtype_name
 from ..errors import ConfigError, DTypeError, ShapeError
-from .dispatch import choose
+from .dispatch import choose, kernels_are_off
 from .shapes import check_choice, check_floating, check_ndim, per_member, working_dtype
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -65,12 +66,61 @@ def softmax_cross_entropy(
         For arguments that do not fit. Class numbers are not range-checked here, since that would
         wait for the device; :class:`xpmlp.data.Dataset` checks labels once, when they are loaded.
     """
+    if type(label_smoothing) is not float:
+        label_smoothing = _number_or_array(logits, label_smoothing)
+    if type(z_loss) is not float:
+        z_loss = float(z_loss)
+    signature = (
+        *_metadata(logits),
+        *_metadata(targets),
+        label_smoothing if type(label_smoothing) is float else _metadata(label_smoothing),
+        None if class_weights is None else _metadata(class_weights),
+        *(ignore_index, z_loss, reduction, kernels_are_off()),
+    )
+    # Everything that is checked, and the choice of a kernel, depends on these alone: a training
+    # step, which comes with the same ones again and again, pays for them once.
+    run = _chosen.get(signature)
+    if run is None:
+        if len(_chosen) >= _REMEMBERED:
+            _chosen.clear()
+        run = _chosen[signature] = _check_and_choose(
+            logits, targets, label_smoothing, ignore_index, class_weights, z_loss, reduction
+        )
+    return run(
+        logits,
+        targets,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        z_loss=z_loss,
+        reduction=reduction,
+    )
+
+
+_chosen: dict[tuple, Callable] = {}
+_REMEMBERED = 256
+
+
+def _check_and_choose(
+    logits: Array,
+    targets: Array,
+    label_smoothing: Any,
+    ignore_index: int | None,
+    class_weights: Array | None,
+    z_loss: float,
+    reduction: str,
+) -> Callable:
     where = "softmax_cross_entropy"
+    extra = [a for a in (label_smoothing, class_weights) if hasattr(a, "dtype")]
+    array_namespace(logits, targets, *extra)  # refuses arrays of two libraries
     check_floating(where, "logits", logits)
     check_ndim(where, "logits", logits, 2, "(…, N, C)")
     check_choice(where, "reduction", reduction, REDUCTIONS)
     indices = _check_targets(where, logits, targets)
-    label_smoothing = _check_smoothing(where, logits, label_smoothing)
+    if type(label_smoothing) is float and not 0.0 <= label_smoothing <= 1.0:
+        raise ConfigError(
+            f"`{where}`: expected label_smoothing in [0, 1], or an array, got {label_smoothing}"
+        )
     if logits.shape[-2] == 0 or logits.shape[-1] == 0:
         raise ShapeError(
             f"`{where}`: expected at least one row and one class, got logits of shape "
@@ -87,10 +137,10 @@ def softmax_cross_entropy(
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
         class_weights=class_weights,
-        z_loss=float(z_loss),
+        z_loss=z_loss,
         reduction=reduction,
     )
-    return choose(where, reference, logits, targets, **options)(logits, targets, **options)
+    return choose(where, reference, logits, targets, **options)
 
 
 def reference(
@@ -166,8 +216,14 @@ def reference(
     return xp.astype(loss, dtype, copy=False), xp.astype(dlogits, dtype, copy=False)
 
 
-def _check_smoothing(where: str, logits: Array, smoothing: Any) -> Any:
+def _metadata(x: Array) -> tuple:
+    """What of an array decides which checks it passes and which kernel takes it."""
+    return type(x), x.dtype, x.shape
+
+
+def _number_or_array(logits: Array, smoothing: Any) -> Any:
     """Label smoothing as a float, or as the array it is; an array's values are not looked at."""
+    where = "softmax_cross_entropy"
     if hasattr(smoothing, "shape") and not isinstance(smoothing, np.generic):
         shape = tuple(smoothing.shape)
         if shape not in ((), tuple(logits.shape[:-2])):
@@ -176,7 +232,7 @@ def _check_smoothing(where: str, logits: Array, smoothing: Any) -> Any:
                 f"{tuple(logits.shape[:-2])}, got {shape}; one number for each problem"
             )
         return smoothing
-    if not isinstance(smoothing, int | float | np.number) or not 0.0 <= smoothing <= 1.0:
+    if not isinstance(smoothing, int | float | np.number):
         raise ConfigError(
             f"`{where}`: expected label_smoothing in [0, 1], or an array, got {smoothing!r}"
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backend import Array, array_namespace
+from .dispatch import choose
 from .matmul import matmul
 from .shapes import transpose
 
@@ -30,6 +31,15 @@ def momentum_update(
 
     Returns w, v. Sources: Polyak 1964; Nesterov 1983 in the form of Sutskever et al. 2013.
     """
+    options = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
+    run = choose("momentum_update", momentum_reference, w, g, velocity, **options)
+    return run(w, g, velocity, **options)
+
+
+def momentum_reference(
+    w: Array, g: Array, velocity: Array, *, lr: Any, momentum: Any, nesterov: bool
+) -> tuple[Array, Array]:
+    """The definition."""
     array_namespace(w, g, velocity)
     velocity = momentum * velocity + g
     direction = g + momentum * velocity if nesterov else velocity
@@ -77,6 +87,31 @@ def adam_update(
     The gains are 1 − β₁ and 1 − β₂, the corrections c are 1 − βᵗ with t counted from 1. Returns w,
     m, v. Source: Kingma and Ba 2015.
     """
+    options = {
+        "lr": lr,
+        "gain1": gain1,
+        "gain2": gain2,
+        "correction1": correction1,
+        "correction2": correction2,
+        "eps": eps,
+    }
+    return choose("adam_update", adam_reference, w, g, m, v, **options)(w, g, m, v, **options)
+
+
+def adam_reference(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    lr: Any,
+    gain1: Any,
+    gain2: Any,
+    correction1: Any,
+    correction2: Any,
+    eps: float,
+) -> tuple[Array, Array, Array]:
+    """The definition."""
     xp = array_namespace(w, g, m, v)
     m = m + gain1 * (g - m)
     v = v + gain2 * (g * g - v)

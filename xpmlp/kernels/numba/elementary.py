@@ -1,0 +1,158 @@
+"""exp and log that LLVM can vectorize: straight-line arithmetic, no calls, no tables.
+
+Compiled code that calls the C library's exp does so once for each element. These become part of the
+caller's loop and run on whole vectors. Their errors stay below 2 units in the last place.
+
+Multiply-adds may be contracted to FMA, but nothing may be reassociated, whatever the caller allows:
+the subtraction of ``n ln 2`` in two parts (Cody and Waite 1980) would lose its second part. That is
+why these are functions with options of their own and not inlined as source.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+
+def exp_nonpositive(x):
+    """``exp(x)`` for x ≤ 0: 0 where that is below the normal numbers, NaN for NaN."""
+    raise NotImplementedError("for compiled code")
+
+
+def log_positive(x):
+    """``ln(x)`` for normal finite x > 0, NaN for NaN and infinity."""
+    raise NotImplementedError("for compiled code")
+
+
+def ordered_bits(x):
+    """A float's bits as an integer, those of negative ones flipped: orders as the floats do.
+
+    LLVM makes a vector loop of an integer maximum, but not of one that must heed NaN. A NaN counts
+    as larger or as smaller than every number, by its sign.
+    """
+    raise NotImplementedError("for compiled code")
+
+
+def from_ordered_bits(bits, like):
+    """The float with these ordered bits, of like's type."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(ordered_bits)
+def _ordered_bits(x):
+    if x == types.float32:
+        return lambda x: _flip32(np.float32(x).view(np.int32))
+    return lambda x: _flip64(np.float64(x).view(np.int64))
+
+
+@overload(from_ordered_bits)
+def _from_ordered_bits(bits, like):
+    if like == types.float32:
+        return lambda bits, like: np.int32(_flip32(bits)).view(np.float32)
+    return lambda bits, like: np.int64(_flip64(bits)).view(np.float64)
+
+
+@njit
+def _flip32(bits):
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@njit
+def _flip64(bits):
+    return np.int64(bits ^ ((bits >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF)))
+
+
+@overload(exp_nonpositive, jit_options={"fastmath": {"contract"}})
+def _exp_nonpositive(x):
+    return _exp32 if x == types.float32 else _exp64
+
+
+@overload(log_positive, jit_options={"fastmath": {"contract"}})
+def _log_positive(x):
+    return _log32 if x == types.float32 else _log64
+
+
+def _exp32(x):
+    least = np.float32(-87.33654)
+    # n from a value inside the range, also for NaN: it becomes an integer, and NaN has none.
+    inside = x if x > least else least
+    n = np.floor(inside * np.float32(1.4426950408889634) + np.float32(0.5))
+    f = x - n * np.float32(0.693359375)  # exact: this half of ln 2 has few bits
+    f = f - n * np.float32(-2.12194440054690583e-4)
+    # e^f for |f| ≤ ½ ln 2, Taylor's series to f⁷: the next term is 3e-9.
+    p = np.float32(1.0 / 5040.0)
+    p = p * f + np.float32(1.0 / 720.0)
+    p = p * f + np.float32(1.0 / 120.0)
+    p = p * f + np.float32(1.0 / 24.0)
+    p = p * f + np.float32(1.0 / 6.0)
+    p = p * f + np.float32(0.5)
+    p = p * (f * f) + f + np.float32(1.0)
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return np.float32(0.0) if x < least else p * power
+
+
+def _exp64(x):
+    least = -708.396418532264
+    inside = x if x > least else least
+    n = np.floor(inside * 1.4426950408889634 + 0.5)
+    f = x - n * 6.93145751953125e-1
+    f = f - n * 1.42860682030941723212e-6
+    # Taylor's series to f¹³: the next term is 4e-18.
+    p = 1.0 / 6227020800.0
+    p = p * f + 1.0 / 479001600.0
+    p = p * f + 1.0 / 39916800.0
+    p = p * f + 1.0 / 3628800.0
+    p = p * f + 1.0 / 362880.0
+    p = p * f + 1.0 / 40320.0
+    p = p * f + 1.0 / 5040.0
+    p = p * f + 1.0 / 720.0
+    p = p * f + 1.0 / 120.0
+    p = p * f + 1.0 / 24.0
+    p = p * f + 1.0 / 6.0
+    p = p * f + 0.5
+    p = p * (f * f) + f + 1.0
+    power = np.int64((np.int64(n) + np.int64(1023)) << np.int64(52)).view(np.float64)
+    return 0.0 if x < least else p * power
+
+
+def _log32(x):
+    bits = np.float32(x).view(np.int32)
+    # x = 2ⁿ m with m in [√½, √2): subtracting √½'s bits moves the border of n there.
+    n = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
+    m = np.int32(bits - (n << np.int32(23))).view(np.float32)
+    z = (m - np.float32(1.0)) / (m + np.float32(1.0))
+    w = z * z
+    # ln m = 2 artanh z; |z| < 0.172, the next term is 1e-9.
+    p = np.float32(1.0 / 9.0)
+    p = p * w + np.float32(1.0 / 7.0)
+    p = p * w + np.float32(1.0 / 5.0)
+    p = p * w + np.float32(1.0 / 3.0)
+    small = np.float32(2.0) * (z * (w * p) + z)
+    k = np.float32(n)
+    nothing = x - x  # but NaN for NaN, which the bits above do not heed
+    small = k * np.float32(-2.12194440054690583e-4) + (small + nothing)
+    return k * np.float32(0.693359375) + small
+
+
+def _log64(x):
+    bits = np.float64(x).view(np.int64)
+    n = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
+    m = np.int64(bits - (n << np.int64(52))).view(np.float64)
+    z = (m - 1.0) / (m + 1.0)
+    w = z * z
+    p = 1.0 / 23.0
+    p = p * w + 1.0 / 21.0
+    p = p * w + 1.0 / 19.0
+    p = p * w + 1.0 / 17.0
+    p = p * w + 1.0 / 15.0
+    p = p * w + 1.0 / 13.0
+    p = p * w + 1.0 / 11.0
+    p = p * w + 1.0 / 9.0
+    p = p * w + 1.0 / 7.0
+    p = p * w + 1.0 / 5.0
+    p = p * w + 1.0 / 3.0
+    small = 2.0 * (z * (w * p) + z)
+    k = np.float64(n)
+    nothing = x - x
+    return k * 6.93145751953125e-1 + (k * 1.42860682030941723212e-6 + (small + nothing))
