@@ -40,32 +40,24 @@ class Recipe:
         return replace(self, **given)
 
 
+_MNIST = Recipe(
+    hidden=(512, 256),
+    epochs=10,
+    batch_size=128,
+    lr=4e-3,
+    dropout=0.25,
+    label_smoothing=0.05,
+    weight_decay=0.1,
+    validation=5000,
+    center=False,
+)
+
 RECIPES = {
     "digits": Recipe(
         hidden=(256, 128), epochs=60, batch_size=64, lr=3e-3, dropout=0.2, center=False
     ),
-    "mnist": Recipe(
-        hidden=(512, 256),
-        epochs=10,
-        batch_size=128,
-        lr=4e-3,
-        dropout=0.25,
-        label_smoothing=0.05,
-        weight_decay=0.1,
-        validation=5000,
-        center=False,
-    ),
-    "fashion-mnist": Recipe(
-        hidden=(512, 256),
-        epochs=15,
-        batch_size=128,
-        lr=4e-3,
-        dropout=0.25,
-        label_smoothing=0.05,
-        weight_decay=0.1,
-        validation=5000,
-        center=False,
-    ),
+    "mnist": _MNIST,
+    "fashion-mnist": replace(_MNIST, epochs=15),
     "cifar10": Recipe(
         hidden=(1024, 512), epochs=25, batch_size=256, lr=2e-3, dropout=0.4, weight_decay=0.05
     ),
