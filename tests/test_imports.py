@@ -26,11 +26,14 @@ LEVELS = (
     ("models",),
     ("training",),
     ("onnx", "plots", "sklearn", "testing"),
+    ("bench",),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {unit: height for height, units in enumerate(LEVELS) for unit in units}
 ARRAY_LIBRARIES = {"numba", "cupy", "torch", "jax"}
+# Peers are measured beside xpmlp, never computed with; each is named in its own file there.
+PEERS = ROOT / "bench" / "peers"
 HARD_DEPENDENCIES = {"numpy", "array_api_compat", "xpmlp"}
 HEAVY = (
     "numba",
@@ -123,11 +126,11 @@ def test_nothing_in_the_package_imports_its_test_helpers():
     assert not [p for p in modules() if unit_of(p) != "testing" and "testing" in imported_units(p)]
 
 
-def test_array_libraries_are_named_in_backend_and_kernels_only():
+def test_array_libraries_are_named_in_backend_kernels_and_peers_only():
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in modules()
-        if unit_of(path) not in ("backend", "kernels")
+        if unit_of(path) not in ("backend", "kernels") and PEERS not in path.parents
         for name, _ in imports(path)
         if name.split(".")[0] in ARRAY_LIBRARIES
     ]
@@ -144,6 +147,12 @@ def test_optional_libraries_are_imported_inside_functions():
         if at_load and is_foreign(name)
     ]
     assert not wrong
+
+
+def test_nothing_but_the_bench_command_reaches_the_peers():
+    """What the library computes must not depend on libraries that it is compared with."""
+    wrong = [p for p in modules() if "bench" in imported_units(p) and unit_of(p) != "bench"]
+    assert [str(p.relative_to(ROOT)) for p in wrong] == [str(Path("cli") / "bench.py")]
 
 
 def is_foreign(name: str) -> bool:
@@ -182,6 +191,7 @@ def test_importing_loads_nothing_heavy():
 
 def test_importing_layers_and_models_loads_nothing_heavy_either():
     code = (
+        "import os; os.environ['XPMLP_KERNELS'] = 'off'\n"  # numba may come with the first kernel
         "import sys, numpy as np, xpmlp.models, xpmlp.losses, xpmlp.optim, xpmlp.data\n"
         "model = xpmlp.models.FullyConnectedNet([2, 3, 2], dropout=0.5)\n"
         "model.forward(np.ones((1, 2), np.float32), training=True)\n"

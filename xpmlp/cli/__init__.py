@@ -1,4 +1,4 @@
-"""The ``xpmlp`` command: train, evaluate, predict, info."""
+"""The ``xpmlp`` command: train, evaluate, predict, bench, info."""
 
 from __future__ import annotations
 

@@ -207,6 +207,35 @@ def predict(
 
 
 @app.command()
+def bench(
+    backends: Annotated[
+        str | None, typer.Option(help="Where xpmlp runs: numpy,cupy,torch,… (numpy, and a GPU).")
+    ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(help="numpy,torch,torch.compile,jax,sklearn,thinc or none (all installed)."),
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Parts of case names: softmax,784-100.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few cases, in under a minute.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Save all figures here.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw them here.")] = None,
+):
+    """Measure speed here, beside other libraries and against what the machine can do."""
+    from .bench import bench as run_bench
+
+    if not run_bench(
+        console,
+        backends=backends,
+        peers=peers,
+        only=only,
+        quick=quick,
+        json_file=json_file,
+        plot_file=plot_file,
+    ):
+        raise typer.Exit(1)
+
+
+@app.command()
 def info(backend: Backend = None, device: Device = None, as_json: Json = False):
     """Show the backend, device, kernels and threads in use, and why."""
     _choose_backend(backend, device)

@@ -1,0 +1,1 @@
+"""The benchmark suite: ``python -m pytest benchmarks --benchmark-only``; see docs/benchmarks.md."""

@@ -1,0 +1,90 @@
+"""``xpmlp bench``: the suite run with a line of progress, and its record as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..bench import run_suite
+from ..bench.report import EXPLANATION, conditions, main_table, notes, summary_table
+from ..bench.report import Table as Cells
+from ..errors import ConfigError
+from ..files import write_atomically
+
+
+def bench(
+    console: Console,
+    *,
+    backends: str | None,
+    peers: str | None,
+    only: str | None,
+    quick: bool,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> bool:
+    """Measure, print, save.
+
+    Returns
+    -------
+    bool
+        Whether every result of xpmlp was right.
+    """
+    for file in (json_file, plot_file):
+        if file is not None and not file.absolute().parent.is_dir():
+            # Found out now, not after minutes of measuring.
+            raise ConfigError(f"expected a file in a folder that exists, got {file}")
+    progress = Console(stderr=True)
+    with progress.status("starting", spinner="line") as status:
+
+        def tell(text: str) -> None:
+            status.update(escape(text))
+
+        record = run_suite(
+            backends=None if backends is None else backends.split(","),
+            peers=peers,
+            only=only,
+            quick=quick,
+            progress=tell,
+        )
+    print_record(console, record)
+    if json_file is not None:
+        content = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(json_file, content.encode())
+    if plot_file is not None:
+        from ..bench.plot import plot_record
+
+        plot_record(record, plot_file)
+    return not any(name.startswith("xpmlp") for case in record["cases"] for name in case["wrong"])
+
+
+def print_record(console: Console, record: dict[str, Any]) -> None:
+    """The table, what it means, and what is not in it."""
+    console.print(_table(main_table(record)))
+    if len(record["cases"]) > 1:
+        console.print(_table(summary_table(record)))
+    console.print(EXPLANATION, markup=False)
+    for line in (*conditions(record), *notes(record)):
+        console.print(f"- {line}", markup=False, highlight=False)
+
+
+def _table(cells: Cells) -> Table:
+    """Green where xpmlp is faster, red where it is slower."""
+    table = Table()
+    for number, header in enumerate(cells.headers):
+        table.add_column(escape(header), justify="left" if number == 0 else "right")
+    last = None
+    for (group, texts), ratios in zip(cells.rows, cells.ratios, strict=True):
+        if last not in (None, group):
+            table.add_section()
+        last = group
+        styled = []
+        for text, ratio in zip(texts, ratios, strict=True):
+            color = None if ratio is None else "green" if ratio >= 1.0 else "red"
+            styled.append(f"[{color}]{escape(text)}[/]" if color else escape(text))
+        table.add_row(*styled)
+    return table
