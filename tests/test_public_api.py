@@ -17,7 +17,7 @@ ROOT = Path(xpmlp.__file__).parent
 MODULES = sorted(
     ".".join(("xpmlp", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for path in ROOT.rglob("*.py")
-    if path.relative_to(ROOT).parts[0] not in ("cli", "__main__.py")
+    if path.relative_to(ROOT).parts[0] not in ("cli", "bench", "__main__.py")
 )
 
 PROMISED = {

@@ -123,9 +123,9 @@ def reference_backward(
     if W.ndim == 2:
         # Every leading axis is only more rows: two plain products.
         rows = xp.reshape(dz, (-1, dz.shape[-1]))
-        dW = xp.matmul(transpose(xp, xp.reshape(x, (-1, x.shape[-1]))), rows)
+        dW = matmul(transpose(xp, xp.reshape(x, (-1, x.shape[-1]))), rows)
         db = sum_wide(xp, rows, 0)
-        dx = xp.reshape(xp.matmul(rows, transpose(xp, W)), x.shape) if input_grad else None
+        dx = xp.reshape(matmul(rows, transpose(xp, W)), x.shape) if input_grad else None
         return dx, dW, db
     dW = sum_to_shape(xp, matmul(transpose(xp, x), dz), tuple(W.shape))
     db = sum_to_shape(xp, sum_wide(xp, dz, -2), (*W.shape[:-2], W.shape[-1]))

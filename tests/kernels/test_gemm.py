@@ -1,0 +1,102 @@
+"""The product driver that the matrix kernels share, for every width of vectors this CPU can run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+import gemm_parity
+import llvmlite.binding
+from gemm_parity import product
+
+import xpmlp
+from xpmlp.kernels.numba import gemm, simd
+
+# Name of a CPU, its features that matter here, the width to expect, dtypes to compile.
+NARROWER = {
+    "avx2": ("haswell", "avx,avx2,fma,sse4.2,bmi,bmi2", "256", ["float32", "float64"]),
+    "128-bit": ("sandybridge", "avx,fma,sse4.2", "128", ["float32"]),
+    "no-fma": ("nehalem", "sse4.2", "128", ["float32"]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_path(dtype):
+    gemm_parity.check_all(dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", NARROWER)
+def test_every_path_with_narrower_vectors(case):
+    name, features, bits, dtypes = NARROWER[case]
+    host = llvmlite.binding.get_host_cpu_features()
+    if not all(host.get(feature) for feature in features.split(",")):
+        pytest.skip(f"this CPU cannot run code for {name}")
+    asked = ",".join(f"+{feature}" for feature in features.split(","))
+    told = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": asked}
+    done = subprocess.run(
+        [sys.executable, gemm_parity.__file__, bits, *dtypes],
+        env={**os.environ, **told, "PYTHONPATH": str(Path(xpmlp.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "done"
+
+
+def test_the_width_follows_the_features_numba_is_told(monkeypatch):
+    import numba
+
+    machine = llvmlite.binding.get_process_triple().partition("-")[0]
+    if machine != "x86_64":
+        pytest.skip("names of x86 features")
+    widths = {"+avx512f,+avx2,+fma": 512, "+avx2,+fma": 256, "+avx2": 128, "-avx512f": 128}
+    for features, bits in widths.items():
+        monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
+        assert simd.target.__wrapped__().bits == bits, features
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("size", [4, 19])
+def test_strange_numbers_go_through(size, bad):
+    a, b = np.ones((1, size, size), np.float32), np.ones((1, size, size), np.float32)
+    a[0, 1, 2] = bad
+    c = np.zeros_like(a)
+    product(a, b, c)
+    assert np.array_equal(c[0, 1], np.full(size, bad, np.float32), equal_nan=True)
+    assert (np.delete(c[0], 1, axis=0) == size).all()
+
+
+def test_relu_keeps_nan():
+    a, b = np.full((1, 3, 4), np.nan, np.float32), np.ones((1, 4, 5), np.float32)
+    c = np.zeros((1, 3, 5), np.float32)
+    product(a, b, c, flags=gemm.RELU)
+    assert np.isnan(c).all()
+
+
+def test_division_of_rows_and_columns_changes_no_bit(rng):
+    a = rng.normal(size=(1, 61, 300)).astype(np.float32)
+    b = rng.normal(size=(1, 300, 75)).astype(np.float32)
+    whole, parts = np.empty((1, 61, 75), np.float32), np.empty((1, 61, 75), np.float32)
+    product(a, b, whole)
+    for rows in (slice(0, 7), slice(7, 60), slice(60, 61)):
+        for columns in (slice(0, 33), slice(33, 75)):
+            product(a[:, rows], b[:, :, columns], parts[:, rows, columns])
+    np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_batch_equals_its_members(rng):
+    for n in (4, 8, 16, 21):
+        a, b = rng.normal(size=(2, 9, n, n)).astype(np.float32)
+        together, alone = np.empty_like(a), np.empty_like(a)
+        product(a, b, together)
+        for i in range(9):
+            product(a[i : i + 1], b[i : i + 1], alone[i : i + 1])
+        np.testing.assert_array_equal(together, alone)
