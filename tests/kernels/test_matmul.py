@@ -120,6 +120,7 @@ def _in_child(queue, a, b):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX on a fork beside its threads
 def test_after_a_fork(rng):
     a = rng.normal(size=(400, 24, 24)).astype(np.float32)
     expected = ops.matmul(a, a)

@@ -40,7 +40,9 @@ Measured on two cores of an EPYC 9005 (AVX-512), float32: a tile in the first-le
 
 from __future__ import annotations
 
+import zlib
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from llvmlite import ir
@@ -554,8 +556,12 @@ def _panels(
         vectors -= wide
 
 
-def _driver(real):
-    """The product for one element type, as plain numba code."""
+def _driver(real, sources: int):
+    """The product for one element type, as plain numba code.
+
+    Numba files compiled code under this file's date and what a function closes over, but the code
+    comes from simd.py too: ``sources`` tells versions of that apart.
+    """
 
     def product(
         count,
@@ -578,7 +584,7 @@ def _driver(real):
         gate,
         flags,
     ):
-        if rows <= 0 or columns <= 0:
+        if rows <= 0 or columns <= 0 or sources < 0:
             return
         zero = real(0)
         size = _constants(zero)[1]
@@ -655,9 +661,9 @@ def _driver(real):
 @cache
 def program(dtype) -> int:
     """The address of the compiled driver for float32 or float64, to give to :func:`product`."""
-    compiled = cfunc(types.void(*[types.intp] * _ARGUMENTS), cache=True)(
-        _driver(np.dtype(dtype).type)
-    )
+    sources = zlib.crc32(Path(simd.__file__).read_bytes())
+    driver = _driver(np.dtype(dtype).type, sources)
+    compiled = cfunc(types.void(*[types.intp] * _ARGUMENTS), cache=True)(driver)
     _kept.append(compiled)
     return compiled.address
 
