@@ -47,449 +47,65 @@ from pathlib import Path
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-from . import simd
-from .simd import INT, POINTER, Vectors, prefetch, stack_buffer
-
-ACCUMULATE = 1
-"""Flag: add to what C holds."""
-RELU = 2
-"""Flag: C = max(result, 0)."""
+from . import simd, tiles
+from .simd import INT, prefetch, stack_buffer
+from .tiles import (
+    ACCUMULATE,
+    MOST_ROWS,
+    PANEL,
+    RELU,
+    constants,
+    copy_element,
+    copy_row,
+    squares,
+    tile,
+    transpose,
+)
 
 _ARGUMENTS = 19  # of the compiled driver
-_PANEL = 3  # vectors in the widest panel
 _PANEL_DEPTH = 128  # rows of B's panel that stay in the first-level cache
-_PANEL_BYTES = _PANEL_DEPTH * _PANEL * simd.target().bits // 8
+_PANEL_BYTES = _PANEL_DEPTH * PANEL * simd.target().bits // 8
 _BLOCK_BYTES = 524_288  # of A and C: half of a usual second-level cache
 _ROWS_TO_PACK = 48
 
-_SQUARES = (4, 8, 16)
-"""Sizes of square matrices that have a function of their own."""
-_AHEAD_BYTES = 2048  # how far ahead it asks for memory
 _FETCH_BYTES = 131_072  # the largest other problem whose successor is asked for
-
-_MOST_ROWS = (0, 12, 12, 8) if simd.target().registers == 32 else (0, 8, 6, 4)
-"""The tallest tile, by vectors across, whose sums leave registers for B and the factor from A."""
-
-
-def _tile_function(module: ir.Module, element: ir.Type, rows: int, vectors: int, masked: bool):
-    """LLVM function for a tile of ``rows`` rows by ``vectors`` vectors, the last perhaps masked."""
-    name = f"xpmlp_tile_{element}_{rows}x{vectors}{'_masked' if masked else ''}"
-    kinds = [POINTER, INT, INT, POINTER, INT, POINTER, INT, INT, INT, POINTER, POINTER, INT]
-    function = simd.private_function(module, name, kinds)
-    if function is None:
-        return module.globals[name]
-    a, a_row, a_col, b, b_row, c, c_row, depth, lanes, bias, gate, flags = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    v = Vectors(builder, element)
-    mask = v.mask(lanes) if masked else None
-    masks = [None] * (vectors - 1) + [mask]
-    cells = [(i, j) for i in range(rows) for j in range(vectors)]
-
-    # A's rows in groups of three: a pointer a group, and offsets of 0, 1 and 2 rows in registers
-    # that all groups share. A pointer a row would not fit in the scalar registers.
-    twice, thrice = builder.mul(a_row, INT(2)), builder.mul(a_row, INT(3))
-    offsets = [INT(0), a_row, twice]
-    groups = [a]
-    for _ in range(0, rows - 3, 3):
-        groups.append(v.at(groups[-1], thrice))
-
-    start = builder.block
-    step, summed = builder.append_basic_block("step"), builder.append_basic_block("summed")
-    builder.cbranch(builder.icmp_signed("<", INT(0), depth), step, summed)
-    builder.position_at_end(step)
-    left = _phi(builder, INT, depth, start)
-    b_now = _phi(builder, POINTER, b, start)
-    a_now = [_phi(builder, POINTER, group, start) for group in groups]
-    sums = {cell: _phi(builder, v.type, v.zero, start) for cell in cells}
-    across = [v.load(v.at(b_now, j * v.lanes), masks[j]) for j in range(vectors)]
-    after = {}
-    for i in range(rows):
-        factor = v.splat(v.scalar(v.at(a_now[i // 3], offsets[i % 3])))
-        for j in range(vectors):
-            after[i, j] = v.multiply_add(factor, across[j], sums[i, j])
-    remaining = builder.sub(left, INT(1))
-    left.add_incoming(remaining, step)
-    b_now.add_incoming(v.at(b_now, b_row), step)
-    for pointer in a_now:
-        pointer.add_incoming(v.at(pointer, a_col), step)
-    for cell in cells:
-        sums[cell].add_incoming(after[cell], step)
-    builder.cbranch(builder.icmp_signed(">", remaining, INT(0)), step, summed)
-
-    builder.position_at_end(summed)
-    results = {}
-    for cell in cells:
-        results[cell] = _phi(builder, v.type, v.zero, start)
-        results[cell].add_incoming(after[cell], step)
-    places = {}
-    for i in range(rows):
-        for j in range(vectors):
-            places[i, j] = v.at(c, j * v.lanes)
-        c = v.at(c, c_row)
-
-    # What is added to the sums goes last: their rounding errors stay those of a short sum.
-    plain, more = builder.append_basic_block("plain"), builder.append_basic_block("more")
-    nothing = builder.icmp_signed("==", flags, INT(0))
-    for pointer in (bias, gate):
-        nothing = builder.and_(nothing, _is_null(builder, pointer))
-    builder.cbranch(nothing, plain, more)
-    builder.position_at_end(plain)
-    for i, j in cells:
-        v.store(results[i, j], places[i, j], masks[j])
-    builder.ret_void()
-
-    builder.position_at_end(more)
-    add_bias, biased = builder.append_basic_block("bias"), builder.append_basic_block("biased")
-    builder.cbranch(_is_null(builder, bias), biased, add_bias)
-    builder.position_at_end(add_bias)
-    added = [v.load(v.at(bias, j * v.lanes), masks[j]) for j in range(vectors)]
-    with_bias = {(i, j): builder.fadd(results[i, j], added[j]) for i, j in cells}
-    builder.branch(biased)
-    builder.position_at_end(biased)
-    results = _either(builder, v, more, results, add_bias, with_bias)
-
-    add_c, finish = builder.append_basic_block("c"), builder.append_basic_block("finish")
-    builder.cbranch(_is_set(builder, flags, ACCUMULATE), add_c, finish)
-    builder.position_at_end(add_c)
-    with_c = {(i, j): builder.fadd(results[i, j], v.load(places[i, j], masks[j])) for i, j in cells}
-    builder.branch(finish)
-    builder.position_at_end(finish)
-    results = _either(builder, v, biased, results, add_c, with_c)
-
-    relu, linear = builder.append_basic_block("relu"), builder.append_basic_block("linear")
-    builder.cbranch(_is_set(builder, flags, RELU), relu, linear)
-    builder.position_at_end(relu)
-    positive = {cell: v.positive(results[cell]) for cell in cells}
-    builder.branch(linear)
-    builder.position_at_end(linear)
-    results = _either(builder, v, finish, results, relu, positive)
-
-    gated, open_ = builder.append_basic_block("gated"), builder.append_basic_block("open")
-    builder.cbranch(_is_null(builder, gate), open_, gated)
-    builder.position_at_end(open_)
-    for i, j in cells:
-        v.store(results[i, j], places[i, j], masks[j])
-    builder.ret_void()
-    builder.position_at_end(gated)
-    for i in range(rows):
-        for j in range(vectors):
-            condition = v.load(v.at(gate, j * v.lanes), masks[j])
-            v.store(v.where_positive(condition, results[i, j]), places[i, j], masks[j])
-        gate = v.at(gate, c_row)
-    builder.ret_void()
-    return function
-
-
-def _either(builder: ir.IRBuilder, v: Vectors, block, values: dict, other, others: dict) -> dict:
-    """A phi for each value, by the block that control came from."""
-    joined = {}
-    for cell, value in values.items():
-        joined[cell] = _phi(builder, v.type, value, block)
-        joined[cell].add_incoming(others[cell], other)
-    return joined
-
-
-def _phi(builder: ir.IRBuilder, kind: ir.Type, value: ir.Value, block: ir.Block):
-    phi = builder.phi(kind)
-    phi.add_incoming(value, block)
-    return phi
-
-
-def _is_set(builder: ir.IRBuilder, flags: ir.Value, flag: int) -> ir.Value:
-    return builder.icmp_signed("!=", builder.and_(flags, INT(flag)), INT(0))
-
-
-def _is_null(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
-    return builder.icmp_signed("==", builder.ptrtoint(pointer, INT), INT(0))
-
-
-def _transpose_function(module: ir.Module, element: ir.Type):
-    """LLVM function that copies a block, at most a vector wide and high, transposed and padded.
-
-    ``to[j·to_row + i] = from[i·from_row + j]`` for i < rows, j < columns; 0 for the other i. Both
-    are at most the number of lanes.
-    """
-    name = f"xpmlp_transpose_{element}"
-    kinds = [POINTER, INT, POINTER, INT, INT, INT]
-    function = simd.private_function(module, name, kinds)
-    if function is None:
-        return module.globals[name]
-    source, source_row, to, to_row, rows, columns = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    v = Vectors(builder, element)
-    whole, partial = builder.append_basic_block("whole"), builder.append_basic_block("partial")
-    full = [builder.icmp_signed("==", count, INT(v.lanes)) for count in (rows, columns)]
-    builder.cbranch(builder.and_(*full), whole, partial)
-
-    builder.position_at_end(whole)
-    block, row = [], source
-    for _ in range(v.lanes):
-        block.append(v.load(row))
-        row = v.at(row, source_row)
-    row = to
-    for vector in v.transpose(block):
-        v.store(vector, row)
-        row = v.at(row, to_row)
-    builder.ret_void()
-
-    builder.position_at_end(partial)
-    some, none = v.mask(columns), v.mask(INT(0))
-    block, row = [], source
-    for i in range(v.lanes):
-        inside = builder.icmp_signed("<", INT(i), rows)
-        block.append(v.load(row, builder.select(inside, some, none)))
-        row = v.at(row, source_row)
-    row = to
-    for j, vector in enumerate(v.transpose(block)):
-        with builder.if_then(builder.icmp_signed("<", INT(j), columns)):
-            v.store(vector, row)
-        row = v.at(row, to_row)
-    builder.ret_void()
-    return function
-
-
-def _choice_function(module: ir.Module, element: ir.Type):
-    """LLVM function that runs the tile function for so many rows and vectors."""
-    name = f"xpmlp_tiles_{element}"
-    tile_kinds = [POINTER, INT, INT, POINTER, INT, POINTER, INT, INT, INT, POINTER, POINTER, INT]
-    function = simd.private_function(module, name, [INT, INT, *tile_kinds])
-    if function is None:
-        return module.globals[name]
-    rows, vectors, *rest = function.args
-    lanes = rest[8]
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    most = max(_MOST_ROWS) + 1
-    partial = builder.icmp_signed("!=", lanes, INT(simd.lanes_of(element)))
-    key = builder.add(builder.mul(vectors, INT(most)), rows)
-    key = builder.add(builder.mul(key, INT(2)), builder.zext(partial, INT))
-    end = function.append_basic_block("end")
-    switch = builder.switch(key, end)
-    for n in range(1, _PANEL + 1):
-        for m in range(1, _MOST_ROWS[n] + 1):
-            number = 2 * (n * most + m)
-            if simd.target().masks:
-                cases = {True: (number, number + 1)}
-            else:
-                cases = {False: (number,), True: (number + 1,)}
-            for masked, keys in cases.items():
-                builder.position_at_end(function.append_basic_block(f"tile{m}x{n}"))
-                builder.call(_tile_function(module, element, m, n, masked), rest).tail = "tail"
-                for case in keys:
-                    switch.add_case(INT(case), builder.block)
-                builder.ret_void()
-    builder.position_at_end(end)
-    builder.ret_void()
-    return function
-
-
-@intrinsic
-def _tile(
-    typingctx,
-    zero,
-    rows,
-    vectors,
-    a,
-    a_row,
-    a_col,
-    b,
-    b_row,
-    c,
-    c_row,
-    depth,
-    lanes,
-    bias,
-    gate,
-    flags,
-):
-    """Run the tile function for so many rows and vectors; ``zero`` gives the element type."""
-
-    def generate(context, builder, signature, arguments):
-        function = _choice_function(builder.module, context.get_value_type(zero))
-        values = list(arguments[1:])
-        for position in (2, 5, 7, 11, 12):
-            values[position] = builder.inttoptr(values[position], POINTER)
-        builder.call(function, values)
-        return context.get_dummy_value()
-
-    return types.void(zero, *[types.intp] * 14), generate
-
-
-def _square_function(module: ir.Module, element: ir.Type, n: int, a_rows: bool, b_rows: bool):
-    """LLVM function for a batch of products of n × n matrices, several rows of C in one vector.
-
-    Both operands are dense; ``a_rows`` says that a's rows lie one after another in memory, else its
-    columns do; the same for b.
-    """
-    name = f"xpmlp_square_{element}_{n}_{int(a_rows)}{int(b_rows)}"
-    function = simd.private_function(module, name, [INT, *[POINTER, INT] * 3])
-    if function is None:
-        return module.globals[name]
-    count, a, a_batch, b, b_batch, c, c_batch = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    start = builder.block
-    problem, end = function.append_basic_block("problem"), function.append_basic_block("end")
-    builder.branch(problem)
-    builder.position_at_end(problem)
-    left = _phi(builder, INT, count, start)
-    places = [_phi(builder, POINTER, pointer, start) for pointer in (a, b, c)]
-    row, whole = Vectors(builder, element, n), Vectors(builder, element)
-    for pointer, write in zip(places, (0, 0, 1), strict=True):
-        for offset in range(0, n * n * row.bytes, simd.LINE):
-            ahead = row.at(pointer, (_AHEAD_BYTES + offset) // row.bytes)
-            simd.emit_prefetch(builder, ahead, write)
-    a_now, b_now, c_now = places
-    factors = [row.load(row.at(a_now, i * n)) for i in range(n)]
-    across = [row.load(row.at(b_now, k * n)) for k in range(n)]
-    if not a_rows:
-        factors = row.transpose(factors)
-    if not b_rows:
-        across = row.transpose(across)
-    repeats = whole.lanes // n
-    across = [row.shuffle(x, x, list(range(n)) * repeats) for x in across]
-    for i in range(0, n, repeats):
-        joined = factors[i : i + repeats]
-        while len(joined) > 1:
-            pairs = zip(joined[::2], joined[1::2], strict=True)
-            joined = [row.shuffle(x, y, list(range(2 * x.type.count))) for x, y in pairs]
-        total = whole.zero
-        for k in range(n):
-            lanes = [r * n + k for r in range(repeats) for _ in range(n)]
-            factor = row.shuffle(joined[0], joined[0], lanes)
-            total = whole.multiply_add(factor, across[k], total)
-        whole.store(total, whole.at(c_now, i * n))
-    remaining = builder.sub(left, INT(1))
-    left.add_incoming(remaining, problem)
-    for pointer, step in zip(places, (a_batch, b_batch, c_batch), strict=True):
-        pointer.add_incoming(row.at(pointer, step), problem)
-    builder.cbranch(builder.icmp_signed(">", remaining, INT(0)), problem, end)
-    builder.position_at_end(end)
-    builder.ret_void()
-    return function
-
-
-@intrinsic
-def _squares(typingctx, zero, n, a_rows, b_rows, count, a, a_batch, b, b_batch, c, c_batch):
-    """Products of n × n matrices; False, and nothing done, if there is no function for that n."""
-
-    def generate(context, builder, signature, arguments):
-        element = context.get_value_type(zero)
-        n, a_rows, b_rows, count, *rest = arguments[1:]
-        for position in (0, 2, 4):
-            rest[position] = builder.inttoptr(rest[position], POINTER)
-        known = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 1))
-        other, end = builder.append_basic_block("other"), builder.append_basic_block("end")
-        key = builder.add(builder.mul(n, INT(4)), builder.mul(a_rows, INT(2)))
-        switch = builder.switch(builder.add(key, b_rows), other)
-        for size in _SQUARES:
-            if size > simd.lanes_of(element):
-                continue
-            for which in range(4):
-                function = _square_function(
-                    builder.module, element, size, bool(which & 2), bool(which & 1)
-                )
-                builder.position_at_end(builder.append_basic_block("square"))
-                switch.add_case(INT(4 * size + which), builder.block)
-                builder.call(function, [count, *rest])
-                builder.branch(end)
-        builder.position_at_end(other)
-        builder.store(ir.Constant(ir.IntType(1), 0), known)
-        builder.branch(end)
-        builder.position_at_end(end)
-        return builder.load(known)
-
-    return types.boolean(zero, *[types.intp] * 10), generate
-
-
-@intrinsic
-def _transpose(typingctx, zero, source, source_row, to, to_row, rows, columns):
-    def generate(context, builder, signature, arguments):
-        source, source_row, to, to_row, rows, columns = arguments[1:]
-        function = _transpose_function(builder.module, context.get_value_type(zero))
-        source, to = (builder.inttoptr(value, POINTER) for value in (source, to))
-        builder.call(function, [source, source_row, to, to_row, rows, columns])
-        return context.get_dummy_value()
-
-    return types.void(zero, *[types.intp] * 6), generate
-
-
-@intrinsic
-def _copy_row(typingctx, zero, source, to, vectors, lanes):
-    """Copy a row of some vectors, of the last only so many lanes, the others 0."""
-
-    def generate(context, builder, signature, arguments):
-        source, to, vectors, lanes = arguments[1:]
-        v = Vectors(builder, context.get_value_type(zero))
-        source, to = (builder.inttoptr(value, POINTER) for value in (source, to))
-        last = builder.sub(vectors, INT(1))
-        with cgutils.for_range(builder, last) as loop:
-            offset = builder.mul(loop.index, INT(v.lanes))
-            v.store(v.load(v.at(source, offset)), v.at(to, offset))
-        offset = builder.mul(last, INT(v.lanes))
-        v.store(v.load(v.at(source, offset), v.mask(lanes)), v.at(to, offset))
-        return context.get_dummy_value()
-
-    return types.void(zero, *[types.intp] * 4), generate
-
-
-@intrinsic
-def _copy_element(typingctx, zero, source, to):
-    def generate(context, builder, signature, arguments):
-        v = Vectors(builder, context.get_value_type(zero))
-        source, to = (builder.inttoptr(value, POINTER) for value in arguments[1:])
-        builder.store(v.scalar(source), to).align = v.bytes
-        return context.get_dummy_value()
-
-    return types.void(zero, types.intp, types.intp), generate
-
-
-@intrinsic
-def _constants(typingctx, zero):
-    """For the element type of ``zero``: elements in a vector, and bytes in an element."""
-
-    def generate(context, builder, signature, arguments):
-        element = context.get_value_type(zero)
-        values = INT(simd.lanes_of(element)), INT(Vectors(builder, element).bytes)
-        return context.make_tuple(builder, signature.return_type, values)
-
-    return types.UniTuple(types.intp, 2)(zero), generate
 
 
 @njit(inline="always")
 def _pack(zero, b, b_row, b_col, depth, vectors, last, to):
     """Copy a panel of B to rows of whole vectors, padded with zeros."""
-    lanes, size = _constants(zero)
+    lanes, size = constants(zero)
     width = vectors * lanes
     columns = width - lanes + last
     if b_col == 1:
         for k in range(depth):
-            _copy_row(zero, b + k * b_row * size, to + k * width * size, vectors, last)
+            copy_row(zero, b + k * b_row * size, to + k * width * size, vectors, last)
     elif b_row == 1:
         for j in range(0, columns, lanes):
             high = min(lanes, columns - j)
             for k in range(0, depth, lanes):
                 source = b + (j * b_col + k) * size
                 target = to + (k * width + j) * size
-                _transpose(zero, source, b_col, target, width, high, min(lanes, depth - k))
+                transpose(zero, source, b_col, target, width, high, min(lanes, depth - k))
     else:
         for k in range(depth):
             for j in range(columns):
                 source = b + (k * b_row + j * b_col) * size
-                _copy_element(zero, source, to + (k * width + j) * size)
+                copy_element(zero, source, to + (k * width + j) * size)
 
 
 @njit(inline="always")
 def _rows(zero, high, wide, inside, a, a_row, a_col, b, b_row, c, c_row, depth, bias, gate, flags):
     """One panel of C: tiles of nearly equal height, one below the other."""
-    _, size = _constants(zero)
-    most = _MOST_ROWS[wide]
+    _, size = constants(zero)
+    most = MOST_ROWS[wide]
     tiles = (high + most - 1) // most
     each, more = high // tiles, high % tiles
     for t in range(tiles):
         tall = each + 1 if t < more else each
-        _tile(
+        tile(
             zero, tall, wide, a, a_row, a_col, b, b_row, c, c_row, depth, inside, bias, gate, flags
         )
         a += tall * a_row * size
@@ -518,7 +134,7 @@ def _panels(
     flags,
 ):
     """One block of rows and of depth: panels of C, one beside the other."""
-    lanes, size = _constants(zero)
+    lanes, size = constants(zero)
     vectors = (columns + lanes - 1) // lanes
     last = columns - (vectors - 1) * lanes
     while vectors > 0:
@@ -560,7 +176,7 @@ def _driver(real, sources: int):
     """The product for one element type, as plain numba code.
 
     Numba files compiled code under this file's date and what a function closes over, but the code
-    comes from simd.py too: ``sources`` tells versions of that apart.
+    comes from tiles.py and simd.py too: ``sources`` tells versions of those apart.
     """
 
     def product(
@@ -587,13 +203,13 @@ def _driver(real, sources: int):
         if rows <= 0 or columns <= 0 or sources < 0:
             return
         zero = real(0)
-        size = _constants(zero)[1]
+        size = constants(zero)[1]
         if rows == columns and rows == depth and c_row == rows and not (bias or gate or flags):
             n, a_rows, b_rows = rows, a_row == rows, b_row == rows
             a_dense = a_col == 1 if a_rows else a_row == 1 and a_col == n
             b_dense = b_col == 1 if b_rows else b_row == 1 and b_col == n
             if a_dense and b_dense and count > 0:  # noqa: SIM102, compiled: the call comes last
-                if _squares(zero, n, a_rows, b_rows, count, a, a_batch, b, b_batch, c, c_batch):
+                if squares(zero, n, a_rows, b_rows, count, a, a_batch, b, b_batch, c, c_batch):
                     return
         packed = stack_buffer(_PANEL_BYTES)
         if b_col == 1 and rows < _ROWS_TO_PACK:
@@ -661,7 +277,7 @@ def _driver(real, sources: int):
 @cache
 def program(dtype) -> int:
     """The address of the compiled driver for float32 or float64, to give to :func:`product`."""
-    sources = zlib.crc32(Path(simd.__file__).read_bytes())
+    sources = zlib.crc32(b"".join(Path(m.__file__).read_bytes() for m in (simd, tiles)))
     driver = _driver(np.dtype(dtype).type, sources)
     compiled = cfunc(types.void(*[types.intp] * _ARGUMENTS), cache=True)(driver)
     _kept.append(compiled)
