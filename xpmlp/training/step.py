@@ -1,8 +1,14 @@
-"""One step of training: forward, loss, backward, update."""
+"""One step of training: forward, loss, backward, update.
+
+:meth:`TrainStep.by_layers` is the definition. For NumPy arrays the same is done by a program made
+from the model at the first batch of each shape, where that is possible; see compiled.py.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from ..backend import Array
 from ..layers import Sequential
@@ -10,6 +16,9 @@ from ..layers.base import Layer
 from ..losses import Loss
 from ..optim import Optimizer, clip_by_global_norm
 from ..penalties import Penalty
+from .compiled import CompiledStep, compile_step
+from .memory import StepMemory
+from .program import NotCompiled
 
 
 class TrainStep:
@@ -30,7 +39,7 @@ class TrainStep:
     Attributes
     ----------
     outputs : array
-        What the model gave in the last step, before the update.
+        What the model gave in the last step, before the update. The next step may overwrite it.
 
     Notes
     -----
@@ -57,6 +66,8 @@ class TrainStep:
         self.penalty = penalty
         self.clip_norm = clip_norm
         self.outputs: Any = None
+        self._memory: StepMemory | None = None
+        self._programs: dict[tuple, CompiledStep | str] = {}
 
     def __call__(self, x: Array, y: Array) -> Array:
         """Train on x (N, …) and targets y; the loss before the update, still on the device.
@@ -66,6 +77,22 @@ class TrainStep:
         array, shape () or (P,)
             Reading it (``float(loss)``) waits for the device; collect it and read it later.
         """
+        program = self._program(x, y)
+        if isinstance(program, str):
+            return self.by_layers(x, y)
+        value = program(x, y)
+        self.outputs = program.outputs
+        return value if program.updates else self._update(value)
+
+    def explain(self, x: Array, y: Array) -> str:
+        """How a step on such a batch runs, and why, in one line."""
+        program = self._program(x, y)
+        if isinstance(program, str):
+            return f"layer by layer ({program})"
+        return "compiled" if program.updates else "compiled, but for the update"
+
+    def by_layers(self, x: Array, y: Array) -> Array:
+        """The same step, layer by layer: works for every layer, loss and array library."""
         model = self.model
         self.outputs = model.forward(x, training=True)
         value = self.loss.forward(self.outputs, y)
@@ -73,6 +100,11 @@ class TrainStep:
             model.backward(self.loss.backward(), input_grad=False)
         else:
             model.backward(self.loss.backward())
+        return self._update(value)
+
+    def _update(self, value: Array) -> Array:
+        """Penalty, clipping and update; the loss with the penalty."""
+        model = self.model
         params, grads, weights = model.params, model.grads, model.weight_params
         if self.penalty is not None:
             value = value + self.penalty.forward(params, weights, model.population)
@@ -82,3 +114,25 @@ class TrainStep:
             grads = clip_by_global_norm(grads, self.clip_norm, model.population)
         model.params = self.optimizer.update(params, grads, weights)
         return value
+
+    def _program(self, x: Array, y: Array) -> CompiledStep | str:
+        """The program for such a batch, or why there is none."""
+        if type(x) is not np.ndarray or type(y) is not np.ndarray:
+            return "not NumPy arrays"
+        shape = x.shape, x.dtype, y.shape, y.dtype
+        program = self._programs.get(shape)
+        if program is None or (not isinstance(program, str) and program.is_stale()):
+            if len(self._programs) >= _SHAPES:
+                self._programs.clear()
+            alone = self.penalty is None and self.clip_norm is None
+            try:
+                program, self._memory = compile_step(
+                    self.model, self.loss, self.optimizer if alone else None, self._memory, x, y
+                )
+            except NotCompiled as reason:
+                program = str(reason)
+            self._programs[shape] = program
+        return program
+
+
+_SHAPES = 8  # programs kept, each with its buffers; more shapes than that take turns

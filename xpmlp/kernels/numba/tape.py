@@ -1,0 +1,198 @@
+"""A program of kernels that runs from one call: what a training step becomes on NumPy arrays.
+
+A *tape* is a list of instructions, written once and run as often as wanted. Each is the address of
+a compiled function and the address of its arguments, a row of integers: pointers, sizes, strides.
+Between two runs only such integers change, so a run costs a microsecond of Python however many
+instructions there are, and no memory is asked for.
+
+Every instruction has the same signature::
+
+    instruction(arguments, part, parts) -> status
+
+and does the ``part``-th of ``parts`` equal shares of its work, along whatever axis it can be cut
+without changing a sum: members of a population, rows, columns, or elements. One contract then
+serves three ways to run:
+
+* serially: share 0 of 1;
+* each instruction cut among the threads, with a barrier between instructions;
+* members of a population divided among the threads: each runs the whole tape for one member after
+  another, whose arrays stay in its core's cache.
+
+Results are the same bits whichever way and with however many threads. An instruction gives 0;
+only checks, which are run before anything is changed, may give another status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, cfunc, njit, prange, types
+from numba.extending import intrinsic
+
+from .simd import INT
+from .threads import enter_parallel, leave_parallel, parallel_threads
+from .twins import twins
+
+SERIAL, PARALLEL = 0, 1
+_SIGNATURE = types.intp(types.intp, types.intp, types.intp)
+
+
+class Tape:
+    """Instructions in the order in which they run.
+
+    Parameters
+    ----------
+    members : int
+        P. With 2 or more, and threads to share them, members run side by side: every instruction
+        after the checks must then be able to do its work for one member alone.
+    """
+
+    def __init__(self, members: int = 1):
+        self.members = members
+        self._calls: list[tuple[int, int, int]] = []
+        self._checks: list[tuple[int, int, int]] = []
+        self._kept: list[object] = []
+        self._tables: tuple[np.ndarray, ...] | None = None
+
+    def add(self, function: int, arguments: list[int], *, work: int, check: bool = False):
+        """Append an instruction.
+
+        Parameters
+        ----------
+        function : int
+            What :func:`instruction` gave.
+        arguments : list of int
+        work : int
+            Roughly how many nanoseconds it takes; little work is not worth a second thread.
+        check : bool
+            It is run by :meth:`check` instead, for all members at once.
+
+        Returns
+        -------
+        array of int64
+            The arguments where the instruction reads them: assign to change one.
+        """
+        row = np.array(arguments, np.int64)
+        self._kept.append(row)
+        mode = PARALLEL if work >= _WORTH_A_THREAD and not check else SERIAL
+        (self._checks if check else self._calls).append((function, address_of(row), mode))
+        self._tables = None
+        return row
+
+    def check(self) -> int:
+        """Run the checks; the first status that is not 0, or 0."""
+        if self._tables is None:
+            self._tables = tuple(
+                np.array(calls, np.int64).reshape(-1, 3) for calls in (self._checks, self._calls)
+            )
+        checks = self._tables[0]
+        return _run(checks, 1) if len(checks) else 0
+
+    def run(self) -> None:
+        """Run everything that is no check, after :meth:`check` gave 0."""
+        calls = self._tables[1]
+        several = self.members > 1
+        if not enter_parallel():
+            _run_members(calls, self.members) if several else _run(calls, 1)
+            return
+        try:
+            if several:
+                _run_members_parallel(calls, self.members)
+            else:
+                _run_parallel(calls, parallel_threads())
+        finally:
+            leave_parallel()
+
+
+_WORTH_A_THREAD = 3_000  # ns
+
+
+def address_of(array: np.ndarray) -> int:
+    """Where an array's elements begin."""
+    return array.__array_interface__["data"][0]
+
+
+def instruction(body: Callable, *, fastmath: set[str] | bool = False) -> Callable[..., int]:
+    """Make an instruction of a factory ``body(real) -> function(arguments, part, parts)``.
+
+    The result gives, for a dtype, the address of the compiled function.
+    """
+
+    @cache
+    def compiled(dtype) -> int:
+        function = cfunc(_SIGNATURE, cache=True, fastmath=fastmath)(body(np.dtype(dtype).type))
+        _alive.append(function)
+        return function.address
+
+    return compiled
+
+
+_alive: list[object] = []  # the machine code lives as long as these
+
+
+@njit(inline="always")
+def share(total, part, parts, unit):
+    """First and last element of a share, cut at multiples of ``unit``."""
+    units = (total + unit - 1) // unit
+    return part * units // parts * unit, min((part + 1) * units // parts * unit, total)
+
+
+@njit(inline="always")
+def integers(arguments, count):
+    """An instruction's arguments as an array."""
+    return carray(pointer(arguments, np.int64(0)), (count,))
+
+
+@njit(inline="always")
+def vector(start, size, like):
+    """``size`` elements of like's type in memory, as an array that owns nothing."""
+    return carray(pointer(start, like), (size,))
+
+
+@intrinsic
+def pointer(typingctx, start, like):
+    """An address as a pointer to elements of like's type."""
+
+    def generate(context, builder, signature, arguments):
+        kind = context.get_value_type(signature.return_type)
+        return builder.inttoptr(arguments[0], kind)
+
+    return types.CPointer(like)(types.intp, like), generate
+
+
+@intrinsic
+def _call(typingctx, function, arguments, part, parts):
+    """Call an instruction by its address."""
+
+    def generate(context, builder, signature, values):
+        kind = ir.FunctionType(INT, [INT] * 3)
+        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+
+    return types.intp(*[types.intp] * 4), generate
+
+
+def _run_body(calls, parts):
+    for i in range(calls.shape[0]):
+        function, arguments, mode = calls[i, 0], calls[i, 1], calls[i, 2]
+        if mode == PARALLEL and parts > 1:
+            for part in prange(parts):
+                _call(function, arguments, part, parts)
+        else:
+            status = _call(function, arguments, 0, 1)
+            if status != 0:
+                return status
+    return 0
+
+
+def _run_members_body(calls, members):
+    for member in prange(members):
+        for i in range(calls.shape[0]):
+            _call(calls[i, 0], calls[i, 1], member, members)
+    return 0
+
+
+_run, _run_parallel = twins(_run_body)
+_run_members, _run_members_parallel = twins(_run_members_body)

@@ -1,0 +1,108 @@
+"""Where a compiled step keeps parameters, gradients and the optimizer's slots: in a few buffers.
+
+The model and the optimizer see views of them, so that nothing need be carried back and forth. What
+the user assigned in the meantime (loaded parameters, say) is copied in before the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import to_numpy
+from ..errors import ShapeError
+from ..layers.base import Layer
+from ..optim import Optimizer
+
+
+class StepMemory:
+    """Buffers for a model's parameters, in the order of ``names``: weights first, then the others.
+
+    Parameters
+    ----------
+    model : Layer
+        Its parameters are replaced by copies in the buffers; the given arrays are never written to.
+    optimizer : Optimizer, optional
+        Its state as well.
+
+    Attributes
+    ----------
+    params, grads : array, shape (size,)
+    slots : tuple of arrays, shape (size,)
+        What the optimizer remembers.
+    names : list of str
+    offsets : dict of str to (int, int)
+        Where a parameter begins, and its number of elements.
+    weights_end : int
+        Where the parameters begin that weight decay does not apply to.
+    """
+
+    def __init__(self, model: Layer, optimizer: Optimizer | None, dtype: np.dtype):
+        params, weights = model.params, model.weight_params
+        self.names = [n for n in params if n in weights] + [n for n in params if n not in weights]
+        self.offsets: dict[str, tuple[int, int]] = {}
+        end = 0
+        for name in self.names:
+            self.offsets[name] = end, params[name].size
+            # On the border of a cache line: then no vector of a weight matrix straddles two.
+            end += -(-params[name].size // 16) * 16
+            if name in weights:
+                self.weights_end = end
+        self.size = end
+        self.params, self.grads = np.zeros(end, dtype), np.zeros(end, dtype)
+        self.slots = tuple(np.zeros(end, dtype) for _ in range(optimizer.slots if optimizer else 0))
+        self._optimizer = optimizer
+        self._places: list[tuple[dict[str, Any], str, np.ndarray]] = []
+        self._own_grads: list[tuple[Layer, dict[str, np.ndarray]]] = []
+        for prefix, layer in model.named_layers():
+            for name, array in layer.params.items():
+                view = self.view(self.params, prefix + name, array.shape)
+                self._places.append((layer.params, name, view))
+            grads = {n: self.view(self.grads, prefix + n, a.shape) for n, a in layer.params.items()}
+            self._own_grads.append((layer, grads))
+            for name, array in layer.state.items():
+                self._places.append((layer.state, name, np.array(array, dtype)))
+        shapes = {name: params[name].shape for name in self.names}
+        self._states: list[tuple[str, list[np.ndarray]]] = [
+            (name, [self.view(slot, name, shapes[name]) for slot in self.slots])
+            for name in self.names
+        ]
+
+    def view(self, buffer: np.ndarray, name: str, shape: Sequence[int]) -> np.ndarray:
+        """A parameter's part of one of the buffers."""
+        begin, size = self.offsets[name]
+        return buffer[begin : begin + size].reshape(tuple(shape))
+
+    def adopt(self) -> None:
+        """Copy in what was assigned since the last step, and put the views back in its place."""
+        for owner, name, view in self._places:
+            if owner[name] is not view:
+                _copy(name, owner[name], view)
+                owner[name] = view
+        for layer, grads in self._own_grads:
+            if layer.grads is not grads:
+                layer.grads = grads
+        if self._optimizer is None:
+            return
+        state = self._optimizer.state
+        for name, views in self._states:
+            kept = state.get(name)
+            if kept is not views:
+                for position, view in enumerate(views):
+                    if kept is None:
+                        view.fill(0)
+                    else:
+                        _copy(name, kept[position], view)
+                state[name] = views
+
+
+def _copy(name: str, values: Any, view: np.ndarray) -> None:
+    values = to_numpy(values)
+    if values.shape != view.shape:
+        raise ShapeError(
+            f"`TrainStep`: expected {name} to keep its shape {view.shape}, got {values.shape}; "
+            "make a new TrainStep for another model"
+        )
+    view[...] = values

@@ -1,0 +1,185 @@
+"""What a compiled training step is while it is being put together: a tape and its buffers.
+
+Activations are (P, N, F), P = 1 without a population, one after another in memory. The batch x
+comes from the user at another address each time, or the same for all members: it is an
+:class:`Activation` without an array, and the program remembers which arguments stand for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..ops.dispatch import load_kernels
+from .memory import StepMemory
+
+
+class NotCompiled(Exception):
+    """Why a step runs layer by layer instead."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What goes from one layer to the next.
+
+    Attributes
+    ----------
+    array : array, shape (P, N, F), or None for the batch itself
+    features : int
+        F.
+    batch : int
+        Elements from one member's to the next one's; 0 if all share it.
+    gated : bool
+        It is a rectifier's output: whoever computes its gradient sets that to 0 where it is 0.
+    product : array of int64, optional
+        The arguments of the product that made it and may still rectify it.
+    """
+
+    array: np.ndarray | None
+    features: int
+    batch: int
+    gated: bool = False
+    product: np.ndarray | None = None
+
+
+Backward = Callable[[np.ndarray, bool], "np.ndarray | None"]
+"""``dx = backward(dy, wanted)``; dx is None unless it is wanted."""
+
+
+class Program:
+    """A tape for batches of one shape.
+
+    Parameters
+    ----------
+    population : int, optional
+        P.
+    rows : int
+        N.
+    x : Activation
+    memory : StepMemory
+
+    Attributes
+    ----------
+    members : int
+        P, or 1.
+    before : list of callables
+        What each run starts with: they write numbers that change from step to step.
+    """
+
+    def __init__(self, population: int | None, rows: int, x: Activation, memory: StepMemory):
+        self.population, self.members = population, population or 1
+        self.rows, self.x, self.memory = rows, x, memory
+        self.dtype = memory.params.dtype
+        self.instructions = load_kernels("numba", "instructions")
+        self.tape = load_kernels("numba", "tape").Tape(self.members)
+        self._gemm = load_kernels("numba", "gemm")
+        self._kept: list[np.ndarray] = []
+        self._x_arguments: list[tuple[np.ndarray, int]] = []
+        self.before: list[Callable[[], None]] = []
+        self._watched: list[tuple[Any, str, Any]] = []
+
+    def watch(self, owner: Any, *names: str) -> None:
+        """These attributes are built into the program; it is stale once they change."""
+        self._watched += [(owner, name, getattr(owner, name)) for name in names]
+
+    def is_stale(self) -> bool:
+        """Whether a watched attribute is another one now."""
+        return any(getattr(owner, name) is not value for owner, name, value in self._watched)
+
+    def buffer(self, *shape: int, dtype: Any = None) -> np.ndarray:
+        """Memory that lives as long as the program."""
+        array = np.zeros(shape, self.dtype if dtype is None else dtype)
+        self._kept.append(array)
+        return array
+
+    def activation(self, features: int, **more: Any) -> Activation:
+        """A new one, (P, N, F)."""
+        array = self.buffer(self.members, self.rows, features)
+        return Activation(array, features, self.rows * features, **more)
+
+    def add(self, instruction: Callable, *arguments: Any, work: float, check: bool = False):
+        """Append an instruction; arrays and activations among its arguments become addresses."""
+        row = self.tape.add(
+            instruction(self.dtype), [_integer(a) for a in arguments], work=int(work), check=check
+        )
+        for position, argument in enumerate(arguments):
+            if isinstance(argument, np.ndarray):
+                self._kept.append(argument)
+            elif argument is self.x:
+                self._x_arguments.append((row, position))
+        return row
+
+    def run(self, x: np.ndarray, y: np.ndarray) -> int:
+        """Run the tape on a batch; the status that a check ended it with, or 0."""
+        if not (x.flags.c_contiguous and x.flags.aligned):
+            x = np.ascontiguousarray(x)
+        address = _integer(x)
+        for row, position in self._x_arguments:
+            row[position] = address
+        np.copyto(self._targets, y, casting="unsafe")
+        status = self.tape.check()
+        if status == 0:
+            for prepare in self.before:
+                prepare()
+            self.tape.run()
+        return status
+
+    def bind_targets(self, y: np.ndarray, dtype: np.dtype, tail: tuple[int, ...]) -> np.ndarray:
+        """Where the targets are each time; copied there in ``dtype`` by :meth:`__call__`."""
+        own = (self.rows, *tail)
+        if y.shape not in (own, (self.members, *own)) or (self.members == 1 and y.shape != own):
+            raise NotCompiled(f"targets have shape {y.shape}")
+        self._targets = self.buffer(*y.shape, dtype=dtype)
+        return self._targets
+
+    def product(
+        self,
+        rows: int,
+        columns: int,
+        depth: int,
+        a: tuple[Any, int, int, int],
+        b: tuple[Any, int, int, int],
+        c: np.ndarray,
+        *,
+        bias: Any = 0,
+        gate: Any = 0,
+    ) -> np.ndarray:
+        """``C = A B + bias``; operands as (start, stride of members, of rows, of columns)."""
+        ways = self.instructions
+        if self.members > 1:
+            axis = ways.BATCH
+        else:
+            axis = ways.ROWS if rows >= min(48, columns) else ways.COLUMNS
+        return self.add(
+            ways.product,
+            *(self._gemm.program(self.dtype), axis, self.members, rows, columns, depth),
+            *(*a, *b, c, rows * columns, columns, bias, columns, gate, 0),
+            work=rows * columns * depth / 100,
+        )
+
+    def rectify(self, x: Activation) -> Activation:
+        """``max(x, 0)``, in place, inside the product that makes x if there is one."""
+        if x.product is not None:
+            x.product[-1] |= self._gemm.RELU
+        else:
+            size = self.rows * x.features
+            self.add(self.instructions.relu, x, x, self.members, size, work=size / 10)
+        return Activation(x.array, x.features, x.batch, gated=True)
+
+    def gate(self, dx: np.ndarray, x: Activation) -> np.ndarray:
+        """dx as the gradient of x: where x was rectified, 0."""
+        if x.gated:
+            size = self.rows * x.features
+            self.add(self.instructions.gated, dx, x, dx, self.members, size, work=size / 10)
+        return dx
+
+
+def _integer(argument: Any) -> int:
+    if isinstance(argument, Activation):
+        return 0 if argument.array is None else _integer(argument.array)
+    if isinstance(argument, np.ndarray):
+        return argument.__array_interface__["data"][0]
+    return int(argument)
