@@ -28,9 +28,11 @@ def test_step_equals_the_loop_written_out(library, rng):
         expected = loss.forward(manual.forward(x, training=True), y)
         manual.backward(loss.backward())
         manual.params = optimizer.update(manual.params, manual.grads)
-        assert float(value) == float(expected)
+        # NumPy's step is compiled, whose sums run in another order.
+        assert float(value) == pytest.approx(float(expected), rel=1e-13)
     for name, array in manual.state_dict().items():
-        np.testing.assert_array_equal(stepped.state_dict()[name], array)
+        if not name.endswith("0.b"):  # before batch norm: all noise, which Adam turns into steps
+            np.testing.assert_allclose(stepped.state_dict()[name], array, rtol=1e-9, atol=1e-11)
 
 
 def test_step_adds_the_penalty_to_loss_and_gradients(rng):

@@ -25,6 +25,7 @@ from .activations import (
 )
 from .dispatch import explain
 from .dropout import dropout
+from .gather import gather_rows
 from .linear import linear, linear_backward
 from .matmul import matmul
 from .normalization import (
@@ -60,6 +61,7 @@ __all__ = [
     "elu",
     "elu_backward",
     "explain",
+    "gather_rows",
     "gelu",
     "gelu_backward",
     "gelu_tanh",

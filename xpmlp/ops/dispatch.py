@@ -21,7 +21,7 @@ import numpy as np
 
 from ..backend import Array
 from ..errors import ConfigError
-from . import numba_rules
+from . import cuda_rules, numba_rules
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,37 @@ def _numba(op: str, module: str, refuses: Callable[..., str | None]) -> Candidat
     return Candidate(op, "numba", "numpy", f"xpmlp.kernels.numba.{module}:{op}", refuses)
 
 
+def _cuda(op: str, module: str, refuses: Callable[..., str | None]) -> Candidate:
+    return Candidate(op, "cuda", "cupy", f"xpmlp.kernels.cuda.{module}:{op}", refuses)
+
+
 CANDIDATES: list[Candidate] = [
     _numba("softmax_cross_entropy", "softmax_cross_entropy", numba_rules.softmax_cross_entropy),
     _numba("matmul", "matmul", numba_rules.matmul),
     _numba("dropout", "dropout", numba_rules.dropout),
     _numba("relu", "elementwise", numba_rules.same_float_arrays),
     _numba("relu_backward", "elementwise", numba_rules.same_float_arrays),
+    _numba("sgd_update", "update", numba_rules.same_float_arrays),
     _numba("momentum_update", "update", numba_rules.same_float_arrays),
+    _numba("adagrad_update", "update", numba_rules.same_float_arrays),
+    _numba("rmsprop_update", "update", numba_rules.same_float_arrays),
     _numba("adam_update", "update", numba_rules.same_float_arrays),
+    _numba("batch_norm", "normalization", numba_rules.normalization),
+    _numba("batch_norm_backward", "normalization", numba_rules.batch_norm_backward),
+    _numba("layer_norm", "normalization", numba_rules.normalization),
+    _numba("layer_norm_backward", "normalization", numba_rules.layer_norm_backward),
+    _numba("gather_rows", "gather", numba_rules.gather_rows),
+    _cuda("softmax_cross_entropy", "softmax_cross_entropy", cuda_rules.softmax_cross_entropy),
+    _cuda("matmul", "matmul", cuda_rules.matmul),
+    _cuda("linear", "linear", cuda_rules.linear),
+    _cuda("linear_backward", "linear", cuda_rules.linear_backward),
+    _cuda("relu", "elementwise", cuda_rules.elementwise),
+    _cuda("relu_backward", "elementwise", cuda_rules.elementwise),
+    _cuda("dropout", "dropout", cuda_rules.dropout),
+    _cuda("batch_norm", "normalization", cuda_rules.normalization),
+    _cuda("batch_norm_backward", "normalization", cuda_rules.batch_norm_backward),
+    _cuda("layer_norm", "normalization", cuda_rules.normalization),
+    _cuda("layer_norm_backward", "normalization", cuda_rules.layer_norm_backward),
 ]
 """Every kernel, best first."""
 
@@ -123,6 +146,16 @@ def kernel_summary(library: str) -> str:
     return f"{names} for {ops}; else array-API reference"
 
 
+def thread_count() -> tuple[int, str]:
+    """How many threads kernels may use, and what decided it."""
+    return _load("xpmlp.kernels.thread_count:thread_count")()
+
+
+def thread_summary() -> str:
+    """Who uses how many threads, and why, in one line."""
+    return _load("xpmlp.kernels.thread_count:describe_threads")()
+
+
 def kernels_are_off() -> bool:
     """Whether ``XPMLP_KERNELS=off`` is set."""
     return os.environ.get("XPMLP_KERNELS", "").strip().lower() == "off"
@@ -146,6 +179,12 @@ def _select(op: str, arrays: tuple, options: dict) -> tuple[Candidate | None, st
 def _library(array: Array) -> str:
     name = array_api_compat.array_namespace(array).__name__
     return name.removeprefix("array_api_compat.").partition(".")[0]
+
+
+@cache
+def load_kernels(name: str, module: str) -> Any:
+    """A module of kernels, imported at first use: ``load_kernels("numba", "tape")``."""
+    return importlib.import_module(f"xpmlp.kernels.{name}.{module}")
 
 
 @cache

@@ -5,24 +5,33 @@ Nothing here imports numba; that it is installed is looked up once.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import math
+import re
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 MISSING = (
-    'numba is not installed: pip install "xpmlp[fast]"; without it a training step of a small '
-    "network takes about 1.4 times as long"
+    'numba is not installed, or is older than 0.62: pip install "xpmlp[fast]"; without it a '
+    "training step of a small network takes about 1.4 times as long"
 )
+_LEAST = (0, 62)  # the first whose LLVM knows the kernels' untyped pointers
 _FLOATS = ("float32", "float64")
 
 
 @cache
 def installed() -> bool:
-    """Whether numba can be imported."""
-    return importlib.util.find_spec("numba") is not None
+    """Whether a numba that the kernels can use may be imported."""
+    if importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        version = importlib.metadata.version("numba")
+    except importlib.metadata.PackageNotFoundError:  # importable all the same: take it
+        return True
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= _LEAST
 
 
 def softmax_cross_entropy(
@@ -70,7 +79,82 @@ def dropout(x: np.ndarray, **options: Any) -> str | None:
     return same_float_arrays(x)
 
 
+def gather_rows(
+    x: np.ndarray,
+    index: np.ndarray,
+    mean: Any = None,
+    std: Any = None,
+    *,
+    dtype: str,
+    out: np.ndarray | None = None,
+) -> str | None:
+    """Rows that lie one after the other, of numbers up to 64 bits, to float32 or float64."""
+    if not installed():
+        return MISSING
+    if dtype not in _FLOATS:
+        return f"the result is {dtype}, not float32 or float64"
+    if x.dtype.kind not in "iuf" or x.dtype.itemsize > 8 or x.dtype == np.float16:
+        return f"x is {x.dtype}, which numba does not convert"
+    if not (x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative):
+        return "x is not laid out row after row"
+    if type(index) is not np.ndarray or index.dtype.kind not in "iu":
+        return "the row numbers are no array of integers"
+    for name, value in (("mean", mean), ("std", std)):
+        shape = getattr(value, "shape", ())
+        if shape != () and (shape != x.shape[1:] or value.dtype != dtype):
+            return f"{name} is {value.dtype} of shape {shape}, not {dtype} of {x.shape[1:]}"
+    if getattr(mean, "shape", ()) != getattr(std, "shape", ()):
+        return "mean and std differ in shape"
+    wanted = (*index.shape, *x.shape[1:])
+    if out is not None and not (
+        out.shape == wanted and out.dtype == dtype and out.flags.c_contiguous
+    ):
+        return f"out is {out.dtype} of shape {out.shape}, not C-contiguous {dtype} of {wanted}"
+    return None
+
+
 _NATIVE_FLOATS = (np.dtype("float32"), np.dtype("float64"))
+
+
+def normalization(x: np.ndarray, gamma: np.ndarray, *others: np.ndarray) -> str | None:
+    """x (…, N, D) with features (D,), or (P, N, D) with (P, D), of one dtype."""
+    if not installed():
+        return MISSING
+    shape, features, dtype = x.shape, gamma.shape, x.dtype
+    for array in (x, gamma, *others):
+        if type(array) is not np.ndarray or array.dtype != dtype:
+            return "the arrays differ in dtype"
+    if dtype not in _NATIVE_FLOATS:
+        return f"the arrays are {dtype}, not float32 or float64"
+    for array in others:
+        if array.shape != features:
+            return f"features have shapes {features} and {array.shape}"
+    if x.size == 0 or len(shape) < 2:
+        return f"x has shape {shape}"
+    if features != shape[-1:] and (len(features) < 2 or features != shape[:-2] + shape[-1:]):
+        return f"x has shape {shape}, features {features}"
+    return None
+
+
+def batch_norm_backward(
+    dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, *statistics: np.ndarray
+) -> str | None:
+    """As :func:`normalization`, and dy like x."""
+    if dy.shape != x.shape or dy.dtype != x.dtype:
+        return "dy and x differ in shape or dtype"
+    return normalization(x, gamma, *statistics)
+
+
+def layer_norm_backward(
+    dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, *statistics: np.ndarray
+) -> str | None:
+    """As :func:`batch_norm_backward`, but with statistics (…, N, 1)."""
+    for array in statistics:
+        if array.shape != (*x.shape[:-1], 1) or array.dtype != x.dtype:
+            return "the statistics are not one number of x's dtype for each row"
+    return batch_norm_backward(dy, x, gamma)
+
+
 _WORTH_CALLING = 70  # products, where one more counts for every 4000 multiply-adds
 
 

@@ -71,8 +71,12 @@ def softmax_cross_entropy(
     if type(z_loss) is not float:
         z_loss = float(z_loss)
     signature = (
-        *_metadata(logits),
-        *_metadata(targets),
+        type(logits),
+        logits.dtype,
+        logits.shape,
+        type(targets),
+        targets.dtype,
+        targets.shape,
         label_smoothing if type(label_smoothing) is float else _metadata(label_smoothing),
         None if class_weights is None else _metadata(class_weights),
         *(ignore_index, z_loss, reduction, kernels_are_off()),

@@ -20,6 +20,11 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 def sgd_update(w: Array, g: Array, *, lr: Any) -> Array:
     """``w − lr · g``."""
+    return choose("sgd_update", sgd_reference, w, g, lr=lr)(w, g, lr=lr)
+
+
+def sgd_reference(w: Array, g: Array, *, lr: Any) -> Array:
+    """The definition."""
     array_namespace(w, g)
     return w - lr * g
 
@@ -50,6 +55,14 @@ def adagrad_update(
     w: Array, g: Array, squares: Array, *, lr: Any, eps: float
 ) -> tuple[Array, Array]:
     """``s ← s + g²``; ``w ← w − lr · g / (√s + ε)``. Returns w, s. Source: Duchi et al. 2011."""
+    run = choose("adagrad_update", adagrad_reference, w, g, squares, lr=lr, eps=eps)
+    return run(w, g, squares, lr=lr, eps=eps)
+
+
+def adagrad_reference(
+    w: Array, g: Array, squares: Array, *, lr: Any, eps: float
+) -> tuple[Array, Array]:
+    """The definition."""
     xp = array_namespace(w, g, squares)
     squares = squares + g * g
     return w - lr * g / (xp.sqrt(squares) + eps), squares
@@ -63,6 +76,16 @@ def rmsprop_update(
     ``gain`` is 1 − decay, taken whole: formed in float32 from a decay of 0.999 it would lose half
     its digits. Returns w, s. Source: Tieleman and Hinton 2012.
     """
+    options = {"lr": lr, "gain": gain, "eps": eps}
+    return choose("rmsprop_update", rmsprop_reference, w, g, squares, **options)(
+        w, g, squares, **options
+    )
+
+
+def rmsprop_reference(
+    w: Array, g: Array, squares: Array, *, lr: Any, gain: Any, eps: float
+) -> tuple[Array, Array]:
+    """The definition."""
     xp = array_namespace(w, g, squares)
     squares = squares + gain * (g * g - squares)
     return w - lr * g / (xp.sqrt(squares) + eps), squares

@@ -27,23 +27,35 @@ def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) ->
     if x.features != D:
         raise NotCompiled(f"{name}Linear takes {D} inputs, not {x.features}")
     N, members, has_bias = program.rows, program.members, layer.b is not None
-    memory, shape = program.memory, (members, D, M)
-    W, dW = (memory.view(buffer, name + "W", shape) for buffer in (memory.params, memory.grads))
-    b = memory.view(memory.params, name + "b", (members, M)) if has_bias else 0
+    W, dW = program.parameter(name + "W"), program.gradient(name + "W")
+    row = program.memory.row(name + "W")
+    b = program.parameter(name + "b") if has_bias else 0
     y = program.activation(M)
-    made_by = program.product(N, M, D, (x, x.batch, D, 1), (W, D * M, M, 1), y.array, bias=b)
+    ways = program.instructions
+    made_by = None
+    if members == 1 and D >= 2 * N and D >= 128:
+        halves = program.buffer(2, N, M)
+        operands = program.gemm_program, N, M, D, x, D, W, row, halves, b
+        program.add(ways.half_products, *operands, work=N * M * D / 100)
+        made_by = program.add(ways.joined_halves, halves, N * M, y, 0, work=N * M / 25)
+    else:
+        x_W, to = ((x, x.batch, D, 1), (W, D * row, row, 1)), (y.array, N * M, M)
+        cut = ways.ROWS if N >= 2 * ways.TALL else ways.COLUMNS
+        made_by = program.product(N, M, D, *x_W, to, cut=cut, bias=b)
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-        program.product(D, M, N, (x, x.batch, 1, D), (dy, N * M, M, 1), dW)
+        program.product(
+            D, M, N, (x, x.batch, 1, D), (dy, N * M, M, 1), (dW, D * row, row), cut=ways.ROWS
+        )
         if has_bias:
-            db = memory.view(memory.grads, name + "b", (members, M))
-            sums = program.instructions.column_sums
-            program.add(sums, dy, N * M, members, N, M, db, work=N * M / 20)
+            db = program.gradient(name + "b")
+            program.add(ways.column_sums, dy, N * M, members, N, M, db, work=N * M / 25)
         if not wanted:
             return None
         dx = program.buffer(members, N, D)
         gate = x if x.gated else 0
-        program.product(N, D, M, (dy, N * M, M, 1), (W, D * M, 1, M), dx, gate=gate)
+        dy_W = (dy, N * M, M, 1), (W, D * row, 1, row)
+        program.product(N, D, M, *dy_W, (dx, N * D, D), cut=ways.ROWS, gate=gate)
         return dx
 
     return Activation(y.array, M, y.batch, product=made_by), backward
@@ -62,7 +74,8 @@ def _flatten(program: Program, name: str, layer: Layer, x: Activation) -> Lowere
 
 def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) -> Lowered:
     program.watch(layer, "p", "rng")
-    members, size = program.members, program.rows * x.features
+    members, N = program.members, program.rows
+    size = N * x.features
     if layer.rng.population != program.population:
         raise NotCompiled(f"{name}Dropout is for {layer.rng.population or 1} members")
     if x.array is None and x.batch == 0 and members > 1:
@@ -77,7 +90,7 @@ def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) 
     counter[1] = layer.rng.stream & 0xFFFFFFFF
     y = program.activation(x.features, gated=x.gated)
     draw, mask = program.instructions.dropout, (seeds, counter, thresholds, scales)
-    program.add(draw, x, y, members, size, *mask, work=size / 2)
+    program.add(draw, x, y, members, size, *mask, work=size / 1.5)
 
     def next_mask() -> None:
         layer.step += 1
@@ -89,17 +102,80 @@ def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) 
         if not wanted:
             return None
         if y.gated:  # what was dropped is 0 in y, so its gradient was set to 0 already
-            program.add(program.instructions.scaled, dy, members, size, scales, work=size / 15)
+            program.add(program.instructions.scaled, dy, members, size, scales, work=size / 40)
             return dy
-        program.add(draw, dy, dy, members, size, *mask, work=size / 2)
-        return dy
+        dx = program.buffer(members, N, x.features)
+        program.add(draw, dy, dx, members, size, *mask, work=size / 1.5)
+        return dx
 
     return y, backward
+
+
+def _batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activation) -> Lowered:
+    program.watch(layer, "keep", "eps", "unbiased")
+    N, F, members = program.rows, x.features, program.members
+    _check_features(program, name, layer, x)
+    options = program.buffer(3, dtype=np.float64)
+    options[:] = layer.eps, layer.keep, N / (N - 1) if layer.unbiased and N > 1 else 1.0
+    gamma, beta = program.parameter(name + "gamma"), program.parameter(name + "beta")
+    mean, var = program.buffer(members, F), program.buffer(members, F)
+    running = program.state(name + "running_mean"), program.state(name + "running_var")
+    y = program.activation(F)
+    sizes, kinds, work = (members, N, F), program.instructions, N * F / 20
+    program.add(kinds.batch_statistics, x, *sizes, options, mean, var, *running, work=work)
+    program.add(kinds.batch_norm, x, *sizes, gamma, beta, options, mean, var, y, work=work)
+
+    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        slopes = program.gradient(name + "gamma"), program.gradient(name + "beta")
+        statistics = options, mean, var
+        program.add(kinds.batch_norm_slopes, dy, x, *sizes, *statistics, *slopes, work=work)
+        if not wanted:
+            return None
+        dx = program.buffer(members, N, F)
+        arguments = dy, x, *sizes, gamma, *statistics, *slopes, dx
+        program.add(kinds.batch_norm_backward, *arguments, work=work)
+        return program.gate(dx, x)
+
+    return y, backward
+
+
+def _layer_norm(program: Program, name: str, layer: layers.LayerNorm, x: Activation) -> Lowered:
+    program.watch(layer, "eps")
+    N, F, members = program.rows, x.features, program.members
+    _check_features(program, name, layer, x)
+    options = program.buffer(1, dtype=np.float64)
+    options[:] = layer.eps
+    gamma, beta = program.parameter(name + "gamma"), program.parameter(name + "beta")
+    mean, inv_std = program.buffer(members, N), program.buffer(members, N)
+    y = program.activation(F)
+    sizes, kinds, work = (members, N, F), program.instructions, N * F / 20
+    program.add(kinds.layer_norm, x, *sizes, gamma, beta, options, y, mean, inv_std, work=work)
+
+    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        slopes = program.gradient(name + "gamma"), program.gradient(name + "beta")
+        program.add(kinds.layer_norm_slopes, dy, x, *sizes, mean, inv_std, *slopes, work=work)
+        if not wanted:
+            return None
+        dx = program.buffer(members, N, F)
+        arguments = dy, x, *sizes, gamma, mean, inv_std, dx
+        program.add(kinds.layer_norm_backward, *arguments, work=work)
+        return program.gate(dx, x)
+
+    return y, backward
+
+
+def _check_features(program: Program, name: str, layer: Any, x: Activation) -> None:
+    if layer.features != x.features or layer.population != program.population:
+        raise NotCompiled(f"{name}{type(layer).__name__} is for other inputs")
+    if x.array is None and x.batch == 0 and program.members > 1:
+        raise NotCompiled(f"{name}{type(layer).__name__} acts on a batch that all members share")
 
 
 LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     layers.Linear: _linear,
     layers.ReLU: _relu,
+    layers.BatchNorm: _batch_norm,
+    layers.LayerNorm: _layer_norm,
     layers.Flatten: _flatten,
     layers.Dropout: _dropout,
 }
@@ -151,9 +227,7 @@ def lower_layers(program: Program, model: Layer) -> tuple[Activation, Callable[[
 def _cross_entropy(
     program: Program, loss: losses.SoftmaxCrossEntropy, outputs: Activation, y: np.ndarray, to: Any
 ) -> np.ndarray:
-    program.watch(
-        loss, "label_smoothing", "ignore_index", "class_weights", "z_loss", "reduction"
-    )
+    program.watch(loss, "label_smoothing", "ignore_index", "class_weights", "z_loss", "reduction")
     members, rows, C = program.members, program.rows, outputs.features
     if y.dtype.kind not in "iu":
         raise NotCompiled("targets are not class numbers")
@@ -181,12 +255,11 @@ def _cross_entropy(
         work=rows,
         check=True,
     )
-    tiled = C <= kinds.FEW_CLASSES and not smoothing.any()
     program.add(
         kinds.cross_entropy,
         *(outputs, labels, 0 if shared else rows, members, rows, C, *options),
-        *(scales, smoothing, z_loss, gradient, values, tiled),
-        work=rows * C,
+        *(scales, smoothing, z_loss, gradient, values),
+        work=rows * C * 4,
     )
     program.add(kinds.row_total, values, members, rows, to, work=rows)
     return gradient
@@ -205,7 +278,7 @@ def _mse(program: Program, loss: losses.MSE, outputs: Activation, y: np.ndarray,
         program.instructions.squared_error,
         *(outputs, targets, 0 if y.ndim == 2 else rows * M, members, rows, M),
         *(factor, gradient, values),
-        work=rows * M / 2,
+        work=rows * M,
     )
     program.add(program.instructions.row_total, values, members, rows, to, work=rows)
     return gradient
@@ -220,53 +293,77 @@ LOSSES: dict[type, Callable[[Program, Any, Activation, np.ndarray, Any], np.ndar
 # --- Optimizers -----------------------------------------------------------------------------------
 
 
-def _sgd(optimizer: optim.SGD, lr: Any) -> tuple[Any, ...]:
-    return lr, optimizer.weight_decay
+# What an update instruction needs to know at each step, but for weight decay.
 
 
-Rates = Callable[[Any, Any], tuple[Any, ...]]
-"""``rates(optimizer, lr)``: what an update instruction needs, weight decay last."""
+def _sgd(o: optim.SGD, lr: Any) -> tuple[Any, ...]:
+    return (lr, o.momentum, o.nesterov) if o.slots else (lr,)
 
-OPTIMIZERS: dict[type, tuple[str, Rates]] = {optim.SGD: ("sgd", _sgd)}
+
+def _adagrad(o: optim.AdaGrad, lr: Any) -> tuple[Any, ...]:
+    return lr, o.eps
+
+
+def _rmsprop(o: optim.RMSProp, lr: Any) -> tuple[Any, ...]:
+    return lr, 1.0 - o.decay, o.eps
+
+
+def _adam(o: optim.Adam, lr: Any) -> tuple[Any, ...]:
+    corrections = 1.0 - o.beta1**o.steps, 1.0 - o.beta2**o.steps
+    return lr, 1.0 - o.beta1, 1.0 - o.beta2, *corrections, o.eps
+
+
+OPTIMIZERS: dict[type, tuple[str, Callable[[Any, Any], tuple[Any, ...]]]] = {
+    optim.SGD: ("sgd", _sgd),
+    optim.AdaGrad: ("adagrad", _adagrad),
+    optim.RMSProp: ("rmsprop", _rmsprop),
+    optim.Adam: ("adam", _adam),
+    optim.AdamW: ("adam", _adam),
+}
 
 
 def can_update(optimizer: optim.Optimizer) -> bool:
     """Whether there are instructions for this optimizer."""
-    return type(optimizer) in OPTIMIZERS and not optimizer.slots
+    return type(optimizer) in OPTIMIZERS
 
 
 def lower_update(program: Program, optimizer: optim.Optimizer) -> None:
-    """The update of all parameters, in place."""
+    """The update of all parameters, in place, each cut among the threads as its gradient was."""
     kind, rates = OPTIMIZERS[type(optimizer)]
+    kind = "momentum" if kind == "sgd" and optimizer.slots else kind
     instruction = getattr(program.instructions, kind)
     memory, members = program.memory, program.members
-    if members > 1:
-        spans = [(*memory.offsets[n], memory.offsets[n][0] < memory.weights_end) for n in memory.names]
-    else:
-        end = memory.weights_end
-        spans = [(0, end, True), (end, memory.size - end, False)]
-    hypers = []
-    for begin, size, is_weight in spans:
-        if size == 0:
-            continue
-        state = [buffer[begin:] for buffer in (memory.params, memory.grads, *memory.slots)]
-        hyper = program.buffer(members, len(rates(optimizer, optimizer.lr)))
-        hypers.append((hyper, is_weight))
-        arguments = *state, members, size // members, hyper
-        program.add(instruction, *arguments, work=size / 10)
+    columns = len(rates(optimizer, optimizer.lr)) + 2
+    of_weights, of_others = (program.buffer(members, columns, dtype=np.float64) for _ in range(2))
+    for name in memory.names:
+        begin, size = memory.offsets[name]
+        is_weight = begin < memory.weights_end
+        state = [b[begin:] for b in (memory.params, memory.grads, *memory.slots)]
+        row = memory.row(name)
+        program.add(
+            instruction,
+            *(*state, *[0] * (4 - len(state)), members, size // (members * row), row),
+            *(of_weights if is_weight else of_others, columns),
+            work=size / 10,
+        )
     written: list[tuple[Any, ...]] = [()]
 
     def write_rates() -> None:
         lr = optimizer.lr * optimizer.schedule(optimizer.steps)
         optimizer.steps += 1
-        values = rates(optimizer, lr)
-        if members == 1 and values == written[0]:
+        decay, shrink = optimizer.weight_decay, 1.0
+        if optimizer.decoupled:
+            decay, shrink = 0.0, 1.0 - lr * decay
+        values = *rates(optimizer, lr), decay, shrink
+        if members == 1:
+            if values != written[0]:
+                of_weights[0] = values
+                of_others[0] = *values[:-2], 0.0, 1.0
+                written[0] = values
             return
-        written[0] = values
-        for hyper, is_weight in hypers:
-            for column, value in enumerate(values):
-                hyper[:, column] = value
-            if not is_weight:
-                hyper[:, -1] = 0.0
+        for column, value in enumerate(values):
+            of_weights[:, column] = value
+        of_others[:] = of_weights
+        of_others[:, -2:] = 0.0, 1.0
 
     program.before.append(write_rates)

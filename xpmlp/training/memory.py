@@ -6,6 +6,7 @@ the user assigned in the meantime (loaded parameters, say) is copied in before t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,15 @@ from ..backend import to_numpy
 from ..errors import ShapeError
 from ..layers.base import Layer
 from ..optim import Optimizer
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Like NumPy's, but beginning with a cache line."""
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    begin = -memory.__array_interface__["data"][0] % 64
+    return memory[begin : begin + size].view(dtype).reshape(shape)
 
 
 class StepMemory:
@@ -32,9 +42,11 @@ class StepMemory:
     params, grads : array, shape (size,)
     slots : tuple of arrays, shape (size,)
         What the optimizer remembers.
+    state : dict of str to array
+        What layers keep but do not train.
     names : list of str
     offsets : dict of str to (int, int)
-        Where a parameter begins, and its number of elements.
+        Where a parameter begins, and its number of elements, padding included.
     weights_end : int
         Where the parameters begin that weight decay does not apply to.
     """
@@ -44,15 +56,21 @@ class StepMemory:
         self.names = [n for n in params if n in weights] + [n for n in params if n not in weights]
         self.offsets: dict[str, tuple[int, int]] = {}
         end = 0
+        self._rows: dict[str, int] = {}
         for name in self.names:
-            self.offsets[name] = end, params[name].size
-            # On the border of a cache line: then no vector of a weight matrix straddles two.
-            end += -(-params[name].size // 16) * 16
+            *lead, row = params[name].shape
+            # Rows of large matrices begin with a cache line: no vector then straddles two, and two
+            # cores that share a matrix by columns never write into one.
+            row = _padded(row) if name in weights and row >= _WIDE else row
+            size = math.prod(lead) * row
+            self.offsets[name], self._rows[name] = (end, size), row
+            end += _padded(size)
             if name in weights:
                 self.weights_end = end
         self.size = end
-        self.params, self.grads = np.zeros(end, dtype), np.zeros(end, dtype)
-        self.slots = tuple(np.zeros(end, dtype) for _ in range(optimizer.slots if optimizer else 0))
+        self.params, self.grads = zeros((end,), dtype), zeros((end,), dtype)
+        self.slots = tuple(zeros((end,), dtype) for _ in range(optimizer.slots if optimizer else 0))
+        self.state: dict[str, np.ndarray] = {}
         self._optimizer = optimizer
         self._places: list[tuple[dict[str, Any], str, np.ndarray]] = []
         self._own_grads: list[tuple[Layer, dict[str, np.ndarray]]] = []
@@ -63,17 +81,23 @@ class StepMemory:
             grads = {n: self.view(self.grads, prefix + n, a.shape) for n, a in layer.params.items()}
             self._own_grads.append((layer, grads))
             for name, array in layer.state.items():
-                self._places.append((layer.state, name, np.array(array, dtype)))
+                self.state[prefix + name] = np.array(array, dtype)
+                self._places.append((layer.state, name, self.state[prefix + name]))
         shapes = {name: params[name].shape for name in self.names}
         self._states: list[tuple[str, list[np.ndarray]]] = [
             (name, [self.view(slot, name, shapes[name]) for slot in self.slots])
             for name in self.names
         ]
 
+    def row(self, name: str) -> int:
+        """The distance between two rows of a parameter, in elements."""
+        return self._rows[name]
+
     def view(self, buffer: np.ndarray, name: str, shape: Sequence[int]) -> np.ndarray:
         """A parameter's part of one of the buffers."""
         begin, size = self.offsets[name]
-        return buffer[begin : begin + size].reshape(tuple(shape))
+        padded = buffer[begin : begin + size].reshape((*shape[:-1], self._rows[name]))
+        return padded[..., : shape[-1]]
 
     def adopt(self) -> None:
         """Copy in what was assigned since the last step, and put the views back in its place."""
@@ -96,6 +120,14 @@ class StepMemory:
                     else:
                         _copy(name, kept[position], view)
                 state[name] = views
+
+
+_LINE = 16  # elements that fill one or two cache lines
+_WIDE = 64  # columns from which on rows are padded
+
+
+def _padded(size: int) -> int:
+    return -(-size // _LINE) * _LINE
 
 
 def _copy(name: str, values: Any, view: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.dispatch import load_kernels
-from .memory import StepMemory
+from .memory import StepMemory, zeros
 
 
 class NotCompiled(Exception):
@@ -76,6 +76,7 @@ class Program:
         self.instructions = load_kernels("numba", "instructions")
         self.tape = load_kernels("numba", "tape").Tape(self.members)
         self._gemm = load_kernels("numba", "gemm")
+        self.gemm_program = self._gemm.program(self.dtype)
         self._kept: list[np.ndarray] = []
         self._x_arguments: list[tuple[np.ndarray, int]] = []
         self.before: list[Callable[[], None]] = []
@@ -91,7 +92,7 @@ class Program:
 
     def buffer(self, *shape: int, dtype: Any = None) -> np.ndarray:
         """Memory that lives as long as the program."""
-        array = np.zeros(shape, self.dtype if dtype is None else dtype)
+        array = zeros(shape, self.dtype if dtype is None else dtype)
         self._kept.append(array)
         return array
 
@@ -99,6 +100,20 @@ class Program:
         """A new one, (P, N, F)."""
         array = self.buffer(self.members, self.rows, features)
         return Activation(array, features, self.rows * features, **more)
+
+    def parameter(self, name: str) -> np.ndarray:
+        """A parameter's memory, flat."""
+        begin, size = self.memory.offsets[name]
+        return self.memory.params[begin : begin + size]
+
+    def gradient(self, name: str) -> np.ndarray:
+        """Its gradient's memory, flat."""
+        begin, size = self.memory.offsets[name]
+        return self.memory.grads[begin : begin + size]
+
+    def state(self, name: str) -> np.ndarray:
+        """What a layer keeps but does not train, such as a running mean."""
+        return self.memory.state[name]
 
     def add(self, instruction: Callable, *arguments: Any, work: float, check: bool = False):
         """Append an instruction; arrays and activations among its arguments become addresses."""
@@ -142,21 +157,23 @@ class Program:
         depth: int,
         a: tuple[Any, int, int, int],
         b: tuple[Any, int, int, int],
-        c: np.ndarray,
+        c: tuple[Any, int, int],
         *,
+        cut: int,
         bias: Any = 0,
         gate: Any = 0,
     ) -> np.ndarray:
-        """``C = A B + bias``; operands as (start, stride of members, of rows, of columns)."""
+        """``C = A B + bias``; operands as (start, stride of members, of rows, of columns); C's
+        columns are contiguous.
+
+        ``cut`` is the axis of C that the threads divide.
+        """
         ways = self.instructions
-        if self.members > 1:
-            axis = ways.BATCH
-        else:
-            axis = ways.ROWS if rows >= min(48, columns) else ways.COLUMNS
+        axis = ways.BATCH if self.members > 1 else cut
         return self.add(
             ways.product,
-            *(self._gemm.program(self.dtype), axis, self.members, rows, columns, depth),
-            *(*a, *b, c, rows * columns, columns, bias, columns, gate, 0),
+            *(self.gemm_program, axis, self.members, rows, columns, depth),
+            *(*a, *b, *c, bias, columns, gate, 0),
             work=rows * columns * depth / 100,
         )
 
@@ -166,14 +183,14 @@ class Program:
             x.product[-1] |= self._gemm.RELU
         else:
             size = self.rows * x.features
-            self.add(self.instructions.relu, x, x, self.members, size, work=size / 10)
+            self.add(self.instructions.rectified, x, self.members, size, work=size / 40)
         return Activation(x.array, x.features, x.batch, gated=True)
 
     def gate(self, dx: np.ndarray, x: Activation) -> np.ndarray:
         """dx as the gradient of x: where x was rectified, 0."""
         if x.gated:
             size = self.rows * x.features
-            self.add(self.instructions.gated, dx, x, dx, self.members, size, work=size / 10)
+            self.add(self.instructions.gated, dx, x, self.members, size, work=size / 40)
         return dx
 
 

@@ -68,7 +68,8 @@ def _exp_nonpositive(x):
     return _exp32 if x == types.float32 else _exp64
 
 
-@overload(log_positive, jit_options={"fastmath": {"contract"}})
+# Not Python's error on dividing by zero: LLVM makes no vectors of a loop that may raise.
+@overload(log_positive, jit_options={"fastmath": {"contract"}, "error_model": "numpy"})
 def _log_positive(x):
     return _log32 if x == types.float32 else _log64
 

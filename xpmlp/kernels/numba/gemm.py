@@ -40,17 +40,16 @@ Measured on two cores of an EPYC 9005 (AVX-512), float32: a tile in the first-le
 
 from __future__ import annotations
 
-import zlib
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
-from . import simd, tiles
+from . import simd
 from .simd import INT, prefetch, stack_buffer
+from .sources import compiled
 from .tiles import (
     ACCUMULATE,
     MOST_ROWS,
@@ -172,12 +171,8 @@ def _panels(
         vectors -= wide
 
 
-def _driver(real, sources: int):
-    """The product for one element type, as plain numba code.
-
-    Numba files compiled code under this file's date and what a function closes over, but the code
-    comes from tiles.py and simd.py too: ``sources`` tells versions of those apart.
-    """
+def _driver(real):
+    """The product for one element type, as plain numba code."""
 
     def product(
         count,
@@ -200,7 +195,7 @@ def _driver(real, sources: int):
         gate,
         flags,
     ):
-        if rows <= 0 or columns <= 0 or sources < 0:
+        if rows <= 0 or columns <= 0:
             return
         zero = real(0)
         size = constants(zero)[1]
@@ -277,11 +272,10 @@ def _driver(real, sources: int):
 @cache
 def program(dtype) -> int:
     """The address of the compiled driver for float32 or float64, to give to :func:`product`."""
-    sources = zlib.crc32(b"".join(Path(m.__file__).read_bytes() for m in (simd, tiles)))
-    driver = _driver(np.dtype(dtype).type, sources)
-    compiled = cfunc(types.void(*[types.intp] * _ARGUMENTS), cache=True)(driver)
-    _kept.append(compiled)
-    return compiled.address
+    signature = types.void(*[types.intp] * _ARGUMENTS)
+    driver = compiled(_driver(np.dtype(dtype).type), partial(cfunc, signature))
+    _kept.append(driver)
+    return driver.address
 
 
 _kept: list = []  # the machine code lives as long as these

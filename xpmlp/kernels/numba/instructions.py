@@ -12,10 +12,24 @@ from numba import carray, njit
 
 from . import gemm
 from .dropout import CHUNK, drop_chunk
-from .softmax_cross_entropy import _FEW_CLASSES as FEW_CLASSES
-from .softmax_cross_entropy import _rows, _scale_rows, _tiles, _total
+from .normalization import batch_norm_backward_rows as bn_backward_rows
+from .normalization import batch_norm_parameter_columns as bn_parameter_columns
+from .normalization import batch_statistics as bn_statistics
+from .normalization import layer_norm_backward_rows as ln_backward_rows
+from .normalization import layer_norm_parameter_columns as ln_parameter_columns
+from .normalization import layer_norm_rows as ln_rows
+from .normalization import normalize_rows
+from .softmax_cross_entropy import _FEW_CLASSES, _rows, _scale_rows, _tiles, _total
 from .tape import instruction, integers, pointer, share, vector
+from .update import (
+    adagrad_in_place,
+    adam_in_place,
+    momentum_in_place,
+    rmsprop_in_place,
+    sgd_in_place,
+)
 
+TALL = 12  # rows are cut at multiples of a tile's height
 BATCH, ROWS, COLUMNS = range(3)  # what the shares of a product cut
 
 
@@ -40,14 +54,14 @@ def product(real):
             if gate != 0:
                 gate += first * c_batch * size
         elif axis == ROWS:
-            first, last = share(rows, part, parts, 12)
+            first, last = share(rows, part, parts, TALL)
             rows = last - first
             a += first * a_row * size
             c += first * c_row * size
             if gate != 0:
                 gate += first * c_row * size
         else:
-            first, last = share(columns, part, parts, 32)
+            first, last = share(columns, part, parts, gemm.constants(real(0))[0])
             columns = last - first
             b += first * b_col * size
             c += first * size
@@ -59,6 +73,60 @@ def product(real):
             program, count, rows, columns, depth, a, a_batch, a_row, a_col,
             b, b_batch, b_row, b_col, c, c_batch, c_row, bias, bias_batch, gate, flags,
         )  # fmt: skip
+        return 0
+
+    return run
+
+
+@instruction
+def half_products(real):
+    """``A B + bias`` in two terms, one for each half of the depth: ``c[0] + c[1]``.
+
+    For a few rows by a large matrix. Cutting its rows would send all of B through every core's
+    cache. This way a core meets the same half of it here, in its gradient and in its update.
+    """
+
+    def run(arguments, part, parts):
+        (
+            program, rows, columns, depth, a, a_row, b, b_row, c, bias,
+        ) = integers(arguments, 10)  # fmt: skip
+        size = gemm.constants(real(0))[1]
+        for half in range(2):
+            if parts > 1 and part % 2 != half:
+                continue
+            sharers = (parts + 1 - half) // 2 if parts > 1 else 1
+            top, bottom = share(rows, part // 2, sharers, TALL)
+            first, last = share(depth, half, 2, TALL)
+            gemm.product(
+                program, 1, bottom - top, columns, last - first,
+                a + (top * a_row + first) * size, 0, a_row, 1, b + first * b_row * size, 0, b_row,
+                1, c + (half * rows + top) * columns * size, 0, columns,
+                bias if half == 0 else 0, 0, 0, 0,
+            )  # fmt: skip
+        return 0
+
+    return run
+
+
+@instruction
+def joined_halves(real):
+    """``y = c[0] + c[1]``, rectified if asked for."""
+
+    def run(arguments, part, parts):
+        c, elements, y, rectified = integers(arguments, 4)
+        size = gemm.constants(real(0))[1]
+        begin, end = share(elements, part, parts, 256)
+        first = vector(c + begin * size, end - begin, real(0))
+        second = vector(c + (elements + begin) * size, end - begin, real(0))
+        target = vector(y + begin * size, end - begin, real(0))
+        zero = real(0)
+        if rectified != 0:
+            for i in range(np.uintp(end - begin)):
+                value = first[i] + second[i]
+                target[i] = zero if value < zero else value
+        else:
+            for i in range(np.uintp(end - begin)):
+                target[i] = first[i] + second[i]
         return 0
 
     return run
@@ -97,19 +165,21 @@ def column_sums(real):
     return run
 
 
+# What works in place has one array only: of two, LLVM would ask whether they overlap, and go
+# element by element where they do.
+
+
 @instruction
-def relu(real):
-    """``y = max(x, 0)`` over members of ``size`` elements; y may be x."""
+def rectified(real):
+    """``x ← max(x, 0)``."""
 
     def run(arguments, part, parts):
-        x, y, members, elements = integers(arguments, 4)
+        x, members, elements = integers(arguments, 3)
         first, last = _elements(members, elements, part, parts)
-        size, count = gemm.constants(real(0))[1], np.uintp(last - first)
-        source = vector(x + first * size, last - first, real(0))
-        target = vector(y + first * size, last - first, real(0))
+        values = vector(x + first * gemm.constants(real(0))[1], last - first, real(0))
         zero = real(0)
-        for i in range(count):
-            target[i] = source[i] if source[i] > zero or source[i] != source[i] else zero
+        for i in range(np.uintp(last - first)):
+            values[i] = zero if values[i] < zero else values[i]  # NaN stays
         return 0
 
     return run
@@ -117,18 +187,17 @@ def relu(real):
 
 @instruction
 def gated(real):
-    """``dx = dy where y > 0``, else 0; dx may be dy."""
+    """``dy ← dy where y > 0``, else 0."""
 
     def run(arguments, part, parts):
-        dy, y, dx, members, elements = integers(arguments, 5)
+        dy, y, members, elements = integers(arguments, 4)
         first, last = _elements(members, elements, part, parts)
-        size, count = gemm.constants(real(0))[1], np.uintp(last - first)
+        size = gemm.constants(real(0))[1]
         slopes = vector(dy + first * size, last - first, real(0))
         gates = vector(y + first * size, last - first, real(0))
-        target = vector(dx + first * size, last - first, real(0))
         zero = real(0)
-        for i in range(count):
-            target[i] = slopes[i] if gates[i] > zero else zero
+        for i in range(np.uintp(last - first)):
+            slopes[i] = slopes[i] if gates[i] > zero else zero
         return 0
 
     return run
@@ -167,8 +236,8 @@ def cross_entropy(real):
     def run(arguments, part, parts):
         (
             x, y, y_batch, members, rows, classes, weights, weighted, has_ignore, ignored,
-            scales, smoothings, z_loss, gradient, losses, tiled,
-        ) = integers(arguments, 16)  # fmt: skip
+            scales, smoothings, z_loss, gradient, losses,
+        ) = integers(arguments, 15)  # fmt: skip
         size = gemm.constants(real(0))[1]
         first, last = 0, rows
         first_member, last_member = 0, 1
@@ -190,7 +259,7 @@ def cross_entropy(real):
             slopes = vector(gradient + row * classes * size, count * classes, real(0))
             values = vector(losses + row * size, count, real(0))
             scale = factors[member : member + 1]
-            if tiled:
+            if classes <= _FEW_CLASSES and smoothing[member] == 0:
                 _tiles(
                     logits, labels, shares, scale, smoothing[member], z, has_ignore != 0, ignored,
                     slopes, values,
@@ -247,29 +316,6 @@ def row_total(real):
 
 
 @instruction
-def sgd(real):
-    """``w ← w − lr (g + λ w)``, in place, with one (lr, λ) for each member."""
-
-    def run(arguments, part, parts):
-        w, g, members, elements, hyper = integers(arguments, 5)
-        size = gemm.constants(real(0))[1]
-        first, last = _elements(members, elements, part, parts)
-        rates = vector(hyper, 2 * members, real(0))
-        while first < last:
-            member = first // elements
-            end = min(last, (member + 1) * elements)
-            lr, decay = rates[2 * member], rates[2 * member + 1]
-            weights = vector(w + first * size, end - first, real(0))
-            slopes = vector(g + first * size, end - first, real(0))
-            for i in range(np.uintp(end - first)):
-                weights[i] -= lr * (slopes[i] + decay * weights[i])
-            first = end
-        return 0
-
-    return run
-
-
-@instruction
 def dropout(real):
     """``y = x ⊙ keep / (1 − p)`` with the mask of step ``counter[0]`` of stream ``counter[1]``."""
 
@@ -313,3 +359,248 @@ def scaled(real):
         return 0
 
     return run
+
+
+# --- Normalization --------------------------------------------------------------------------------
+
+
+@njit(inline="always")
+def _borders(members, count, part, parts, unit):
+    """A share of the members, or of one member's columns or rows: members, then first and last."""
+    if members > 1:
+        first_member, last_member = share(members, part, parts, 1)
+        return first_member, last_member, np.uintp(0), np.uintp(count)
+    first, last = share(count, part, parts, unit)
+    return 0, 1, np.uintp(first), np.uintp(last)
+
+
+@instruction
+def batch_statistics(real):
+    """Each column's mean and variance; the running ones move towards them."""
+
+    def run(arguments, part, parts):
+        x, members, rows, columns, options, mean, var, old_mean, old_var = integers(arguments, 9)
+        size = gemm.constants(real(0))[1]
+        first_member, last_member, first, last = _borders(members, columns, part, parts, 16)
+        _, keep, correction = vector(options, 3, np.float64(0))
+        for member in range(first_member, last_member):
+            c = member * columns * size
+            means, spreads = vector(mean + c, columns, real(0)), vector(var + c, columns, real(0))
+            batch = vector(x + rows * c, rows * columns, real(0))
+            bn_statistics(batch, np.uintp(rows), np.uintp(columns), first, last, means, spreads)
+            old_means = vector(old_mean + c, columns, real(0))
+            old_spreads = vector(old_var + c, columns, real(0))
+            for j in range(first, last):
+                old_means[j] = real(keep) * old_means[j] + real(1.0 - keep) * means[j]
+                spread = spreads[j] * real(correction)
+                old_spreads[j] = real(keep) * old_spreads[j] + real(1.0 - keep) * spread
+        return 0
+
+    return run
+
+
+@instruction
+def batch_norm(real):
+    """``y = γ x̂ + β`` with the statistics of :func:`batch_statistics`."""
+
+    def run(arguments, part, parts):
+        x, members, rows, columns, gamma, beta, options, mean, var, y = integers(arguments, 10)
+        size = gemm.constants(real(0))[1]
+        first_member, last_member, first, last = _borders(members, rows, part, parts, 1)
+        eps = vector(options, 1, np.float64(0))[0]
+        for member in range(first_member, last_member):
+            begin, c = member * rows * columns * size, member * columns * size
+            normalize_rows(
+                vector(x + begin, rows * columns, real(0)),
+                vector(gamma + c, columns, real(0)), vector(beta + c, columns, real(0)),
+                vector(mean + c, columns, real(0)), vector(var + c, columns, real(0)),
+                real(eps), np.uintp(columns), first, last,
+                vector(y + begin, rows * columns, real(0)),
+            )  # fmt: skip
+        return 0
+
+    return run
+
+
+@instruction
+def batch_norm_slopes(real):
+    """dgamma and dbeta of batch norm."""
+
+    def run(arguments, part, parts):
+        (
+            dy, x, members, rows, columns, options, mean, var, dgamma, dbeta,
+        ) = integers(arguments, 10)  # fmt: skip
+        size = gemm.constants(real(0))[1]
+        first_member, last_member, first, last = _borders(members, columns, part, parts, 16)
+        eps = vector(options, 1, np.float64(0))[0]
+        for member in range(first_member, last_member):
+            begin, c = member * rows * columns * size, member * columns * size
+            bn_parameter_columns(
+                vector(dy + begin, rows * columns, real(0)),
+                vector(x + begin, rows * columns, real(0)),
+                vector(mean + c, columns, real(0)), vector(var + c, columns, real(0)), real(eps),
+                np.uintp(rows), np.uintp(columns), first, last,
+                vector(dgamma + c, columns, real(0)), vector(dbeta + c, columns, real(0)),
+            )  # fmt: skip
+        return 0
+
+    return run
+
+
+@instruction
+def batch_norm_backward(real):
+    """dx of batch norm, after :func:`batch_norm_slopes`."""
+
+    def run(arguments, part, parts):
+        (
+            dy, x, members, rows, columns, gamma, options, mean, var, dgamma, dbeta, dx,
+        ) = integers(arguments, 12)  # fmt: skip
+        size = gemm.constants(real(0))[1]
+        first_member, last_member, first, last = _borders(members, rows, part, parts, 1)
+        eps = vector(options, 1, np.float64(0))[0]
+        for member in range(first_member, last_member):
+            begin, c = member * rows * columns * size, member * columns * size
+            bn_backward_rows(
+                vector(dy + begin, rows * columns, real(0)),
+                vector(x + begin, rows * columns, real(0)),
+                vector(gamma + c, columns, real(0)), vector(mean + c, columns, real(0)),
+                vector(var + c, columns, real(0)), real(eps),
+                vector(dgamma + c, columns, real(0)), vector(dbeta + c, columns, real(0)),
+                np.uintp(rows), np.uintp(columns), first, last,
+                vector(dx + begin, rows * columns, real(0)),
+            )  # fmt: skip
+        return 0
+
+    return run
+
+
+@instruction
+def layer_norm(real):
+    """Layer norm of each row; mean and inv_std are kept for the backward."""
+
+    def run(arguments, part, parts):
+        x, members, rows, columns, gamma, beta, options, y, mean, inv_std = integers(arguments, 10)
+        size = gemm.constants(real(0))[1]
+        first_member, last_member, first, last = _borders(members, rows, part, parts, 1)
+        eps = vector(options, 1, np.float64(0))[0]
+        for member in range(first_member, last_member):
+            begin, c, r = member * rows * columns * size, member * columns * size, member * rows
+            ln_rows(
+                vector(x + begin, rows * columns, real(0)),
+                vector(gamma + c, columns, real(0)), vector(beta + c, columns, real(0)),
+                real(eps), np.uintp(columns), first, last,
+                vector(y + begin, rows * columns, real(0)),
+                vector(mean + r * size, rows, real(0)), vector(inv_std + r * size, rows, real(0)),
+            )  # fmt: skip
+        return 0
+
+    return run
+
+
+@instruction
+def layer_norm_slopes(real):
+    """dgamma and dbeta of layer norm."""
+
+    def run(arguments, part, parts):
+        dy, x, members, rows, columns, mean, inv_std, dgamma, dbeta = integers(arguments, 9)
+        size = gemm.constants(real(0))[1]
+        first_member, last_member, first, last = _borders(members, columns, part, parts, 16)
+        for member in range(first_member, last_member):
+            begin, c, r = member * rows * columns * size, member * columns * size, member * rows
+            ln_parameter_columns(
+                vector(dy + begin, rows * columns, real(0)),
+                vector(x + begin, rows * columns, real(0)),
+                vector(mean + r * size, rows, real(0)), vector(inv_std + r * size, rows, real(0)),
+                np.uintp(rows), np.uintp(columns), first, last,
+                vector(dgamma + c, columns, real(0)), vector(dbeta + c, columns, real(0)),
+            )  # fmt: skip
+        return 0
+
+    return run
+
+
+@instruction
+def layer_norm_backward(real):
+    """dx of layer norm, after :func:`layer_norm_slopes`."""
+
+    def run(arguments, part, parts):
+        dy, x, members, rows, columns, gamma, mean, inv_std, dx = integers(arguments, 9)
+        size = gemm.constants(real(0))[1]
+        first_member, last_member, first, last = _borders(members, rows, part, parts, 1)
+        for member in range(first_member, last_member):
+            begin, c, r = member * rows * columns * size, member * columns * size, member * rows
+            ln_backward_rows(
+                vector(dy + begin, rows * columns, real(0)),
+                vector(x + begin, rows * columns, real(0)),
+                vector(gamma + c, columns, real(0)),
+                vector(mean + r * size, rows, real(0)), vector(inv_std + r * size, rows, real(0)),
+                np.uintp(columns), first, last, vector(dx + begin, rows * columns, real(0)),
+            )  # fmt: skip
+        return 0
+
+    return run
+
+
+# --- Updates --------------------------------------------------------------------------------------
+
+
+def _update(step):
+    """An instruction that updates one parameter (P, rows, columns), in place, by a rule.
+
+    The rates of each member end with decay and shrink; see update.py.
+    """
+
+    def factory(real):
+        def run(arguments, part, parts):
+            w, g, m, v, members, rows, columns, rates, count = integers(arguments, 9)
+            size, elements = gemm.constants(real(0))[1], rows * columns
+            first_member, last_member, top, bottom = 0, 1, 0, rows
+            if members > 1:
+                first_member, last_member = share(members, part, parts, 1)
+            else:
+                top, bottom = share(rows, part, parts, TALL)
+            for member in range(first_member, last_member):
+                begin = member * elements * size
+                # Optimizers with fewer than two slots leave m or v out: those are never read.
+                weights = vector(w + begin, elements, real(0))
+                slopes = vector(g + begin, elements, real(0))
+                first = vector(m + begin, elements, real(0))
+                second = vector(v + begin, elements, real(0))
+                own = vector(rates + member * count * 8, count, np.float64(0))
+                begin, end = np.uintp(top * columns), np.uintp(bottom * columns)
+                step(weights, slopes, first, second, begin, end, own)
+            return 0
+
+        return run
+
+    return instruction(factory)
+
+
+@njit(inline="always")
+def _sgd(w, g, m, v, begin, end, r):
+    sgd_in_place(w, g, begin, end, r[0], r[1], r[2])
+
+
+@njit(inline="always")
+def _momentum(w, g, m, v, begin, end, r):
+    momentum_in_place(w, g, m, begin, end, r[0], r[1], r[2] != 0, r[3], r[4])
+
+
+@njit(inline="always")
+def _adagrad(w, g, m, v, begin, end, r):
+    adagrad_in_place(w, g, m, begin, end, r[0], r[1], r[2], r[3])
+
+
+@njit(inline="always")
+def _rmsprop(w, g, m, v, begin, end, r):
+    rmsprop_in_place(w, g, m, begin, end, r[0], r[1], r[2], r[3], r[4])
+
+
+@njit(inline="always")
+def _adam(w, g, m, v, begin, end, r):
+    adam_in_place(w, g, m, v, begin, end, r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7])
+
+
+sgd, momentum, adagrad, rmsprop, adam = (
+    _update(step) for step in (_sgd, _momentum, _adagrad, _rmsprop, _adam)
+)

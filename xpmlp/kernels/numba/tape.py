@@ -107,7 +107,7 @@ class Tape:
             leave_parallel()
 
 
-_WORTH_A_THREAD = 3_000  # ns
+_WORTH_A_THREAD = 6_000  # ns
 
 
 def address_of(array: np.ndarray) -> int:
@@ -123,7 +123,9 @@ def instruction(body: Callable, *, fastmath: set[str] | bool = False) -> Callabl
 
     @cache
     def compiled(dtype) -> int:
-        function = cfunc(_SIGNATURE, cache=True, fastmath=fastmath)(body(np.dtype(dtype).type))
+        # With Python's error on dividing by zero, LLVM would make no vectors of loops that divide.
+        options = {"cache": True, "fastmath": fastmath, "error_model": "numpy"}
+        function = cfunc(_SIGNATURE, **options)(body(np.dtype(dtype).type))
         _alive.append(function)
         return function.address
 

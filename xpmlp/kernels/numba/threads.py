@@ -5,33 +5,48 @@ before they sleep, which decides at parallel regions of 100 µs. But it does not
 the layer that does ("workqueue", the fallback) ends the process when two Python threads enter a
 parallel region at once. So a kernel asks for the region first, without waiting, and runs its serial
 twin when another thread has it, or in a forked child.
+
+GNU's OpenMP, which numba has on Linux, looks out for 300,000 turns: milliseconds, in which a thread
+that waits holds a core that others want too, is then put aside by the system, and keeps its team
+waiting. After 20,000 turns it sleeps. With one busy process beside us on each of two cores, a step
+of 784-100-10 then took 0.30 ms instead of 0.67, and 0.14 as before on free cores.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import threading
 
 import numba
 
-from ...errors import ConfigError
+from ..thread_count import limit_blas, thread_count
 
 if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
 
-
-def _requested() -> int:
-    """XPMLP_NUM_THREADS, else the processors that this process may use."""
-    text = os.environ.get("XPMLP_NUM_THREADS", "").strip()
-    if not text:
-        usable = getattr(os, "sched_getaffinity", None)
-        return len(usable(0)) if usable else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"expected XPMLP_NUM_THREADS to be a number ≥ 1, got {text!r}")
-    return int(text)
+_TURNS = "20000"
 
 
-_count = min(_requested(), numba.config.NUMBA_NUM_THREADS)
+def _load_openmp() -> None:
+    """Load GNU's OpenMP, which reads how long to look out at that moment, unless that is set."""
+    own = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys()
+    if own or sys.platform != "linux" or numba.config.THREADING_LAYER not in ("default", "omp"):
+        return
+    os.environ["GOMP_SPINCOUNT"] = _TURNS
+    try:
+        importlib.import_module("numba.np.ufunc.omppool")
+    except ImportError:  # then numba takes another layer
+        pass
+    finally:
+        del os.environ["GOMP_SPINCOUNT"]  # no word in the matter for other libraries
+
+
+_load_openmp()
+
+limit_blas()
+_count = min(thread_count()[0], numba.config.NUMBA_NUM_THREADS)
 _region = threading.Lock()
 _told = threading.local()
 

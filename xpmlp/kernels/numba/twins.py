@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from numba import njit
+from .sources import compiled
 
 
 def twins(body: Callable, **options: Any) -> tuple[Callable, Callable]:
@@ -18,5 +18,6 @@ def twins(body: Callable, **options: Any) -> tuple[Callable, Callable]:
     name = body.__name__ + "_parallel"
     other = FunctionType(body.__code__.replace(co_name=name), body.__globals__, name)
     other.__module__, other.__qualname__ = body.__module__, name
-    serial = njit(cache=True, nogil=True, **options)(body)
-    return serial, njit(cache=True, nogil=True, parallel=True, **options)(other)
+    return compiled(body, nogil=True, **options), compiled(
+        other, nogil=True, parallel=True, **options
+    )

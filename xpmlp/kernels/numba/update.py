@@ -1,80 +1,243 @@
-"""Optimizer updates for NumPy arrays: every operand read once, every result written once."""
+"""Optimizer updates for NumPy arrays: every operand read once, every result written once.
+
+Each rule is written once, as a ``…_range`` over the elements begin … end−1 of flat arrays. What an
+op calls writes new arrays; the ``…_in_place`` functions, for compiled code that owns its arrays,
+write into w and what the optimizer remembers.
+
+All ranges have the arguments ``(w, g, *slots, new_w, *new_slots, begin, end, *rates, decay,
+shrink)``. begin and end are unsigned (``np.uintp``). Weight decay costs no pass of its own: g
+counts as ``g + decay · w``, and w as ``shrink · w`` where the step is taken; 0 and 1 for none.
+
+In w's precision from the start: then a member of a population, whose rates come in it, takes the
+very steps it takes alone.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from .threads import enter_parallel, leave_parallel
 from .twins import twins
 
 # A BLAS of its own has usually just run on all cores; waking ours pays for large parameters only.
 _PARALLEL_ELEMENTS = 1_000_000
+_BLOCK = 16_384  # elements a thread takes at a time
+
+# Python's rule that a division by zero raises would put a branch into every loop, and LLVM makes
+# no vectors of such loops.
+OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
+
+
+def sgd_update(w, g, *, lr):
+    """The kernel, with the signature and the results of the op's reference."""
+    (new_w,) = _run(_sgd, (w, g), 1, (lr,))
+    return new_w
 
 
 def momentum_update(w, g, velocity, *, lr, momentum, nesterov):
-    """The kernel, with the signature and the results of the op."""
-    results = [np.empty(w.shape, w.dtype) for _ in range(2)]
-    _run(_momentum, _momentum_parallel, (w, g, velocity, *results), (lr, momentum, nesterov))
-    return tuple(results)
+    """The kernel, with the signature and the results of the op's reference."""
+    return _run(_momentum, (w, g, velocity), 2, (lr, momentum, nesterov))
+
+
+def adagrad_update(w, g, squares, *, lr, eps):
+    """The kernel, with the signature and the results of the op's reference."""
+    return _run(_adagrad, (w, g, squares), 2, (lr, eps))
+
+
+def rmsprop_update(w, g, squares, *, lr, gain, eps):
+    """The kernel, with the signature and the results of the op's reference."""
+    return _run(_rmsprop, (w, g, squares), 2, (lr, gain, eps))
 
 
 def adam_update(w, g, m, v, *, lr, gain1, gain2, correction1, correction2, eps):
-    """The kernel, with the signature and the results of the op."""
-    results = [np.empty(w.shape, w.dtype) for _ in range(3)]
-    rates = lr, gain1, gain2, correction1, correction2, eps
-    _run(_adam, _adam_parallel, (w, g, m, v, *results), rates)
-    return tuple(results)
+    """The kernel, with the signature and the results of the op's reference."""
+    return _run(_adam, (w, g, m, v), 3, (lr, gain1, gain2, correction1, correction2, eps))
 
 
-def _run(serial, parallel, arrays, hyperparameters):
-    """All of it at once, or member by member where hyperparameters are arrays (P, 1, …)."""
-    if any(isinstance(value, np.ndarray) for value in hyperparameters):
-        columns = [np.broadcast_to(np.ravel(h), len(arrays[0])).tolist() for h in hyperparameters]
+def _run(ways, arrays, count, rates):
+    """``count`` new arrays, all at once, or member by member where rates are arrays (P, 1, …)."""
+    serial, parallel = ways
+    w = arrays[0]
+    results = tuple([np.empty(w.shape, w.dtype) for _ in range(count)])
+    if any(isinstance(rate, np.ndarray) for rate in rates):
+        columns = [np.broadcast_to(np.ravel(rate), len(w)).tolist() for rate in rates]
         for member, values in enumerate(zip(*columns, strict=True)):
-            serial(*(a[member].reshape(-1) for a in arrays), *values)
-        return
-    flat = [a.reshape(-1) for a in arrays]
-    if flat[0].size > _PARALLEL_ELEMENTS and enter_parallel():
+            serial(*(a[member].reshape(-1) for a in (*arrays, *results)), *values)
+        return results
+    flat = [a.reshape(-1) for a in (*arrays, *results)]
+    if w.size > _PARALLEL_ELEMENTS and enter_parallel():
         try:
-            parallel(*flat, *hyperparameters)
+            parallel(*flat, *rates)
         finally:
             leave_parallel()
     else:
-        serial(*flat, *hyperparameters)
+        serial(*flat, *rates)
+    return results
 
 
-_BLOCK = 16_384  # elements a thread takes at a time
+# --- The rules ------------------------------------------------------------------------------------
+
+# They become part of their callers as source, so that an array given both as w and as new_w is
+# known to be one: only then does LLVM make a vector loop of it without asking whether they overlap.
+
+
+@njit(inline="always")
+def sgd_range(w, g, new_w, begin, end, lr, decay, shrink):
+    """``w ← w − lr g``."""
+    real = w.dtype.type
+    lr, decay, shrink = real(lr), real(decay), real(shrink)
+    for i in range(begin, end):
+        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        new_w[i] = shrink * w[i] - lr * slope
+
+
+@njit(inline="always")
+def momentum_range(
+    w, g, velocity, new_w, new_velocity, begin, end, lr, momentum, nesterov, decay, shrink
+):
+    """``v ← momentum v + g``; ``w ← w − lr v``, or ``w − lr (g + momentum v)`` with nesterov."""
+    real = w.dtype.type
+    lr, momentum, decay, shrink = real(lr), real(momentum), real(decay), real(shrink)
+    for i in range(begin, end):
+        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        v = momentum * velocity[i] + slope
+        direction = slope + momentum * v if nesterov else v
+        new_w[i] = shrink * w[i] - lr * direction
+        new_velocity[i] = v
+
+
+@njit(inline="always")
+def adagrad_range(w, g, squares, new_w, new_squares, begin, end, lr, eps, decay, shrink):
+    """``s ← s + g²``; ``w ← w − lr g / (√s + ε)``."""
+    real = w.dtype.type
+    lr, eps, decay, shrink = real(lr), real(eps), real(decay), real(shrink)
+    for i in range(begin, end):
+        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        square = squares[i] + slope * slope
+        new_w[i] = shrink * w[i] - lr * slope / (np.sqrt(square) + eps)
+        new_squares[i] = square
+
+
+@njit(inline="always")
+def rmsprop_range(w, g, squares, new_w, new_squares, begin, end, lr, gain, eps, decay, shrink):
+    """``s ← s + gain (g² − s)``; ``w ← w − lr g / (√s + ε)``."""
+    real = w.dtype.type
+    lr, gain, eps, decay, shrink = real(lr), real(gain), real(eps), real(decay), real(shrink)
+    for i in range(begin, end):
+        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        square = squares[i] + gain * (slope * slope - squares[i])
+        new_w[i] = shrink * w[i] - lr * slope / (np.sqrt(square) + eps)
+        new_squares[i] = square
+
+
+@njit(inline="always")
+def adam_range(
+    w, g, m, v, new_w, new_m, new_v, begin, end,
+    lr, gain1, gain2, correction1, correction2, eps, decay, shrink,
+):  # fmt: skip
+    """``m ← m + gain₁ (g − m)``; ``v ← v + gain₂ (g² − v)``;
+    ``w ← w − lr (m/c₁) / (√(v/c₂) + ε)``."""
+    real = w.dtype.type
+    rate, rest2 = real(lr) / real(correction1), real(1) / real(correction2)
+    gain1, gain2, eps = real(gain1), real(gain2), real(eps)
+    decay, shrink = real(decay), real(shrink)
+    for i in range(begin, end):
+        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        mean = m[i] + gain1 * (slope - m[i])
+        square = v[i] + gain2 * (slope * slope - v[i])
+        new_w[i] = shrink * w[i] - rate * mean / (np.sqrt(square * rest2) + eps)
+        new_m[i] = mean
+        new_v[i] = square
+
+
+# --- In place, for compiled code ------------------------------------------------------------------
+
+
+@njit(nogil=True, **OPTIONS)
+def sgd_in_place(w, g, begin, end, lr, decay, shrink):
+    """:func:`sgd_range` into w."""
+    sgd_range(w, g, w, begin, end, lr, decay, shrink)
+
+
+@njit(nogil=True, **OPTIONS)
+def momentum_in_place(w, g, velocity, begin, end, lr, momentum, nesterov, decay, shrink):
+    """:func:`momentum_range` into w and velocity."""
+    momentum_range(
+        w, g, velocity, w, velocity, begin, end, lr, momentum, nesterov, decay, shrink
+    )  # fmt: skip
+
+
+@njit(nogil=True, **OPTIONS)
+def adagrad_in_place(w, g, squares, begin, end, lr, eps, decay, shrink):
+    """:func:`adagrad_range` into w and squares."""
+    adagrad_range(w, g, squares, w, squares, begin, end, lr, eps, decay, shrink)
+
+
+@njit(nogil=True, **OPTIONS)
+def rmsprop_in_place(w, g, squares, begin, end, lr, gain, eps, decay, shrink):
+    """:func:`rmsprop_range` into w and squares."""
+    rmsprop_range(w, g, squares, w, squares, begin, end, lr, gain, eps, decay, shrink)
+
+
+@njit(nogil=True, **OPTIONS)
+def adam_in_place(
+    w, g, m, v, begin, end, lr, gain1, gain2, correction1, correction2, eps, decay, shrink
+):
+    """:func:`adam_range` into w, m and v."""
+    adam_range(
+        w, g, m, v, w, m, v, begin, end,
+        lr, gain1, gain2, correction1, correction2, eps, decay, shrink,
+    )  # fmt: skip
+
+
+# --- Into new arrays, for the ops: each twice, serial and parallel --------------------------------
+
+
+@njit(inline="always")
+def _bounds(block, size):
+    """Where a block begins and ends."""
+    begin = np.uintp(block) * np.uintp(_BLOCK)
+    return begin, min(np.uintp(size), begin + np.uintp(_BLOCK))
+
+
+def _sgd_body(w, g, new_w, lr):
+    for block in prange((w.size + _BLOCK - 1) // _BLOCK):
+        begin, end = _bounds(block, w.size)
+        sgd_range(w, g, new_w, begin, end, lr, 0.0, 1.0)
 
 
 def _momentum_body(w, g, velocity, new_w, new_velocity, lr, momentum, nesterov):
-    real = w.dtype.type
-    lr, momentum = real(lr), real(momentum)
-    size = np.uintp(w.size)
     for block in prange((w.size + _BLOCK - 1) // _BLOCK):
-        begin = np.uintp(block) * np.uintp(_BLOCK)
-        for i in range(begin, min(size, begin + np.uintp(_BLOCK))):
-            v = momentum * velocity[i] + g[i]
-            new_velocity[i] = v
-            direction = g[i] + momentum * v if nesterov else v
-            new_w[i] = w[i] - lr * direction
+        begin, end = _bounds(block, w.size)
+        momentum_range(
+            w, g, velocity, new_w, new_velocity, begin, end, lr, momentum, nesterov, 0.0, 1.0
+        )
+
+
+def _adagrad_body(w, g, squares, new_w, new_squares, lr, eps):
+    for block in prange((w.size + _BLOCK - 1) // _BLOCK):
+        begin, end = _bounds(block, w.size)
+        adagrad_range(w, g, squares, new_w, new_squares, begin, end, lr, eps, 0.0, 1.0)
+
+
+def _rmsprop_body(w, g, squares, new_w, new_squares, lr, gain, eps):
+    for block in prange((w.size + _BLOCK - 1) // _BLOCK):
+        begin, end = _bounds(block, w.size)
+        rmsprop_range(w, g, squares, new_w, new_squares, begin, end, lr, gain, eps, 0.0, 1.0)
 
 
 def _adam_body(w, g, m, v, new_w, new_m, new_v, lr, gain1, gain2, correction1, correction2, eps):
-    real = w.dtype.type
-    # In w's precision from the start: then a member of a population, whose numbers come in it,
-    # takes the very steps it takes alone.
-    rate, rest2 = real(lr) / real(correction1), real(1) / real(correction2)
-    gain1, gain2, eps = real(gain1), real(gain2), real(eps)
-    size = np.uintp(w.size)
     for block in prange((w.size + _BLOCK - 1) // _BLOCK):
-        begin = np.uintp(block) * np.uintp(_BLOCK)
-        for i in range(begin, min(size, begin + np.uintp(_BLOCK))):
-            mean = m[i] + gain1 * (g[i] - m[i])
-            square = v[i] + gain2 * (g[i] * g[i] - v[i])
-            new_m[i], new_v[i] = mean, square
-            new_w[i] = w[i] - rate * mean / (np.sqrt(square * rest2) + eps)
+        begin, end = _bounds(block, w.size)
+        adam_range(
+            w, g, m, v, new_w, new_m, new_v, begin, end,
+            lr, gain1, gain2, correction1, correction2, eps, 0.0, 1.0,
+        )  # fmt: skip
 
 
-_momentum, _momentum_parallel = twins(_momentum_body, fastmath={"contract"})
-_adam, _adam_parallel = twins(_adam_body, fastmath={"contract"})
+_sgd = twins(_sgd_body, **OPTIONS)
+_momentum = twins(_momentum_body, **OPTIONS)
+_adagrad = twins(_adagrad_body, **OPTIONS)
+_rmsprop = twins(_rmsprop_body, **OPTIONS)
+_adam = twins(_adam_body, **OPTIONS)
