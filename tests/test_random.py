@@ -240,6 +240,12 @@ def test_permutation_holds_every_row_once(n):
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
 
 
+def test_permutation_is_the_same_whatever_is_computed_at_a_time(monkeypatch):
+    whole = permutation(1000, seed=3, epoch=4)
+    monkeypatch.setattr("xpmlp.random._PIECE", 7)
+    np.testing.assert_array_equal(permutation(1000, seed=3, epoch=4), whole)
+
+
 def test_permutation_is_a_function_of_seed_and_epoch():
     base = permutation(500, seed=1, epoch=1)
     np.testing.assert_array_equal(permutation(500, seed=1, epoch=1), base)

@@ -32,6 +32,7 @@ _LOW = 0xFFFFFFFF
 
 # Streams below this number are for layers; those above have a fixed purpose.
 _PERMUTATION_STREAM = 0xFFFF0001
+_PIECE = 16_384  # elements of a permutation that are computed at a time
 
 
 def philox(xp: Namespace, counter: Sequence[Any], key: Sequence[Any]) -> list[Array]:
@@ -276,24 +277,34 @@ def permutation(n: int, *, seed: int = 0, epoch: int = 0) -> np.ndarray:
     words = philox(np, (blocks, epoch & _LOW, generator.stream, 0), generator.key(np, 1))
     round_keys = [int(w) for w in np.stack(words, axis=-1).reshape(-1)]
 
-    order = np.arange(n, dtype=np.int64)
-    pending = np.arange(n)
-    while pending.size:
-        values = order[pending]
-        left, right = values >> half_bits, values & mask
+    # Where the network sends each integer, as a table: at most 4n of them, and then walking a cycle
+    # is looking up. Made piece by piece, so that a piece's intermediate values stay in the cache.
+    table = np.empty(1 << 2 * half_bits, np.uint32 if half_bits <= 16 else np.int64)
+    for begin in range(0, table.size, _PIECE):
+        values = np.arange(begin, min(begin + _PIECE, table.size), dtype=table.dtype)
+        left, right = (v.astype(np.uint32) for v in (values >> half_bits, values & mask))
         for round_key in round_keys:
             left, right = right, left ^ (_mix(right, round_key) & mask)
-        order[pending] = (left << half_bits) | right
-        pending = pending[order[pending] >= n]
+        table[begin : begin + _PIECE] = (left.astype(table.dtype) << half_bits) | right
+
+    order = table[:n].astype(np.int64)
+    pending = np.flatnonzero(order >= n)
+    while pending.size:
+        moved = table[order[pending]]
+        order[pending] = moved
+        pending = pending[moved >= n]
     return order
 
 
 def _mix(value: np.ndarray, round_key: int) -> np.ndarray:
     """A 32-bit hash of (value, key): the finalizer of MurmurHash3 (Appleby, public domain)."""
-    h = (value ^ round_key) & _LOW
-    h = ((h ^ (h >> 16)) * 0x85EBCA6B) & _LOW
-    h = ((h ^ (h >> 13)) * 0xC2B2AE35) & _LOW
-    return h ^ (h >> 16)
+    h = value ^ np.uint32(round_key)
+    h ^= h >> 16
+    h *= np.uint32(0x85EBCA6B)
+    h ^= h >> 13
+    h *= np.uint32(0xC2B2AE35)
+    h ^= h >> 16
+    return h
 
 
 _shared = Generator(0)

@@ -178,3 +178,32 @@ def test_other_bad_input():
         Batches(X, Y.astype(str), batch_size=5)
     with pytest.raises(ConfigError, match="from 0"):
         Batches(X, Y, batch_size=5).epoch(-1)
+
+
+@pytest.mark.parametrize("per_feature", [None, False, True])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("source", ["uint8", "float32"])
+def test_reused_memory_holds_the_same_batches(backend, source, shuffle, per_feature):
+    x = X.astype(source)
+    fitted = None if per_feature is None else Normalization.fit(x, per_feature=per_feature)
+    options = {"batch_size": 5, "shuffle": shuffle, "seed": 3, "normalization": fitted}
+    fresh, reused = Batches(x, Y, **options), Batches(x, Y, reuse=True, **options)
+    for epoch in (0, 1):  # the second one begins with the memory that the first one left
+        pairs = zip(fresh.epoch(epoch), reused.epoch(epoch), strict=True)
+        for (xa, ya), (xb, yb) in pairs:
+            np.testing.assert_array_equal(to_numpy(xb), to_numpy(xa))
+            np.testing.assert_array_equal(to_numpy(yb), to_numpy(ya))
+
+
+def test_batches_stay_as_they_are_unless_reuse_is_asked_for():
+    pytest.importorskip("numba")
+    kept = [xb for xb, _ in Batches(X, Y, batch_size=5).epoch(0)]
+    assert not any(np.shares_memory(a, b) for a, b in zip(kept, kept[1:], strict=False))
+    reused = [xb for xb, _ in Batches(X, Y, batch_size=5, reuse=True).epoch(0)]
+    assert all(np.shares_memory(a, b) for a, b in zip(reused, reused[1:], strict=False))
+
+
+def test_statistics_that_broadcast_over_a_row(backend):
+    narrow = Normalization(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]))
+    (xb, _), = Batches(X, Y, batch_size=N, shuffle=False, normalization=narrow).epoch(0)  # fmt: skip
+    np.testing.assert_allclose(to_numpy(xb), narrow.apply(X, "float32"), rtol=1e-6)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from xpmlp import ops
 from xpmlp.ops.activations import relu_backward_reference, relu_reference
 from xpmlp.ops.dropout import reference as dropout_reference
-from xpmlp.ops.update import adam_reference, momentum_reference
+from xpmlp.ops import update as references
 from xpmlp.random import Generator
 
 pytest.importorskip("numba")
@@ -75,36 +77,100 @@ def test_dropout_has_the_references_mask(seeds, shape, rates, dtype, rng):
             np.testing.assert_array_equal(y, dropout_reference(x, all_rates, generator, step))
 
 
+# What each rule remembers, in arrays, and its rates.
+RULES = {
+    "sgd": (0, {"lr": 0.1}),
+    "momentum": (1, {"lr": 0.1, "momentum": 0.9, "nesterov": False}),
+    "nesterov": (1, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    "adagrad": (1, {"lr": 0.1, "eps": 1e-8}),
+    "rmsprop": (1, {"lr": 0.1, "gain": 0.1, "eps": 1e-8}),
+    "adam": (2, dict(lr=0.1, gain1=0.1, gain2=0.001, correction1=0.3, correction2=0.2, eps=1e-8)),
+}
+
+
+def rule(name):
+    """The op's name, how many arrays it remembers, its rates."""
+    return ("momentum" if name == "nesterov" else name), *RULES[name]
+
+
+def as_tuple(results):
+    return results if isinstance(results, tuple) else (results,)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [*SHAPES, (1001, 1009)], ids=str)  # the last one in parallel
-def test_updates(shape, dtype, rng):
+@pytest.mark.parametrize("name", RULES)
+def test_updates(name, shape, dtype, rng):
     tolerance = {"float32": 1e-6, "float64": 1e-15}[dtype]
+    op, slots, rates = rule(name)
     for w in layouts(shape, dtype, rng)[: 1 if len(shape) == 2 and shape[0] > 1000 else 4]:
-        g, m, v = (rng.random(shape).astype(dtype) for _ in range(3))
-        before = [a.copy() for a in (w, g, m, v)]
-        options = dict(lr=0.1, momentum=0.9)
-        for nesterov in (False, True):
-            chosen = options | {"nesterov": nesterov}
-            assert runs_kernel("momentum_update", w, g, m, **chosen)
-            pairs = zip(
-                ops.momentum_update(w, g, m, **chosen),
-                momentum_reference(w, g, m, **chosen),
-                strict=True,
-            )
-            for ours, reference in pairs:
-                np.testing.assert_allclose(ours, reference, rtol=0, atol=4 * tolerance)
-        options = dict(lr=0.1, gain1=0.1, gain2=0.001, correction1=0.3, correction2=0.2, eps=1e-8)
-        assert runs_kernel("adam_update", w, g, m, v, **options)
-        pairs = zip(
-            ops.adam_update(w, g, m, v, **options),
-            adam_reference(w, g, m, v, **options),
-            strict=True,
-        )
-        for ours, reference in pairs:
-            assert ours.dtype == w.dtype
+        rest = [rng.random(shape).astype(dtype) for _ in range(1 + slots)]
+        before = [a.copy() for a in (w, *rest)]
+        assert runs_kernel(f"{op}_update", w, *rest, **rates)
+        results = as_tuple(getattr(ops, f"{op}_update")(w, *rest, **rates))
+        wanted = as_tuple(getattr(references, f"{op}_reference")(w, *rest, **rates))
+        for ours, reference in zip(results, wanted, strict=True):
+            assert ours.dtype == w.dtype and ours.shape == w.shape
             np.testing.assert_allclose(ours, reference, rtol=0, atol=4 * tolerance)
-        for array, old in zip((w, g, m, v), before, strict=True):
+        for array, old in zip((w, *rest), before, strict=True):
             np.testing.assert_array_equal(array, old)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_updates_of_the_unusual(name, rng):
+    """Infinities, NaN, zero gradients and the ends of the range come out as from the reference."""
+    op, slots, rates = rule(name)
+    values = np.array([np.inf, -np.inf, np.nan, 0, -0.0, 3e38, 1e-30, 1], np.float32)
+    w, g = np.repeat(values, 8), np.tile(values, 8)
+    rest = [np.full_like(w, 0.5) for _ in range(slots)]
+    with np.errstate(all="ignore"):
+        wanted = as_tuple(getattr(references, f"{op}_reference")(w, g, *rest, **rates))
+    results = as_tuple(getattr(ops, f"{op}_update")(w, g, *rest, **rates))
+    for ours, reference in zip(results, wanted, strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_updates_in_place(name, rng):
+    """A range of flat arrays, the others untouched; weight decay of both kinds in the same pass."""
+    from xpmlp.kernels.numba import update
+
+    op, slots, rates = rule(name)
+    arrays = [rng.random(1000).astype(np.float32) for _ in range(2 + slots)]
+    w, g, *rest = (a.copy() for a in arrays)
+    in_place = getattr(update, f"{op}_in_place")
+    begin, end, decay, shrink = np.uintp(3), np.uintp(901), 0.02, 0.99
+    in_place(w, g, *rest, begin, end, *rates.values(), decay, shrink)
+    old = arrays[0]
+    slope = arrays[1] + np.float32(decay) * old
+    wanted = as_tuple(getattr(references, f"{op}_reference")(old, slope, *arrays[2:], **rates))
+    wanted = [wanted[0] - np.float32(1 - shrink) * old, *wanted[1:]]
+    for ours, whole, before in zip((w, *rest), wanted, (old, *arrays[2:]), strict=True):
+        np.testing.assert_allclose(ours[3:901], whole[3:901], atol=4e-6)
+        np.testing.assert_array_equal(ours[:3], before[:3])
+        np.testing.assert_array_equal(ours[901:], before[901:])
+    np.testing.assert_array_equal(g, arrays[1])
+    plain, *kept = (a.copy() for a in (arrays[0], *arrays[2:]))
+    in_place(plain, g, *kept, np.uintp(0), np.uintp(1000), *rates.values(), 0.0, 1.0)
+    results = as_tuple(getattr(ops, f"{op}_update")(*arrays, **rates))
+    for ours, same in zip((plain, *kept), results, strict=True):
+        np.testing.assert_array_equal(ours, same)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_updates_are_compiled_to_vectors(name, rng):
+    """One branch in the loop, such as Python's on division by zero, and it takes ten times longer."""
+    from xpmlp.kernels.numba import simd, update
+
+    if simd.target().bits < 256:
+        pytest.skip("the registers of this processor have the same name for numbers and vectors")
+    op, slots, rates = rule(name)
+    arrays = [rng.random(64).astype(np.float32) for _ in range(2 + slots)]
+    in_place = getattr(update, f"{op}_in_place")
+    in_place(*arrays, np.uintp(0), np.uintp(64), *rates.values(), 0.0, 1.0)
+    code = in_place.inspect_asm(in_place.signatures[0])
+    operation = "vsqrtps" if "eps" in rates else "vmulps|vfn?m(?:add|sub)[0-9]*ps"
+    assert re.search(rf"(?:{operation})\s.*%[yz]mm", code)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

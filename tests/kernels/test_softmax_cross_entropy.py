@@ -16,10 +16,11 @@ from xpmlp.ops.softmax_cross_entropy import reference
 
 pytest.importorskip("numba")
 
-# Rows in tiles (C ≤ 32), row by row, and few rows whose columns are shared; serial and parallel;
+# Rows in tiles (C ≤ 128), row by row, and few rows whose columns are shared; serial and parallel;
 # sizes of 1, odd ones, and ends that fill no vector.
 SHAPES = [
     *((1, 1), (7, 5), (64, 32), (65, 10), (12000, 10), (5, 33), (3, 100), (2000, 57)),
+    *((70, 128), (5, 129), (700, 150)),
     *((1, 20_000), (3, 40_001), (2, 3, 4, 7), (3, 50, 41)),
 ]
 OPTIONS = {
@@ -106,7 +107,7 @@ def test_targets_shared_by_all_problems(rng):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("classes", [10, 100])
+@pytest.mark.parametrize("classes", [10, 100, 200])
 def test_strange_layouts(classes, rng):
     base = rng.normal(size=(2 * 40, 2 * classes)).astype(np.float32)
     y = rng.integers(0, classes, 80)[::2]
@@ -119,7 +120,7 @@ def test_strange_layouts(classes, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("classes", [5, 50, 20_000])
+@pytest.mark.parametrize("classes", [5, 50, 300, 20_000])
 def test_extreme_logits(classes, dtype, rng):
     x = rng.choice([-1e4, 1e4], size=(3, classes)).astype(dtype)
     y = np.array([0, 1, 2])
@@ -130,7 +131,7 @@ def test_extreme_logits(classes, dtype, rng):
     assert loss == 0 and not gradient.any()
 
 
-@pytest.mark.parametrize("classes", [5, 50, 20_000])
+@pytest.mark.parametrize("classes", [5, 50, 300, 20_000])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_nan_spoils_its_row_only(classes, sign, rng):
     x = rng.normal(size=(3, classes)).astype(np.float32)
@@ -144,24 +145,38 @@ def test_nan_spoils_its_row_only(classes, sign, rng):
     assert losses[1] == 0 and not gradient[1].any()
 
 
-@pytest.mark.parametrize("classes", [5, 50, 20_000])
+@pytest.mark.parametrize("classes", [5, 50, 300, 20_000])
 def test_all_rows_ignored_is_zero(classes):
     x = np.ones((4, classes), np.float32)
     loss, gradient = ops.softmax_cross_entropy(x, np.full(4, -100), ignore_index=-100)
     assert loss == 0 and not gradient.any()
 
 
-@pytest.mark.parametrize("label", [-1, 10, 1 << 40])
-def test_class_number_out_of_range_is_named(label, rng):
+@pytest.mark.parametrize("label", [-1, "C", 1 << 40])
+@pytest.mark.parametrize("classes", [10, 200])
+@pytest.mark.parametrize("ignore_index", [None, -100])
+def test_class_number_out_of_range_is_named(label, classes, ignore_index, rng):
     y = np.zeros(6, np.int64)
-    y[4] = label
-    with pytest.raises(DataError, match=f"got {label} in row 4"):
-        ops.softmax_cross_entropy(rng.normal(size=(6, 10)), y)
+    y[4] = label = classes if label == "C" else label
+    for logits in (rng.normal(size=(6, classes)), rng.normal(size=(2, 6, classes))):
+        with pytest.raises(DataError, match=f"got {label} in row 4"):
+            ops.softmax_cross_entropy(logits, y, ignore_index=ignore_index)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint64"])
+def test_class_numbers_of_any_width(dtype, rng):
+    x, y = rng.normal(size=(40, 10)), rng.integers(0, 10, 40)
+    expected = ops.softmax_cross_entropy(x, y)
+    for ours, wanted in zip(ops.softmax_cross_entropy(x, y.astype(dtype)), expected, strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+    y[7] = 12
+    with pytest.raises(DataError, match="got 12 in row 7"):
+        ops.softmax_cross_entropy(x, y.astype(dtype))
 
 
 def test_gradient_is_as_exact_as_torchs(rng):
     torch = pytest.importorskip("torch")
-    for shape in ((512, 10), (256, 100), (8, 20_000)):
+    for shape in ((512, 10), (256, 100), (256, 200), (8, 20_000)):
         x = (rng.normal(size=shape) * 5).astype(np.float32)
         y = rng.integers(0, shape[1], shape[0])
         _, exact = ops.softmax_cross_entropy(x.astype(np.float64), y)

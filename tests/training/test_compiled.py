@@ -30,6 +30,10 @@ MODELS = {
     "batchnorm": {"normalization": "batchnorm", "dropout": 0.2, "bias": False},
     "batchnorm cs231n": {"normalization": "batchnorm", "batchnorm": "cs231n", "bias": False},
     "layernorm": {"normalization": "layernorm"},
+    "tanh": {"activation": "tanh"},
+    "sigmoid": {"activation": "sigmoid"},
+    "silu": {"activation": "silu", "dropout": 0.2},
+    "leaky relu": {"activation": "leaky_relu", "normalization": "layernorm"},
 }
 LOSSES = {
     "cross-entropy": SoftmaxCrossEntropy,

@@ -10,18 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import ConfigError
+from ..ops import dispatch
 
 
 def thread_count() -> int:
     """XPMLP_NUM_THREADS, else the processors that this process may use."""
-    text = os.environ.get("XPMLP_NUM_THREADS", "").strip()
-    if not text:
-        usable = getattr(os, "sched_getaffinity", None)
-        return len(usable(0)) if usable else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"expected XPMLP_NUM_THREADS to be a number ≥ 1, got {text!r}")
-    return int(text)
+    return dispatch.thread_count()[0]
 
 
 @contextmanager
@@ -63,7 +57,7 @@ def limit_loaded(count: int, notes: dict[str, str]) -> None:
     """Limit the libraries that are loaded now, and write down which and how."""
     limits = _open_limits[id(notes)]
     if importlib.util.find_spec("threadpoolctl") is None:
-        notes["BLAS"] = 'not set: threadpoolctl is missing, pip install "xpmlp[bench]"'
+        notes["BLAS"] = 'not set: threadpoolctl is missing, pip install "xpmlp[fast]"'
     else:
         control: Any = importlib.import_module("threadpoolctl")
         limiter = control.threadpool_limits(limits=count)

@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__, get_backend
 from ..backend import NAMES, backend_problems
 from ..data.fetch import user_cache
-from ..ops.dispatch import kernel_summary
+from ..ops.dispatch import kernel_summary, thread_summary
 
 _EXTRAS = {
     "numba": "fast",
@@ -40,7 +40,7 @@ def collect() -> dict[str, Any]:
         "device": "cpu" if backend.device is None else str(backend.device),
         "why": backend.reason,
         "kernels": kernel_summary(backend.name),
-        "threads": _threads(),
+        "threads": thread_summary(),
         "backends": {
             name: f"ready, version {_version(name)}" if problems[name] is None else problems[name]
             for name in NAMES
@@ -60,12 +60,3 @@ def _version(name: str) -> str:
     for distribution in importlib.metadata.packages_distributions().get(name, ()):
         return importlib.metadata.version(distribution)
     return "unknown version"
-
-
-def _threads() -> str:
-    set_by = [
-        f"{name}={os.environ[name]}"
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        if name in os.environ
-    ]
-    return f"{os.cpu_count()} processors" + (f", {', '.join(set_by)}" if set_by else "")

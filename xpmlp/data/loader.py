@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array, array_namespace, asarray, dtype_name, dtype_of, get_backend
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
+from ..ops.gather import implementation
 from ..random import permutation
 from .normalization import Normalization, float_type_name
 
@@ -41,6 +42,10 @@ class Batches:
         Applied to ``x``.
     dtype : str or dtype, optional
         Float type of the batches; float32 by default.
+    reuse : bool
+        Whether each batch's inputs may be written over those of the batch before, where the
+        library's arrays can be written to. For loops that are done with a batch when they ask for
+        the next, and run one epoch at a time.
 
     Raises
     ------
@@ -72,6 +77,7 @@ class Batches:
         drop_last: bool = False,
         normalization: Normalization | None = None,
         dtype: Any = None,
+        reuse: bool = False,
     ):
         if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool):
             raise ConfigError(f"`batch_size`: expected a whole number, got {batch_size!r}")
@@ -97,14 +103,19 @@ class Batches:
         self.rows = n
         self.dtype = float_type_name("float32" if dtype is None else dtype)
         dtype_of(get_backend().xp, self.dtype)  # fails here if the backend cannot hold it
-        if dtype_name(x.dtype) in _KEPT:
+        self._converts = dtype_name(x.dtype) in _KEPT
+        self._mean: Any = None
+        self._std: Any = None
+        if self._converts:
             self.x = asarray(x)
-            self._statistics = (
-                None if normalization is None else normalization.arrays_for(self.x, self.dtype)
-            )
+            if normalization is not None:
+                self._mean, self._std = _of_one_row(
+                    *normalization.arrays_for(self.x, self.dtype), self.x.shape[1:]
+                )
         else:
             self.x = asarray(_to_float(x, self.dtype, normalization))
-            self._statistics = None
+        self._reuse = bool(reuse)
+        self._buffer: Any = None
         self.y = None if y is None else _targets(y, self.dtype)
 
     def __len__(self) -> int:
@@ -133,25 +144,52 @@ class Batches:
 
     def _epoch(self, number: int) -> Iterator[tuple[Array, Array | None]]:
         xp = array_namespace(self.x)
-        order = None
+        size, count = self.batch_size, len(self)
+        slices = [slice(i * size, min((i + 1) * size, self.rows)) for i in range(count)]
+        if not self.shuffle and not self._converts:
+            for rows in slices:
+                yield self.x[rows, ...], None if self.y is None else self.y[rows, ...]
+            return
         if self.shuffle:
             order = asarray(permutation(self.rows, seed=self.seed, epoch=number))
-        for index in range(len(self)):
-            rows = slice(index * self.batch_size, min((index + 1) * self.batch_size, self.rows))
-            if order is None:
-                xb, yb = self.x[rows, ...], None if self.y is None else self.y[rows, ...]
+        else:
+            order = asarray(np.arange(self.rows))
+        gather = self._gatherer(order)
+        for rows in slices:
+            chosen = order[rows]
+            if self.y is None:
+                yb = None
             else:
-                chosen = order[rows]
-                xb = xp.take(self.x, chosen, axis=0)
-                yb = None if self.y is None else xp.take(self.y, chosen, axis=0)
-            yield self._as_float(xp, xb), yb
+                yb = xp.take(self.y, chosen, axis=0) if self.shuffle else self.y[rows, ...]
+            yield gather(chosen), yb
 
-    def _as_float(self, xp: Any, xb: Array) -> Array:
-        xb = xp.astype(xb, dtype_of(xp, self.dtype), copy=False)
-        if self._statistics is None:
+    def _gatherer(self, order: Array) -> Callable[[Array], Array]:
+        """What makes a batch's inputs of its row numbers."""
+        mean, std, dtype = self._mean, self._std, self.dtype
+        run = implementation(self.x, order, mean, std, dtype=dtype)
+
+        def gather(chosen: Array) -> Array:
+            if not self._reuse:
+                return run(self.x, chosen, mean, std, dtype=dtype)
+            rows, out = chosen.shape[0], self._buffer
+            if out is not None and out.shape[0] != rows:
+                out = out[:rows, ...]
+            xb = run(self.x, chosen, mean, std, dtype=dtype, out=out)
+            if self._buffer is None:
+                self._buffer = xb
             return xb
-        mean, std = self._statistics
-        return (xb - mean) / std
+
+        return gather
+
+
+def _of_one_row(mean: Any, std: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Statistics of a row's whole shape, or plain numbers."""
+    if isinstance(mean, float):
+        return mean, std
+    xp = array_namespace(mean)
+    # Copied: what broadcasting gives lies in memory in no way that a kernel takes.
+    mean, std = (xp.broadcast_to(value, shape) + 0.0 for value in (mean, std))
+    return mean, std
 
 
 def _to_float(x: Array, dtype: str, normalization: Normalization | None) -> Array:

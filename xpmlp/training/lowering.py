@@ -68,6 +68,31 @@ def _relu(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
     return program.rectify(x), lambda dy, wanted: dy
 
 
+def _activation(kind: str, constant: str | None = None) -> Callable[..., Lowered]:
+    """The lowering of an elementwise layer, whose one constant is an attribute of it."""
+
+    def lower(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
+        if x.array is None and x.batch == 0 and program.members > 1:
+            raise NotCompiled(f"{name}{type(layer).__name__} acts on a batch that members share")
+        value = program.buffer(1, dtype=np.float64)
+        if constant is not None:
+            program.watch(layer, constant)
+            value[0] = getattr(layer, constant)
+        forward, backward_of = program.instructions.ACTIVATIONS[kind]
+        y, size = program.activation(x.features), program.rows * x.features
+        program.add(forward, x, y, program.members, size, value, work=size)
+
+        def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+            if not wanted:
+                return None
+            program.add(backward_of, dy, x, y, program.members, size, value, work=size / 4)
+            return program.gate(dy, x)
+
+        return y, backward
+
+    return lower
+
+
 def _flatten(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
     return x, lambda dy, wanted: dy
 
@@ -79,7 +104,7 @@ def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) 
     if layer.rng.population != program.population:
         raise NotCompiled(f"{name}Dropout is for {layer.rng.population or 1} members")
     if x.array is None and x.batch == 0 and members > 1:
-        raise NotCompiled("Dropout acts on a batch that all members share")
+        raise NotCompiled("Dropout acts on a batch that members share")
     rates = np.broadcast_to(np.asarray(layer.p, np.float64), (members,))
     seeds = program.buffer(members, 2, dtype=np.uint32)
     seeds[:] = [(seed & 0xFFFFFFFF, seed >> 32) for seed in layer.rng.seeds]
@@ -168,12 +193,16 @@ def _check_features(program: Program, name: str, layer: Any, x: Activation) -> N
     if layer.features != x.features or layer.population != program.population:
         raise NotCompiled(f"{name}{type(layer).__name__} is for other inputs")
     if x.array is None and x.batch == 0 and program.members > 1:
-        raise NotCompiled(f"{name}{type(layer).__name__} acts on a batch that all members share")
+        raise NotCompiled(f"{name}{type(layer).__name__} acts on a batch that members share")
 
 
 LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     layers.Linear: _linear,
     layers.ReLU: _relu,
+    layers.LeakyReLU: _activation("leaky_relu", "slope"),
+    layers.SiLU: _activation("silu"),
+    layers.Tanh: _activation("tanh"),
+    layers.Sigmoid: _activation("sigmoid"),
     layers.BatchNorm: _batch_norm,
     layers.LayerNorm: _layer_norm,
     layers.Flatten: _flatten,

@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
+
 
 def exp_nonpositive(x):
     """``exp(x)`` for x ≤ 0: 0 where that is below the normal numbers, NaN for NaN."""
@@ -22,6 +24,16 @@ def exp_nonpositive(x):
 
 def log_positive(x):
     """``ln(x)`` for normal finite x > 0, NaN for NaN and infinity."""
+    raise NotImplementedError("for compiled code")
+
+
+def tanh(x):
+    """``tanh(x)``, NaN for NaN."""
+    raise NotImplementedError("for compiled code")
+
+
+def sigmoid(x):
+    """``1/(1 + e⁻ˣ)``, NaN for NaN."""
     raise NotImplementedError("for compiled code")
 
 
@@ -63,7 +75,7 @@ def _flip64(bits):
     return np.int64(bits ^ ((bits >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF)))
 
 
-@overload(exp_nonpositive, jit_options={"fastmath": {"contract"}})
+@overload(exp_nonpositive, jit_options=_OPTIONS)
 def _exp_nonpositive(x):
     return _exp32 if x == types.float32 else _exp64
 
@@ -157,3 +169,51 @@ def _log64(x):
     k = np.float64(n)
     nothing = x - x
     return k * 6.93145751953125e-1 + (k * 1.42860682030941723212e-6 + (small + nothing))
+
+
+@overload(tanh, jit_options=_OPTIONS)
+def _tanh(x):
+    return _tanh32 if x == types.float32 else _tanh64
+
+
+@overload(sigmoid, jit_options=_OPTIONS)
+def _sigmoid(x):
+    return _sigmoid_of(np.float32(1) if x == types.float32 else 1.0)
+
+
+def _tanh32(x):
+    # Near 0 by a polynomial for tanh(x)/x in x², else by exponentials (Moshier 1992, Cephes).
+    size = abs(x)
+    z = x * x
+    p = np.float32(-5.70498872745e-3)
+    p = p * z + np.float32(2.06390887954e-2)
+    p = p * z + np.float32(-5.37397155531e-2)
+    p = p * z + np.float32(1.33314422036e-1)
+    p = p * z + np.float32(-3.33332819422e-1)
+    near = x + x * (z * p)
+    e = exp_nonpositive(np.float32(-2) * size)
+    far = (np.float32(1) - e) / (np.float32(1) + e)
+    return near if size < np.float32(0.625) else (-far if x < np.float32(0) else far)
+
+
+def _tanh64(x):
+    size = abs(x)
+    z = x * x
+    p = -9.64399179425052238628e-1
+    p = p * z + -9.92877231001918586564e1
+    p = p * z + -1.61468768441708447952e3
+    q = z + 1.12811678491632931402e2
+    q = q * z + 2.23548839060100448583e3
+    q = q * z + 4.84406305325125486048e3
+    near = x + x * (z * (p / q))
+    e = exp_nonpositive(-2.0 * size)
+    far = (1.0 - e) / (1.0 + e)
+    return near if size < 0.625 else (-far if x < 0.0 else far)
+
+
+def _sigmoid_of(one):
+    def implementation(x):
+        e = exp_nonpositive(-abs(x))
+        return (e if x < 0 else one) / (one + e)
+
+    return implementation

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from .sources import compiled
 
 
 def relu(x):
@@ -20,14 +21,14 @@ def relu_backward(dy, x, y):
     return dx
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _relu(x, y):
     zero = y.dtype.type(0)
     for i in range(np.uintp(x.size)):
         y[i] = zero if x[i] < zero else x[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _relu_backward(dy, y, dx):
     zero = dx.dtype.type(0)
     for i in range(np.uintp(dy.size)):

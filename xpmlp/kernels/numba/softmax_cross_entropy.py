@@ -135,7 +135,7 @@ def _problem_by_problem(
     return losses.reshape(lead + losses.shape[1:]), gradient.reshape(logits.shape)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _scale_rows(y, weights, has_ignore, ignored, classes, mean, scales, rows):
     """Fill in what each problem's rows are multiplied by; the first wrong class number, or −1."""
     batch = rows // scales.size
@@ -164,7 +164,7 @@ def _all_below(y, begin, end, limit):
     return wrong == 0
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@compiled(nogil=True, fastmath={"reassoc"})
 def _total(losses):
     """The sum, in double precision; the same for any number of threads."""
     total = 0.0
@@ -198,7 +198,7 @@ def _sum(x, begin, end):
     return total
 
 
-@njit(cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _hard_loss(hard, log_total, peak, logit):
     """``hard · (lse − logit)``, formed so that large logits cancel first; 0 · inf is 0."""
     return hard * (log_total + (peak - logit)) if hard != 0 else hard

@@ -25,7 +25,7 @@ only checks, which are run before anything is changed, may give another status.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from llvmlite import ir
@@ -33,6 +33,7 @@ from numba import carray, cfunc, njit, prange, types
 from numba.extending import intrinsic
 
 from .simd import INT
+from .sources import compiled
 from .threads import enter_parallel, leave_parallel, parallel_threads
 from .twins import twins
 
@@ -122,14 +123,15 @@ def instruction(body: Callable, *, fastmath: set[str] | bool = False) -> Callabl
     """
 
     @cache
-    def compiled(dtype) -> int:
+    def address(dtype) -> int:
         # With Python's error on dividing by zero, LLVM would make no vectors of loops that divide.
-        options = {"cache": True, "fastmath": fastmath, "error_model": "numpy"}
-        function = cfunc(_SIGNATURE, **options)(body(np.dtype(dtype).type))
+        options = {"fastmath": fastmath, "error_model": "numpy"}
+        as_instruction = partial(cfunc, _SIGNATURE)
+        function = compiled(body(np.dtype(dtype).type), as_instruction, **options)
         _alive.append(function)
         return function.address
 
-    return compiled
+    return address
 
 
 _alive: list[object] = []  # the machine code lives as long as these
@@ -140,6 +142,12 @@ def share(total, part, parts, unit):
     """First and last element of a share, cut at multiples of ``unit``."""
     units = (total + unit - 1) // unit
     return part * units // parts * unit, min((part + 1) * units // parts * unit, total)
+
+
+@njit(inline="always")
+def element_share(members, elements, part, parts):
+    """A share of P·elements, cut between members if there are several."""
+    return share(members * elements, part, parts, elements if members > 1 else 256)
 
 
 @njit(inline="always")
