@@ -12,6 +12,8 @@ from xpmlp.kernels.numba.elementary import (  # noqa: E402
     from_ordered_bits,
     log_positive,
     ordered_bits,
+    sigmoid,
+    tanh,
 )
 
 
@@ -25,6 +27,18 @@ def exps(x, out):
 def logs(x, out):
     for i in range(x.size):
         out[i] = log_positive(x[i])
+
+
+@numba.njit(error_model="numpy")
+def tanhs(x, out):
+    for i in range(x.size):
+        out[i] = tanh(x[i])
+
+
+@numba.njit(error_model="numpy")
+def sigmoids(x, out):
+    for i in range(x.size):
+        out[i] = sigmoid(x[i])
 
 
 @numba.njit
@@ -54,6 +68,27 @@ def test_log_is_within_two_units_in_the_last_place(dtype, rng):
     logs(x, out)
     near = np.abs(x - 1) < 1e-3  # there the result is small, and so is its unit
     assert ulps(out[~near], np.log(x[~near].astype(np.longdouble))) < 2.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tanh_and_sigmoid_are_within_three_units_in_the_last_place(dtype, rng):
+    scales = 10.0 ** rng.uniform(-6, 1.2, 200_000)
+    x = (scales * rng.choice([-1, 1], scales.size)).astype(dtype)
+    out, wide = np.empty_like(x), x.astype(np.longdouble)
+    tanhs(x, out)
+    assert ulps(out, np.tanh(wide)) < 3.0
+    sigmoids(x, out)
+    assert ulps(out, 1 / (1 + np.exp(-wide))) < 3.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tanh_and_sigmoid_far_out(dtype):
+    x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e30, -1e30, 1e-30], dtype)
+    out = np.empty_like(x)
+    tanhs(x, out)
+    np.testing.assert_array_equal(out, np.tanh(x))
+    sigmoids(x, out)
+    np.testing.assert_array_equal(out, np.array([0.5, 0.5, 1, 0, np.nan, 1, 0, 0.5], dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -1,0 +1,147 @@
+"""Every instruction's shares, however many, do the work of one: same elements, same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba", reason='needs numba: pip install "xpmlp[fast]"')
+
+from xpmlp.kernels.numba import instructions, tape  # noqa: E402
+from xpmlp.layers import Linear, ReLU, Sequential  # noqa: E402
+from xpmlp.losses import MSE, SoftmaxCrossEntropy  # noqa: E402
+from xpmlp.models import FullyConnectedNet  # noqa: E402
+from xpmlp.optim import SGD, AdaGrad, Adam, RMSProp  # noqa: E402
+from xpmlp.training import TrainStep  # noqa: E402
+
+
+@numba.njit
+def run_share(calls, i, part, parts):
+    return tape._call(calls[i, 0], calls[i, 1], part, parts)
+
+
+def run_in_shares(calls, parts):
+    """Every instruction in so many shares, the last one first."""
+    for i in range(len(calls)):
+        for part in reversed(range(parts)):
+            assert run_share(calls, i, part, parts) == 0
+
+
+def one_by_one(calls, members):
+    for i in range(len(calls)):
+        for member in reversed(range(members)):
+            assert run_share(calls, i, member, members) == 0
+
+
+CASES = {
+    "deep": (dict(sizes=[300, 70, 40, 5]), SoftmaxCrossEntropy, lambda: SGD(0.1), 30),
+    "wide classes": (dict(sizes=[20, 33, 50]), SoftmaxCrossEntropy, lambda: SGD(0.1), 70),
+    "batchnorm, dropout": (
+        dict(sizes=[20, 50, 33, 5], normalization="batchnorm", dropout=0.3),
+        SoftmaxCrossEntropy,
+        lambda: Adam(0.01),
+        61,
+    ),
+    "layernorm, tanh": (
+        dict(sizes=[20, 50, 33, 5], normalization="layernorm", activation="tanh"),
+        SoftmaxCrossEntropy,
+        lambda: SGD(0.1, momentum=0.9),
+        61,
+    ),
+    "sigmoid": (
+        dict(sizes=[20, 50, 5], activation="sigmoid", dropout=0.3),
+        SoftmaxCrossEntropy,
+        lambda: RMSProp(0.01),
+        29,
+    ),
+    "silu": (dict(sizes=[20, 50, 1], activation="silu"), MSE, lambda: AdaGrad(0.1), 29),
+    "leaky relu": (dict(sizes=[20, 50, 2], activation="leaky_relu"), MSE, lambda: SGD(0.1), 1),
+    "rectified outputs": (dict(sizes=[20, 50], ends="rectified"), MSE, lambda: SGD(0.1), 40),
+    "one of each": (dict(sizes=[1, 1, 1]), MSE, lambda: SGD(0.1), 1),
+}
+
+
+def program_after_a_step(case, rng, population=None):
+    """A step's program, its batch copied in, and every buffer it computes in."""
+    options, loss, optimizer, rows = CASES[case]
+    options = {**options, "population": population}
+    sizes = options.pop("sizes")
+    if options.pop("ends", None) == "rectified":
+        common = {"population": population, "rng": 0 if population is None else range(population)}
+        model = Sequential(Linear(*sizes, **common), ReLU())
+    else:
+        model = FullyConnectedNet(sizes, **options)
+    step = TrainStep(model, loss(), optimizer())
+    outputs = sizes[-1]
+    x = rng.normal(size=(rows, sizes[0])).astype(np.float32)
+    y = rng.integers(0, outputs, rows)
+    if loss is MSE:
+        y = rng.normal(size=(rows, outputs)).astype(np.float32)
+    step(x, y)
+    compiled = step._program(x, y)
+    assert not isinstance(compiled, str), compiled
+    return step, compiled._program, x
+
+
+def buffers(step, program):
+    memory = step._memory
+    kept = [a for a in program._kept if a.base is not None]
+    return [memory.params, memory.grads, *memory.slots, *memory.state.values(), *kept]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5, 64])
+@pytest.mark.parametrize("case", CASES)
+def test_shares_make_a_whole(case, parts, rng):
+    step, program, x = program_after_a_step(case, rng)
+    calls = program.tape._tables[1]
+    arrays = buffers(step, program)
+    before = [a.copy() for a in arrays]
+    run_in_shares(calls, 1)
+    whole = [a.copy() for a in arrays]
+    for array, values in zip(arrays, before, strict=True):
+        array[...] = values
+    run_in_shares(calls, parts)
+    for array, values in zip(arrays, whole, strict=True):
+        np.testing.assert_array_equal(array, values)
+    assert x.size  # the batch that the arguments point to lives until here
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_members_are_shares_of_their_own(case, rng):
+    step, program, x = program_after_a_step(case, rng, population=3)
+    calls = program.tape._tables[1]
+    arrays = buffers(step, program)
+    before = [a.copy() for a in arrays]
+    run_in_shares(calls, 1)
+    whole = [a.copy() for a in arrays]
+    for array, values in zip(arrays, before, strict=True):
+        array[...] = values
+    one_by_one(calls, 3)
+    for array, values in zip(arrays, whole, strict=True):
+        np.testing.assert_array_equal(array, values)
+    assert x.size
+
+
+def test_every_instruction_is_in_one_of_the_cases(rng):
+    used = set()
+    for case in CASES:
+        _, program, _ = program_after_a_step(case, rng)
+        used |= {row[0] for table in program.tape._tables for row in table.tolist()}
+    for name in instructions.__all__:
+        made = getattr(instructions, name)
+        pair = made.values() if name == "ACTIVATIONS" else [(made,)] if callable(made) else []
+        for each in pair:
+            for one in each:
+                assert one(np.dtype("float32")) in used, name
+
+
+@pytest.mark.parametrize(
+    ("total", "parts", "unit"), [(0, 3, 4), (1, 3, 4), (100, 7, 12), (5, 9, 1)]
+)
+def test_shares_are_disjoint_and_complete(total, parts, unit):
+    found = []
+    for part in range(parts):
+        first, last = tape.share.py_func(total, part, parts, unit)
+        found += range(first, last)
+        assert first % unit == 0 or first >= total
+    assert found == list(range(total))
