@@ -18,14 +18,15 @@ ROOT = Path(xpmlp.__file__).parent
 # Low to high; a unit may import what stands on a lower line, and itself.
 LEVELS = (
     ("errors",),
-    ("backend", "files", "kernels"),
+    ("backend", "capacity", "files", "kernels"),
     ("random",),
     ("initializers", "schedules"),
     ("ops",),
     ("data", "layers", "losses", "optim", "penalties"),
     ("models",),
-    ("training",),
-    ("onnx", "plots", "sklearn", "testing"),
+    ("calibration", "population", "training"),
+    ("ensemble", "sweep"),
+    ("cross_validation", "onnx", "plots", "sklearn", "testing"),
     ("bench",),
     ("cli",),
     ("__main__",),

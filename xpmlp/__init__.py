@@ -31,7 +31,10 @@ __all__ = [
 ]
 
 _SUBMODULES = (
+    "calibration",
+    "cross_validation",
     "data",
+    "ensemble",
     "errors",
     "initializers",
     "layers",
@@ -42,9 +45,11 @@ _SUBMODULES = (
     "optim",
     "penalties",
     "plots",
+    "population",
     "random",
     "schedules",
     "sklearn",
+    "sweep",
     "testing",
     "training",
 )

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import ops
 from .backend import Array, array_namespace, asarray, has_wide_types
+from .capacity import bytes_to_make, check_fits
 from .errors import ConfigError, ShapeError
 from .initializers import Initializer
 from .layers import (
@@ -30,6 +31,7 @@ from .layers import (
     Softplus,
     Tanh,
 )
+from .layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from .ops.shapes import check_choice
 from .random import as_generator
 
@@ -48,7 +50,11 @@ NORMALIZATIONS: dict[str, Callable[..., Layer]] = {
     "layernorm": LayerNorm,
     "rmsnorm": RMSNorm,
 }
+_MASKED = {"layernorm": MaskedLayerNorm, "rmsnorm": MaskedRMSNorm}
+_NOT_ZERO_AT_ZERO = ("sigmoid", "softplus")
 OUTPUTS = ("softmax", "sigmoid", "identity")
+
+Sizes = Sequence[int | Sequence[int]]
 
 
 class FullyConnectedNet(Sequential):
@@ -57,7 +63,9 @@ class FullyConnectedNet(Sequential):
     Parameters
     ----------
     sizes : sequence of int
-        ``[784, 256, 128, 10]``: inputs, hidden widths, outputs.
+        ``[784, 256, 128, 10]``: inputs, hidden widths, outputs. In a population a hidden width may
+        be a list of P: ``[784, [32, 64, 64], 10]``. Narrow members are padded to the widest with
+        units that stay exactly 0.
     activation : str
         One of ``relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus``, or ``identity`` for
         none.
@@ -87,7 +95,7 @@ class FullyConnectedNet(Sequential):
 
     def __init__(
         self,
-        sizes: Sequence[int],
+        sizes: Sizes,
         *,
         activation: str = "relu",
         normalization: str | None = None,
@@ -101,18 +109,17 @@ class FullyConnectedNet(Sequential):
         dtype: str = "float32",
     ):
         where = "FullyConnectedNet"
-        sizes = [int(size) for size in sizes]
-        if len(sizes) < 2 or min(sizes) < 1:
-            raise ConfigError(
-                f"`{where}`: expected at least an input and an output size, all ≥ 1, got {sizes}"
-            )
         if population is not None and (not isinstance(population, int) or population < 1):
             raise ConfigError(
                 f"`{where}`: expected population to be None or an integer ≥ 1, got {population!r}"
             )
+        sizes = _check_sizes(sizes, population)
         check_choice(where, "activation", activation, (*ACTIVATIONS, "identity"))
         check_choice(where, "normalization", normalization, (None, *NORMALIZATIONS))
         check_choice(where, "output", output, OUTPUTS)
+        widest = [size if isinstance(size, int) else max(size) for size in sizes]
+        if population is not None:
+            check_fits(where, population, bytes_to_make(widest), "while it is made")
         if init is None:
             init = (
                 "glorot_uniform" if activation in ("tanh", "sigmoid", "identity") else "he_normal"
@@ -122,19 +129,23 @@ class FullyConnectedNet(Sequential):
         dropout, seed = _plain(dropout), _plain(seed)
         rates = dropout if isinstance(dropout, list) else [dropout]
         layers: list[Layer] = []
-        for inputs, outputs in pairwise(sizes[:-1]):
+        for (inputs, outputs), widths in zip(pairwise(widest[:-1]), sizes[1:], strict=False):
             layers.append(Linear(inputs, outputs, bias=bias, init=init, rng=rng, **common))
             if normalization == "batchnorm":
                 layers.append(BatchNorm(outputs, convention=batchnorm, **common))
+            elif normalization is not None and isinstance(widths, list):
+                layers.append(_MASKED[normalization](outputs, widths, dtype=dtype))
             elif normalization is not None:
                 layers.append(NORMALIZATIONS[normalization](outputs, **common))
             if activation != "identity":
                 layers.append(ACTIVATIONS[activation]())
+            if activation in _NOT_ZERO_AT_ZERO and isinstance(widths, list):
+                layers.append(Mask(outputs, widths, dtype=dtype))
             if any(rates):
                 layers.append(Dropout(dropout, population=population, rng=rng))
             else:
                 rng.spawn()  # the next layer starts the same with and without dropout
-        layers.append(Linear(*sizes[-2:], bias=bias, init=init, rng=rng, **common))
+        layers.append(Linear(*widest[-2:], bias=bias, init=init, rng=rng, **common))
         super().__init__(*layers)
         self.output = output
         self.dtype = dtype
@@ -152,6 +163,79 @@ class FullyConnectedNet(Sequential):
             "dtype": dtype,
         }
         """Everything needed to build this network again: ``FullyConnectedNet(**model.config)``."""
+        if any(isinstance(size, list) for size in sizes):
+            options = self.config | {"init": init}
+            self._take_members(
+                [
+                    FullyConnectedNet(**member_options(options, number))
+                    for number in range(len(rng.seeds))
+                ]
+            )
+
+    def member(self, number: int) -> FullyConnectedNet:
+        """One member of a population as a plain network, with copies of its arrays.
+
+        Parameters
+        ----------
+        number : int
+            0 … P − 1; negative numbers count from the end.
+
+        Returns
+        -------
+        FullyConnectedNet
+            With the member's own widths, dropout rate and seed. It gives the predictions of the
+            population's row ``number``, to rounding.
+
+        Raises
+        ------
+        ConfigError
+            If this is no population, or has no such member.
+        """
+        (number,) = self._check_members([number])
+        chosen = FullyConnectedNet(**member_options(self.config, number))
+        _copy_members(self, chosen, number)
+        return chosen
+
+    def select(self, members: Sequence[int]) -> FullyConnectedNet:
+        """Some members of a population, in that order, as a smaller population with its own arrays.
+
+        Parameters
+        ----------
+        members : sequence of int
+            At least one.
+
+        Raises
+        ------
+        ConfigError
+            If this is no population, or has no such members.
+        """
+        numbers = self._check_members(members)
+        chosen = FullyConnectedNet(**_select_options(self.config, numbers))
+        _copy_members(self, chosen, numbers)
+        return chosen
+
+    def _check_members(self, members: Sequence[int]) -> list[int]:
+        P = self.population
+        if P is None:
+            raise ConfigError("`member`: expected a population, got a single network")
+        numbers = [int(number) for number in members]
+        if not numbers or not all(-P <= number < P for number in numbers):
+            raise ConfigError(f"`member`: expected members in 0…{P - 1}, got {numbers or 'none'}")
+        return [number % P for number in numbers]
+
+    def _take_members(self, members: Sequence[FullyConnectedNet]) -> None:
+        """Replace all parameters and state by those of P plain networks, padded with zeros."""
+        own = self.state_dict()
+        for name in own:
+            if name.endswith((".W", ".b")):
+                own[name][...] = 0.0
+        for number, member in enumerate(members):
+            arrays = member.state_dict().values()
+            for padded, array in zip(own.values(), arrays, strict=True):
+                padded[(number, *(slice(size) for size in array.shape))] = array
+        self.load_state_dict(own)
+        for mine, theirs in zip(_dropouts(self), _dropouts(members[0]), strict=False):
+            mine.step = theirs.step
 
     def predict_proba(self, x: Any, batch_size: int = 4096) -> Array:
         """Class probabilities.
@@ -161,7 +245,7 @@ class FullyConnectedNet(Sequential):
         x : array_like, shape (N, …)
             Put on the current backend, in the model's dtype.
         batch_size : int
-            Rows at a time, to bound memory.
+            Rows at a time, to bound memory; in a population those of all members together.
 
         Returns
         -------
@@ -193,7 +277,8 @@ class FullyConnectedNet(Sequential):
         return xp.astype(outputs > 0, xp.int64 if has_wide_types(xp) else xp.int32)
 
     def outputs(self, x: Any, batch_size: int = 4096) -> Array:
-        """The raw outputs for x, in evaluation mode, ``batch_size`` rows at a time."""
+        """The raw outputs for x, in evaluation mode; parameters as in :meth:`predict_proba`."""
+        batch_size = max(1, batch_size // (self.population or 1))
         if not hasattr(x, "shape"):
             x = np.asarray(x)
         if len(x.shape) < 2:
@@ -229,6 +314,82 @@ class FullyConnectedNet(Sequential):
         rule = "-" * (sum(widths) + 4)
         text = "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
         return text + (f"\n{self.population} networks" if self.population else "")
+
+
+def _check_sizes(sizes: Sizes, population: int | None) -> list[Any]:
+    """Sizes as ints, and lists of P ints where the members' hidden widths differ."""
+    where = "FullyConnectedNet"
+    checked: list[Any] = []
+    for place, size in enumerate(sizes):
+        if not isinstance(size, Sequence | np.ndarray):
+            checked.append(int(size))
+            continue
+        widths = [int(width) for width in size]
+        hidden = 0 < place < len(sizes) - 1
+        if not hidden or population is None or len(widths) != population:
+            raise ConfigError(
+                f"`{where}`: expected a list of widths only for hidden layers, one width for each "
+                f"member of a population, got {widths} at place {place} of {len(sizes)} with "
+                f"population={population}"
+            )
+        checked.append(widths if len(set(widths)) > 1 else widths[0])
+    smallest = min((min(size) if isinstance(size, list) else size for size in checked), default=0)
+    if len(checked) < 2 or smallest < 1:
+        raise ConfigError(
+            f"`{where}`: expected at least an input and an output size, all ≥ 1, got {checked}"
+        )
+    return checked
+
+
+def _select_options(config: dict[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
+    """What builds a population of some members of the one that ``config`` builds."""
+
+    def pick(value: Any) -> Any:
+        return [value[number] for number in numbers] if isinstance(value, list) else value
+
+    seeds = as_generator(config["seed"], config["population"]).seeds
+    return config | {
+        "sizes": [pick(size) for size in config["sizes"]],
+        "dropout": pick(config["dropout"]),
+        "seed": [seeds[number] for number in numbers],
+        "population": len(numbers),
+    }
+
+
+def member_options(config: dict[str, Any], number: int) -> dict[str, Any]:
+    """What builds member ``number`` of the population that ``config`` builds, as one network."""
+
+    def first(value: Any) -> Any:
+        return value[0] if isinstance(value, list) else value
+
+    options = _select_options(config, [number])
+    return options | {
+        "sizes": [first(size) for size in options["sizes"]],
+        "dropout": first(options["dropout"]),
+        "seed": first(options["seed"]),
+        "population": None,
+    }
+
+
+def _copy_members(
+    source: FullyConnectedNet, target: FullyConnectedNet, members: int | list[int]
+) -> None:
+    """Give target the arrays of some of source's members, cut to target's shapes.
+
+    By order, not by name: where no member drops units there are no Dropout layers to count.
+    """
+    arrays = zip(target.state_dict().items(), source.state_dict().values(), strict=True)
+    cut = {}
+    for (name, own), theirs in arrays:
+        lead = theirs[members]
+        cut[name] = lead[tuple(slice(size) for size in own.shape)]
+    target.load_state_dict(cut)
+    for mine, theirs in zip(_dropouts(target), _dropouts(source), strict=False):
+        mine.step = theirs.step
+
+
+def _dropouts(model: Layer) -> list[Dropout]:
+    return [layer for _, layer in model.named_layers() if isinstance(layer, Dropout)]
 
 
 def _plain(value: Any) -> Any:

@@ -207,6 +207,122 @@ def predict(
 
 
 @app.command()
+def sweep(
+    data: Annotated[
+        str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, or a CSV/NPZ/Parquet file")
+    ] = "digits",
+    lr: Annotated[str | None, typer.Option(help="Values: 1e-4:1e-2:log:8 or 1e-3,3e-3.")] = None,
+    weight_decay: Annotated[str | None, typer.Option(help="Values: 0,1e-4.")] = None,
+    dropout: Annotated[str | None, typer.Option(help="Values: 0:0.5:6.")] = None,
+    label_smoothing: Annotated[str | None, typer.Option(help="Values: 0,0.05,0.1.")] = None,
+    momentum: Annotated[
+        str | None, typer.Option(help="Values: 0.8,0.9,0.95; beta1 of adam and adamw.")
+    ] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Values: 32,64,128.")] = None,
+    hidden: Annotated[str | None, typer.Option(help="Values: 64,256x128 (x joins layers).")] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds for each setting.")] = 1,
+    seed: Annotated[int, typer.Option(help="The first seed; also of split and order.")] = 0,
+    sampling: Annotated[
+        str, typer.Option(help="Minibatches: shared by all, own order, or bootstrap.")
+    ] = "shared",
+    halving: Annotated[
+        bool, typer.Option("--halving", help="Drop the worse half again and again.")
+    ] = False,
+    memory: Annotated[str | None, typer.Option(help="How much may be used, such as 4GB.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times through the training data.")] = None,
+    activation: Annotated[str | None, typer.Option(help="relu, gelu, silu, tanh, …")] = None,
+    normalization: Annotated[
+        str | None, typer.Option(help="batchnorm, layernorm, rmsnorm or none.")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, adagrad, rmsprop, adam, adamw or muon.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="constant, exponential, cosine or onecycle.")
+    ] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Part of the training data held out: a share, or a count.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop a network after so many epochs without improvement.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="A file's target column, name or number.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A file's task: classification or regression.")
+    ] = None,
+    backend: Backend = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    download: Download = True,
+    out: Annotated[Path | None, typer.Option(help="Folder (runs/NAME-sweep-1).")] = None,
+    plots: Annotated[bool, typer.Option(help="Whether to draw a picture.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: Json = False,
+):
+    """Train a grid of settings together, and keep the best network.
+
+    An option with several values is an axis of the grid; what is left out is as in the recipe of
+    xpmlp train. Without any axis: 64 settings of lr, weight decay and dropout around the recipe.
+    """
+    _choose_backend(backend, device)
+    from ..data import load_dataset
+    from .recipes import recipe_for
+    from .sweep import run_sweep, verdict
+
+    axes = {
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "dropout": dropout,
+        "label_smoothing": label_smoothing,
+        "momentum": momentum,
+        "batch_size": batch_size,
+        "hidden": hidden,
+    }
+    data_options: dict[str, Any] = {"name_or_path": data}
+    table_options = {"target": _column(target), "task": task}
+    data_options |= {name: value for name, value in table_options.items() if value is not None}
+    dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
+    recipe = recipe_for(dataset).with_options(
+        {
+            "epochs": epochs,
+            "activation": activation,
+            "normalization": normalization,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "validation": validation,
+            "patience": patience,
+        }
+    )
+    folder, result = run_sweep(
+        dataset,
+        recipe,
+        {name: text for name, text in axes.items() if text is not None},
+        data_options=data_options,
+        seeds=seeds,
+        seed=seed,
+        sampling=sampling,
+        halving=halving,
+        memory=memory,
+        out=out,
+        progress=not quiet,
+        plots=plots,
+    )
+    console.print(_table(result["best"] | {result["monitor"]: result[result["monitor"]]}, "best"))
+    console.print(
+        f"{result['networks']} networks in {result['seconds']:.1f} s, "
+        f"{result['diverged']} diverged; {verdict(result)}",
+        highlight=False,
+    )
+    console.print(f"run folder: {folder}", highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(result | {"run": str(folder)}))
+    if result["ending"] == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command()
 def bench(
     backends: Annotated[
         str | None, typer.Option(help="Where xpmlp runs: numpy,cupy,torch,… (numpy, and a GPU).")

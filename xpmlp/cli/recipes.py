@@ -45,7 +45,6 @@ _MNIST = Recipe(
     epochs=10,
     batch_size=128,
     lr=4e-3,
-    dropout=0.25,
     label_smoothing=0.05,
     weight_decay=0.1,
     validation=5000,
@@ -57,7 +56,7 @@ RECIPES = {
         hidden=(256, 128), epochs=60, batch_size=64, lr=3e-3, dropout=0.2, center=False
     ),
     "mnist": _MNIST,
-    "fashion-mnist": replace(_MNIST, epochs=15),
+    "fashion-mnist": replace(_MNIST, epochs=15, dropout=0.25),
     "cifar10": Recipe(
         hidden=(1024, 512), epochs=25, batch_size=256, lr=2e-3, dropout=0.4, weight_decay=0.05
     ),

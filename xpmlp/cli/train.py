@@ -22,6 +22,52 @@ from .recipes import Recipe
 from .runs import MODEL, create_run_folder, discard_run_folder, write_json
 
 
+@dataclasses.dataclass
+class Prepared:
+    """A data set as it is trained on, and what turns predictions back.
+
+    Attributes
+    ----------
+    x, y : ndarray
+        To train on; the targets of a regression are columns, normalized.
+    validation : (x, y) or None
+    normalization : Normalization
+        Of the inputs.
+    target_normalization : Normalization or None
+        Of a regression's targets.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    validation: tuple[np.ndarray, np.ndarray] | None
+    normalization: Normalization
+    target_normalization: Normalization | None
+
+    def extras(self, dataset: Dataset) -> dict[str, Any]:
+        """What a model file says beside the network, for ``xpmlp evaluate`` and ``predict``."""
+        target = self.target_normalization
+        return {
+            "dataset": dataset.name,
+            "classes": dataset.classes,
+            "features": dataset.features,
+            "normalization": self.normalization.to_dict(),
+            "target_normalization": target and target.to_dict(),
+        }
+
+
+def prepare(dataset: Dataset, recipe: Recipe, seed: int) -> Prepared:
+    """Split off validation data and fit the normalizations on the rest."""
+    (x, y), validation = _split(dataset, recipe.validation, seed)
+    images = dataset.x_train.ndim > 2
+    normalization = Normalization.fit(x, per_feature=not images, center=recipe.center)
+    if dataset.classes is not None:
+        return Prepared(x, y, validation, normalization, None)
+    target_normalization = Normalization.fit(y)
+    y, *rest = (_as_columns(target_normalization.apply(part)) for part in (y, *_ys(validation)))
+    validation = (validation[0], rest[0]) if validation is not None else None
+    return Prepared(x, y, validation, normalization, target_normalization)
+
+
 def train(
     dataset: Dataset,
     recipe: Recipe,
@@ -55,14 +101,7 @@ def train(
     """
     backend = get_backend()
     regression = dataset.classes is None
-    (x, y), validation = _split(dataset, recipe.validation, seed)
-    images = dataset.x_train.ndim > 2
-    normalization = Normalization.fit(x, per_feature=not images, center=recipe.center)
-    target_normalization = None
-    if regression:
-        target_normalization = Normalization.fit(y)
-        y, *rest = (_as_columns(target_normalization.apply(part)) for part in (y, *_ys(validation)))
-        validation = (validation[0], rest[0]) if validation is not None else None
+    data = prepare(dataset, recipe, seed)
     model = _build(dataset, recipe, seed, dtype)
     folder = create_run_folder(out, dataset.name)
     try:
@@ -73,25 +112,25 @@ def train(
             "model": model.config,
             "seed": seed,
             "backend": backend.name,
-            "device": _device_name(backend),
+            "device": device_name(backend),
         }
         write_json(folder / "config.json", config)
         trainer = _trainer(
-            model, recipe, seed, normalization, regression, progress, folder, validation is not None
+            model,
+            recipe,
+            seed,
+            data.normalization,
+            regression,
+            progress,
+            folder,
+            data.validation is not None,
         )
-        history = trainer.fit(x, y, validation)
+        history = trainer.fit(data.x, data.y, data.validation)
     except BaseException:
         discard_run_folder(folder)
         raise
-    extras = {
-        "dataset": dataset.name,
-        "classes": dataset.classes,
-        "features": dataset.features,
-        "normalization": normalization.to_dict(),
-        "target_normalization": target_normalization and target_normalization.to_dict(),
-    }
-    save_model(folder / MODEL, model, extras)
-    result = _result(dataset, model, trainer, history, seed, backend, target_normalization)
+    save_model(folder / MODEL, model, data.extras(dataset))
+    result = _result(dataset, model, trainer, history, seed, backend, data.target_normalization)
     write_json(folder / "result.json", result)
     if plots and importlib.util.find_spec("matplotlib") is not None:
         from ..plots import plot_history
@@ -133,14 +172,17 @@ def _as_columns(y: np.ndarray) -> np.ndarray:
     return y if y.ndim == 2 else y[:, None]
 
 
+def count_outputs(dataset: Dataset) -> int:
+    """How many outputs a network for a data set needs."""
+    if dataset.classes is not None:
+        return len(dataset.classes)
+    return 1 if dataset.y_train.ndim == 1 else dataset.y_train.shape[1]
+
+
 def _build(dataset: Dataset, recipe: Recipe, seed: int, dtype: str) -> FullyConnectedNet:
     inputs = math.prod(dataset.x_train.shape[1:])
-    if dataset.classes is not None:
-        outputs = len(dataset.classes)
-    else:
-        outputs = 1 if dataset.y_train.ndim == 1 else dataset.y_train.shape[1]
     return FullyConnectedNet(
-        [inputs, *recipe.hidden, outputs],
+        [inputs, *recipe.hidden, count_outputs(dataset)],
         activation=recipe.activation,
         normalization=recipe.normalization,
         dropout=recipe.dropout,
@@ -203,7 +245,7 @@ def _result(
     return {
         "dataset": dataset.name,
         "backend": backend.name,
-        "device": _device_name(backend),
+        "device": device_name(backend),
         "kernels": kernel_summary(backend.name),
         "seed": seed,
         "epochs": len(history),
@@ -222,5 +264,5 @@ def _result(
     }
 
 
-def _device_name(backend: Any) -> str:
+def device_name(backend: Any) -> str:
     return "cpu" if backend.device is None else str(backend.device)

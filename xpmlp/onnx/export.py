@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import layers as L
 from ..backend import dtype_name
+from ..ensemble import Ensemble
 from ..errors import ConfigError, DTypeError, MissingDependencyError, ShapeError
 from ..files import write_atomically
 from ..layers.base import Layer
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     from ..data import Normalization
 
 FLOATS = ("float16", "float32", "float64")
+_LEAST = {"float16": 6e-8, "float32": 1e-37, "float64": 1e-300}
 INPUTS = (*FLOATS, "uint8", "int8", "int16", "uint16", "int32", "int64")
 
 
 def export_onnx(
-    model: Layer,
+    model: Layer | Ensemble,
     path: str | os.PathLike[str],
     *,
     input_shape: Sequence[int] | None = None,
@@ -50,7 +52,9 @@ def export_onnx(
     ----------
     model : Layer
         A FullyConnectedNet, Sequential, Residual, or any single layer of :mod:`xpmlp.layers`. A
-        population becomes one graph: input (N, …) shared by all members, output (P, N, M).
+        population becomes one graph: input (N, …) shared by all members, output (P, N, M). An
+        :class:`~xpmlp.ensemble.Ensemble` becomes one graph with one answer: its probabilities, or
+        the mean of its members' numbers, (N, M).
     path : path-like
         Where to write; by convention it ends in ``.onnx``. An existing file is replaced at once.
     input_shape : sequence of int, optional
@@ -93,6 +97,10 @@ def export_onnx(
     >>> export_onnx(model, "digits.onnx", normalization=fitted, probabilities=True)
     """
     onnx = _import_onnx()
+    ensemble = model if isinstance(model, Ensemble) else None
+    if isinstance(model, Ensemble):
+        probabilities = probabilities or model.output != "identity"
+        model = model.population
     graph = Graph(onnx, _model_dtype(model))
     first, features = _first_weights(model)
     if input_shape is None:
@@ -116,6 +124,8 @@ def export_onnx(
     y = emit(graph, model, x, "")
     if probabilities:
         y = _probabilities(graph, model, y)
+    if ensemble is not None:
+        y = _averaged(graph, ensemble, y)
     data = graph.finish(y, "probabilities" if probabilities else "output")
     write_atomically(path, data)
     return Path(path)
@@ -142,6 +152,18 @@ def _probabilities(graph: Graph, model: Layer, y: Value) -> Value:
     if kind == "sigmoid":
         return graph.node("Sigmoid", [y], "probabilities")
     return graph.node("Softmax", [y], "probabilities", axis=-2 if y.shape[-1] == BATCH else -1)
+
+
+def _averaged(graph: Graph, ensemble: Ensemble, y: Value) -> Value:
+    """The members' (P, N, M) as the ensemble's (N, M)."""
+    y = graph.node("ReduceMean", [y], "ensemble", y.shape[1:], axes=[0], keepdims=0)
+    if ensemble.output != "softmax" or ensemble.temperature == 1.0:
+        return y
+    # As in calibration.temper; the bound keeps the logarithm of 0 finite.
+    least = graph.constant("ensemble.least", _LEAST[graph.dtype])
+    y = graph.node("Log", [graph.node("Max", [y, least], "ensemble")], "ensemble")
+    inverse = graph.constant("ensemble.inverse_temperature", 1.0 / ensemble.temperature)
+    return graph.node("Softmax", [graph.node("Mul", [y, inverse], "ensemble")], "ensemble", axis=-1)
 
 
 def _first_weights(model: Layer) -> tuple[Layer | None, int | None]:

@@ -12,6 +12,7 @@ from .. import layers as L
 from ..backend import Array, to_numpy
 from ..errors import ConfigError, ShapeError
 from ..layers.base import Layer
+from ..layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from .graph import BATCH, Graph, Value
 
 WHERE = "export_onnx"
@@ -79,10 +80,20 @@ def _row_norm(graph: Graph, layer: Any, x: Value, at: str) -> Value:
         x = graph.cast(x, "float32", at)
     wide = "float32" if half else graph.dtype
     rows = (*x.shape[:-1], 1)
+    mask = share = None
+    if isinstance(layer, MaskedLayerNorm | MaskedRMSNorm):  # means over the member's own features
+        mask = graph.constant(f"{at}.mask", to_numpy(layer.mask), wide)
+        counts = to_numpy(layer.counts).astype(np.float64)
+        share = graph.constant(f"{at}.share", layer.features / counts, wide)
+
+    def mean_of(values: Value) -> Value:
+        mean = graph.node("ReduceMean", [values], at, rows, axes=[-1])
+        return mean if share is None else graph.node("Mul", [mean, share], at)
+
     if isinstance(layer, L.LayerNorm):
-        x = graph.node("Sub", [x, graph.node("ReduceMean", [x], at, rows, axes=[-1])], at)
-    square = graph.node("Mul", [x, x], at)
-    mean = graph.node("ReduceMean", [square], at, rows, axes=[-1])
+        x = graph.node("Sub", [x, mean_of(x)], at)
+        x = x if mask is None else graph.node("Mul", [x, mask], at)
+    mean = mean_of(graph.node("Mul", [x, x], at))
     eps = graph.constant(f"{at}.eps", layer.eps, wide)
     root = graph.node("Sqrt", [graph.node("Add", [mean, eps], at)], at)
     x = graph.node("Div", [x, root], at)
@@ -124,6 +135,10 @@ def _log(graph: Graph, layer: L.Log, x: Value, at: str) -> Value:
     if layer.eps:
         x = graph.node("Add", [x, graph.constant(f"{at}.eps", layer.eps)], at)
     return graph.node("Log", [x], at)
+
+
+def _mask(graph: Graph, layer: Mask, x: Value, at: str) -> Value:
+    return graph.node("Mul", [x, graph.constant(f"{at}.mask", to_numpy(layer.mask))], at)
 
 
 def _dropout(graph: Graph, layer: L.Dropout, x: Value, at: str) -> Value:
@@ -171,6 +186,9 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.Dropout: _dropout,
     L.Flatten: _flatten,
     L.Residual: _residual,
+    Mask: _mask,
+    MaskedLayerNorm: _row_norm,
+    MaskedRMSNorm: _row_norm,
 }
 # By exact type: a subclass may compute something else.
 

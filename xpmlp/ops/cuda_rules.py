@@ -5,24 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 from ..backend import Array
+from ..errors import BackendError
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _INDICES = ("uint8", "int8", "int16", "uint16", "int32", "int64")
 
 
 def same_type(*arrays: Array | None) -> str | None:
-    """CuPy arrays of one floating type; None stands for an array that is not there."""
-    first = arrays[0]
-    assert first is not None
-    for array in arrays:
-        if array is None:
-            continue
+    """CuPy arrays of one floating type; None stands for an array that is not there.
+
+    Raises
+    ------
+    BackendError
+        If they are on different devices, where no kernel and no reference could take them.
+    """
+    there = [array for array in arrays if array is not None]
+    first = there[0]
+    for array in there:
         if not type(array).__module__.startswith("cupy"):
             return f"an operand is a {type(array).__name__}, not a CuPy array"
         if array.dtype != first.dtype:
             return f"operands are {first.dtype} and {array.dtype}"
         if array.size == 0:
             return "an operand is empty"
+    devices = [getattr(array, "device", None) for array in there]
+    if any(device != devices[0] for device in devices):
+        shapes = ", ".join(
+            f"{tuple(array.shape)} on {device}"
+            for array, device in zip(there, devices, strict=True)
+        )
+        raise BackendError(
+            f"expected arrays on one device, got {shapes}; make them with one XPMLP_DEVICE"
+        )
     if first.dtype.name not in _FLOATS:
         return f"operands are {first.dtype}, not {', '.join(_FLOATS)}"
     return None

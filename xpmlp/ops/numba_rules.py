@@ -16,7 +16,7 @@ import numpy as np
 
 MISSING = (
     'numba is not installed, or is older than 0.62: pip install "xpmlp[fast]"; without it a '
-    "training step of a small network takes about 1.4 times as long"
+    "training step of a small network takes 3 to 20 times as long"
 )
 _LEAST = (0, 62)  # the first whose LLVM knows the kernels' untyped pointers
 _FLOATS = ("float32", "float64")

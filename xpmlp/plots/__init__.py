@@ -1,5 +1,7 @@
 """Pictures of a training: curves, confusion matrix, worst mistakes, first-layer weights.
 
+Also of a sweep, and of how far probabilities can be relied on.
+
 Each function returns a matplotlib ``Figure`` and, given a path, saves it; the suffix chooses the
 format (``.png``, ``.svg``, ``.pdf``, …). No window is opened and pyplot's state is not touched, so
 they work without a display and from any thread. Colours are those of Okabe and Ito (2008), which
@@ -10,5 +12,14 @@ from .confusion import plot_confusion
 from .first_layer import plot_first_layer
 from .history import plot_history
 from .mistakes import plot_mistakes
+from .reliability import plot_reliability
+from .sweep import plot_sweep
 
-__all__ = ["plot_confusion", "plot_first_layer", "plot_history", "plot_mistakes"]
+__all__ = [
+    "plot_confusion",
+    "plot_first_layer",
+    "plot_history",
+    "plot_mistakes",
+    "plot_reliability",
+    "plot_sweep",
+]

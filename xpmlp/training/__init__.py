@@ -4,6 +4,8 @@ from .callbacks import Callback, EarlyStopping, OnEpoch, SaveHistory
 from .checkpoint import load_model, save_model
 from .history import History
 from .metrics import accuracy, confusion_matrix, r2
+from .population_history import PopulationHistory
+from .population_trainer import PopulationTrainer
 from .progress import Progress
 from .step import TrainStep
 from .trainer import Trainer
@@ -13,6 +15,8 @@ __all__ = [
     "EarlyStopping",
     "History",
     "OnEpoch",
+    "PopulationHistory",
+    "PopulationTrainer",
     "Progress",
     "SaveHistory",
     "TrainStep",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import ConfigError
 
@@ -33,6 +35,8 @@ class Callback:
 class EarlyStopping(Callback):
     """Stop when a column of the history has not improved for some epochs.
 
+    A :class:`PopulationTrainer` stops each member by its own column.
+
     Parameters
     ----------
     patience : int
@@ -51,28 +55,37 @@ class EarlyStopping(Callback):
         self.min_delta = min_delta
 
     def on_start(self, trainer: Trainer) -> None:
-        self._best: float | None = None
-        self._waited = 0
+        self._best: Any = -np.inf
+        self._waited: Any = 0
 
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        if self.monitor not in row:
+        if self.exhausted(row):
+            trainer.stop(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """What is reported of a training that it ended."""
+        return f"early stopping: {self.monitor} has not improved for {self.patience} epochs"
+
+    def exhausted(self, figures: Mapping[str, Any]) -> Any:
+        """Whether patience is at an end, for one network or, as (P,) booleans, for each member.
+
+        Parameters
+        ----------
+        figures : mapping
+            The epoch's columns: numbers, or arrays of shape (P,).
+        """
+        if self.monitor not in figures:
             raise ConfigError(
-                f"`EarlyStopping`: expected monitor to be one of {', '.join(row)}, got "
+                f"`EarlyStopping`: expected monitor to be one of {', '.join(figures)}, got "
                 f"{self.monitor!r}; pass validation data to fit for the val_ columns"
             )
-        value = (
-            row[self.monitor]
-            if "accuracy" in self.monitor or "r2" in self.monitor
-            else (-row[self.monitor])
-        )
-        if self._best is None or value > self._best + self.min_delta:
-            self._best, self._waited = value, 0
-            return
-        self._waited += 1
-        if self._waited >= self.patience:
-            trainer.stop(
-                f"early stopping: {self.monitor} has not improved for {self.patience} epochs"
-            )
+        sign = 1.0 if "accuracy" in self.monitor or "r2" in self.monitor else -1.0
+        values = sign * np.asarray(figures[self.monitor])
+        better = values > self._best + self.min_delta
+        self._best = np.where(better, values, self._best)
+        self._waited = np.where(better, 0, self._waited + 1)
+        return self._waited >= self.patience
 
 
 class SaveHistory(Callback):

@@ -384,7 +384,7 @@ def lower_update(program: Program, optimizer: optim.Optimizer) -> None:
         if optimizer.decoupled:
             decay, shrink = 0.0, 1.0 - lr * decay
         values = *rates(optimizer, lr), decay, shrink
-        if members == 1:
+        if program.population is None:
             if values != written[0]:
                 of_weights[0] = values
                 of_others[0] = *values[:-2], 0.0, 1.0

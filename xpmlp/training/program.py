@@ -145,7 +145,7 @@ class Program:
     def bind_targets(self, y: np.ndarray, dtype: np.dtype, tail: tuple[int, ...]) -> np.ndarray:
         """Where the targets are each time; copied there in ``dtype`` by :meth:`__call__`."""
         own = (self.rows, *tail)
-        if y.shape not in (own, (self.members, *own)) or (self.members == 1 and y.shape != own):
+        if y.shape not in (own, (self.members, *own)) or (self.population is None and y.shape != own):
             raise NotCompiled(f"targets have shape {y.shape}")
         self._targets = self.buffer(*y.shape, dtype=dtype)
         return self._targets

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,27 @@ from .progress import Progress
 from .step import TrainStep
 
 Data = tuple[Any, Any]
+
+
+@dataclass
+class EpochFigures:
+    """What came of one epoch of training; (…) is () or (P,).
+
+    Attributes
+    ----------
+    step_losses : ndarray, shape (steps, …)
+    loss, accuracy : ndarray, shape (…)
+        Means over the rows; the accuracy is None where targets are not classes.
+    samples : int
+        Rows that each network saw.
+    seconds : float
+    """
+
+    step_losses: np.ndarray
+    loss: np.ndarray
+    accuracy: np.ndarray | None
+    samples: int
+    seconds: float
 
 
 class Trainer:
@@ -141,7 +163,8 @@ class Trainer:
             returns as well; ``history.interrupted`` then says so. A second Ctrl-C raises.
         """
         dtype = _floating_dtype(self.model)
-        options = {"normalization": self.normalization, "dtype": dtype}
+        # A batch is done with before the next is asked for: its memory may be used again.
+        options = {"normalization": self.normalization, "dtype": dtype, "reuse": True}
         batches = Batches(
             x,
             y,
@@ -174,7 +197,9 @@ class Trainer:
         with self._ctrl_c():
             for epoch in range(1, self.epochs + 1):
                 self.epoch = epoch
-                row = self._run_epoch(step, batches, losses)
+                figures = self._run_epoch(step, batches)
+                losses.append(figures.step_losses)
+                row = self._row(figures)
                 if held_out is not None:
                     scores = self._evaluate(held_out)
                     row |= {f"val_{name}": value for name, value in scores.items()}
@@ -220,6 +245,7 @@ class Trainer:
                 shuffle=False,
                 normalization=self.normalization,
                 dtype=dtype,
+                reuse=True,
             )
         )
 
@@ -233,55 +259,50 @@ class Trainer:
         elif isinstance(self.optimizer.schedule, Schedule):
             self.optimizer.schedule = self.optimizer.schedule.over(self.total_steps)
 
-    def _run_epoch(self, step: TrainStep, batches: Batches, losses: list) -> dict[str, Any]:
+    def _run_epoch(self, step: TrainStep, batches: Any) -> EpochFigures:
         """All batches once; values stay on the device until the end."""
         start = time.perf_counter()
-        epoch_losses, hits, sizes = [], [], []
+        losses, hits, sizes = [], [], []
         for xb, yb in batches.epoch(self.epoch - 1):
             loss = step(xb, yb)
-            epoch_losses.append(loss)
-            sizes.append(xb.shape[0])
+            losses.append(loss)
+            sizes.append(step.outputs.shape[-2])
             if _are_classes(yb):
                 hits.append(correct(step.outputs, yb))
             for callback in self.callbacks:
                 callback.on_step(self, loss)
             if self._ending is not None:
                 break
-        values = to_numpy(array_namespace(epoch_losses[0]).stack(epoch_losses))
-        losses.append(values)
+        values = to_numpy(array_namespace(losses[0]).stack(losses))
         samples = sum(sizes)
+        accuracy = None
+        if hits:
+            accuracy = to_numpy(array_namespace(hits[0]).stack(hits)).sum(axis=0) / samples
+        return EpochFigures(
+            values,
+            np.average(values, axis=0, weights=sizes),
+            accuracy,
+            samples,
+            time.perf_counter() - start,
+        )
+
+    def _row(self, figures: EpochFigures) -> dict[str, Any]:
+        """An epoch's row of the history; of a population, means over its members."""
         row: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.optimizer.steps,
-            "train_loss": float(np.mean(np.average(values, axis=0, weights=sizes))),
+            "train_loss": float(np.mean(figures.loss)),
         }
-        if hits:
-            count = to_numpy(array_namespace(hits[0]).stack(hits)).sum(axis=0)
-            row["train_accuracy"] = float(np.mean(count)) / samples
-        seconds = time.perf_counter() - start
-        rate = self.optimizer.lr * self.optimizer.schedule(max(0, self.optimizer.steps - 1))
-        row["lr"] = float(np.mean(rate))
-        row["seconds"] = seconds
-        row["samples_per_second"] = samples / seconds
+        if figures.accuracy is not None:
+            row["train_accuracy"] = float(np.mean(figures.accuracy))
+        row["lr"] = float(np.mean(_last_rate(self.optimizer)))
+        row["seconds"] = figures.seconds
+        row["samples_per_second"] = figures.samples / figures.seconds
         return row
 
     def _evaluate(self, batches: Batches) -> dict[str, float]:
-        total, hits, outputs_seen, targets_seen = 0.0, 0.0, [], []
-        for xb, yb in batches.epoch():
-            outputs = self.model.forward(xb)
-            rows = xb.shape[0]
-            total += float(np.mean(to_numpy(self.loss.forward(outputs, yb)))) * rows
-            if _are_classes(yb):
-                hits += float(np.mean(to_numpy(correct(outputs, yb))))
-            else:
-                outputs_seen.append(to_numpy(outputs))
-                targets_seen.append(to_numpy(yb))
-        scores = {"loss": total / batches.rows}
-        if not targets_seen:
-            scores["accuracy"] = hits / batches.rows
-        elif outputs_seen[0].shape == targets_seen[0].shape:
-            scores["r2"] = r2(np.concatenate(outputs_seen), np.concatenate(targets_seen))
-        return scores
+        scores = scores_of(self.model, self.loss, batches.epoch())
+        return {name: float(np.mean(values)) for name, values in scores.items()}
 
     def _score(self, row: dict[str, Any]) -> tuple[float, ...]:
         """What a larger value of is better; a loss breaks ties of accuracies."""
@@ -313,8 +334,48 @@ class Trainer:
             signal.signal(signal.SIGINT, previous)
 
 
-def _are_classes(y: Array) -> bool:
-    return y is not None and "int" in dtype_name(y.dtype)
+def scores_of(
+    model: Layer, loss: Loss, batches: Iterable[tuple[Array, Array]]
+) -> dict[str, np.ndarray]:
+    """Loss and accuracy, or R² for float targets, in evaluation mode, of shape () or (P,)."""
+    total: Any = 0.0
+    hits: Any = 0.0
+    rows = 0
+    outputs_seen, targets_seen = [], []
+    for xb, yb in batches:
+        outputs = model.forward(xb)
+        size = outputs.shape[-2]
+        rows += size
+        total = total + to_numpy(loss.forward(outputs, yb)).astype(np.float64) * size
+        if _are_classes(yb):
+            hits = hits + to_numpy(correct(outputs, yb))
+        else:
+            outputs_seen.append(np.array(to_numpy(outputs)))  # a copy: x may be the output
+            targets_seen.append(np.array(to_numpy(yb)))
+    scores = {"loss": np.asarray(total / rows)}
+    if not targets_seen:
+        scores["accuracy"] = np.asarray(hits / rows)
+        return scores
+    outputs, targets = np.concatenate(outputs_seen, -2), np.concatenate(targets_seen, -2)
+    if model.population is not None:
+        each = zip(outputs, np.broadcast_to(targets, outputs.shape), strict=True)
+        scores["r2"] = np.array([r2(y, t) for y, t in each])
+    elif outputs.shape == targets.shape:
+        scores["r2"] = np.asarray(r2(outputs, targets))
+    return scores
+
+
+def _last_rate(optimizer: Optimizer) -> Any:
+    """The learning rate of the last step, one number or one a member."""
+    return optimizer.lr * optimizer.schedule(max(0, optimizer.steps - 1))
+
+
+def _are_classes(y: Array | None) -> bool:
+    if y is None:
+        return False
+    if isinstance(y.dtype, np.dtype):
+        return y.dtype.kind in "iu"  # at every step: NumPy would put the name together anew
+    return "int" in dtype_name(y.dtype)
 
 
 def _floating_dtype(model: Layer) -> str:

@@ -1,0 +1,270 @@
+"""Cross-validation: every fold, seed and setting is a member of one population.
+
+A member trains on gathers of its own rows only, with inputs normalized by statistics of these rows,
+and is scored on the rows of its fold, which it has never seen in any way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .data import Normalization
+from .data.orders import Orders, fold_rows
+from .errors import ConfigError
+from .sweep import AXES, Settings
+from .sweep.grid import check_points
+from .sweep.plan import plan
+from .sweep.run import check_seeds, trainer_for
+from .sweep.settings import build_loss
+
+
+@dataclass
+class CrossValidation:
+    """What came of a cross-validation.
+
+    Attributes
+    ----------
+    settings : list of Settings
+    cv_results_ : dict of str to ndarray or list
+        As scikit-learn's GridSearchCV has it, a value for each setting: ``params``,
+        ``param_<name>`` for options that differ, ``split<i>_test_score``, ``mean_test_score``,
+        ``std_test_score``, ``rank_test_score``, ``mean_test_loss``, ``diverged`` (how many of its
+        networks) and ``mean_fit_time``, a network's share of the time that all took together.
+        Split i is fold ``i % folds`` with seed number ``i // folds``.
+    folds : list of int arrays
+        The rows held out in each fold.
+    seeds : list of int
+    scoring : str
+        What the scores are: ``"accuracy"``, ``"r2"`` or ``"neg_loss"``.
+    seconds : float
+    """
+
+    settings: list[Settings]
+    cv_results_: dict[str, Any]
+    folds: list[np.ndarray]
+    seeds: list[int]
+    scoring: str
+    seconds: float
+
+    @property
+    def best_index_(self) -> int:
+        """The setting with the best mean score."""
+        return int(np.argmin(self.cv_results_["rank_test_score"]))
+
+    @property
+    def best_settings_(self) -> Settings:
+        """That setting itself."""
+        return self.settings[self.best_index_]
+
+    @property
+    def best_score_(self) -> float:
+        """Its mean score over folds and seeds."""
+        return float(self.cv_results_["mean_test_score"][self.best_index_])
+
+    def table(self) -> Any:
+        """The results, best first: a DataFrame where pandas is installed, else a list of dicts."""
+        order = np.argsort(self.cv_results_["rank_test_score"], kind="stable").tolist()
+        rows = [{name: values[i] for name, values in self.cv_results_.items()} for i in order]
+        try:
+            import pandas
+        except ImportError:
+            return rows
+        return pandas.DataFrame(rows, index=order)
+
+
+def cross_validate(
+    x: Any,
+    y: Any,
+    settings: Settings | Sequence[Settings],
+    *,
+    outputs: int | None = None,
+    output: str = "softmax",
+    folds: int | Sequence[Any] = 5,
+    seeds: int | Sequence[int] = 1,
+    split_seed: int = 0,
+    stratify: bool | None = None,
+    normalize: bool = True,
+    memory: int | None = None,
+    dtype: str = "float32",
+    progress: bool = False,
+) -> CrossValidation:
+    """Train every setting with every seed on every fold's complement, and score it on the fold.
+
+    Parameters
+    ----------
+    x : array_like, shape (N, …)
+    y : array_like, shape (N,) of class numbers, or (N, M)
+    settings : Settings or sequence of them
+        Networks and how to train them; see :func:`xpmlp.sweep.expand` for grids.
+    outputs : int, optional
+        M. Default: the number of classes, or of y's columns.
+    output : {"softmax", "sigmoid", "identity"}
+    folds : int, or sequence of int arrays
+        How many, or the rows held out in each.
+    seeds : int or sequence of int
+        How many networks for each fold and setting, from seed 0, or which seeds. A seed fixes
+        weights, masks and batch order.
+    split_seed : int
+        Of the division into folds.
+    stratify : bool, optional
+        Whether every class is spread evenly over the folds. Default: for classes, yes.
+    normalize : bool
+        Whether inputs are normalized by the statistics of each fold's training rows: feature by
+        feature for tables (N, D), all together for images.
+    memory : int, optional
+        Bytes that may be used. Default: most of what is free.
+    dtype : str
+    progress : bool
+
+    Returns
+    -------
+    CrossValidation
+        A network that diverges scores NaN, and its setting comes last.
+
+    Raises
+    ------
+    ConfigError
+        If there are no settings, seeds or folds, or the same ones twice; if folds are not rows of
+        x; if not even one setting fits into memory.
+
+    Notes
+    -----
+    Every epoch has as many steps as the smallest training set allows; if folds differ by a row, a
+    network of a larger one leaves out one row an epoch, another one each time. All epochs are
+    trained: choosing the best one by the held-out rows would make their score a lie.
+
+    Examples
+    --------
+    >>> grid = expand({"lr": [1e-3, 1e-2], "dropout": [0.0, 0.2]}, Settings(epochs=20))
+    >>> found = cross_validate(x, y, grid, folds=5, seeds=3)      # 60 networks at once
+    >>> found.table()[["param_lr", "param_dropout", "mean_test_score", "std_test_score"]]
+    """
+    settings = [settings] if isinstance(settings, Settings) else list(settings)
+    check_points(settings)
+    x, y = np.asarray(x), np.asarray(y)
+    if output == "identity" and y.ndim == 1:
+        y = y[:, None]
+    if outputs is None:
+        outputs = int(y.max()) + 1 if output == "softmax" else int(y.shape[1])
+    numbers = check_seeds("cross_validate", seeds)
+    labels = y if (output == "softmax" if stratify is None else stratify) else None
+    if isinstance(folds, int | np.integer):
+        held_out = fold_rows(len(x), int(folds), seed=split_seed, labels=labels)
+    else:
+        held_out = _check_folds(folds, len(x))
+    work = _Work(x, y, outputs, output, held_out, numbers, normalize, dtype)
+    start = time.perf_counter()
+    scoring = {"softmax": "accuracy", "identity": "r2"}.get(output, "neg_loss")
+    inputs = int(np.prod(x.shape[1:]))
+    found = np.full((3, len(settings), len(work.splits)), np.nan)  # scores, losses, seconds
+    for group in plan(settings, len(work.splits), inputs, outputs, "own", dtype, memory):
+        found[:, group] = work.train(settings, group, scoring, progress)
+    results = _results(settings, *found)
+    return CrossValidation(
+        settings, results, held_out, numbers, scoring, time.perf_counter() - start
+    )
+
+
+class _Work:
+    """The data of a cross-validation, its folds, and how a group of settings is trained on them."""
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        outputs: int,
+        output: str,
+        held_out: list[np.ndarray],
+        seeds: list[int],
+        normalize: bool,
+        dtype: str,
+    ):
+        self.x, self.y, self.held_out = x, y, held_out
+        self.splits = [(fold, seed) for seed in seeds for fold in range(len(held_out))]
+        self.trained_on = [np.setdiff1d(np.arange(len(x)), fold) for fold in held_out]
+        self.norms = None
+        if normalize:
+            self.norms = [
+                Normalization.fit(x[rows], per_feature=x.ndim == 2) for rows in self.trained_on
+            ]
+        self.output = output
+        self.options: dict[str, Any] = {
+            "inputs": int(np.prod(x.shape[1:])),
+            "outputs": outputs,
+            "output": output,
+            "dtype": dtype,
+        }
+
+    def train(
+        self, settings: Sequence[Settings], group: list[int], scoring: str, progress: bool
+    ) -> np.ndarray:
+        """Scores, losses and seconds of a group's settings, (3, settings, splits)."""
+        start = time.perf_counter()
+        own = [settings[number] for number in group for _ in self.splits]
+        splits = [split for _ in group for split in self.splits]
+        folds, seeds = [fold for fold, _ in splits], [seed for _, seed in splits]
+        trainer = trainer_for(
+            own,
+            seeds,
+            **self.options,
+            orders=Orders([self.trained_on[fold] for fold in folds], seeds),
+            normalization=None if self.norms is None else [self.norms[fold] for fold in folds],
+            progress=progress,
+        )
+        history = trainer.fit(self.x, self.y)
+        if history.interrupted:
+            raise KeyboardInterrupt
+        trainer.loss = build_loss([Settings()], self.output)  # label smoothing is for training
+        found = trainer.evaluate_members(self.x, self.y, [self.held_out[fold] for fold in folds])
+        finished = np.array([ending == "finished" for ending in history.endings])
+        losses = np.where(finished, found["loss"], np.nan)
+        scores = -losses if scoring == "neg_loss" else np.where(finished, found[scoring], np.nan)
+        seconds = np.full(losses.shape, (time.perf_counter() - start) / len(own))
+        return np.stack([scores, losses, seconds]).reshape(3, len(group), len(self.splits))
+
+
+def _results(
+    settings: Sequence[Settings], scores: np.ndarray, losses: np.ndarray, seconds: np.ndarray
+) -> dict[str, Any]:
+    """The table that scikit-learn's GridSearchCV would make of (settings, splits) arrays."""
+    varied = [name for name in AXES if len({getattr(own, name) for own in settings}) > 1]
+    results: dict[str, Any] = {
+        "params": [{name: getattr(own, name) for name in varied} for own in settings]
+    }
+    for name in varied:
+        results[f"param_{name}"] = [getattr(own, name) for own in settings]
+    for split in range(scores.shape[1]):
+        results[f"split{split}_test_score"] = scores[:, split]
+    results["mean_test_score"] = scores.mean(axis=1)
+    results["std_test_score"] = scores.std(axis=1)
+    results["rank_test_score"] = _ranks(results["mean_test_score"])
+    results["mean_test_loss"] = losses.mean(axis=1)
+    results["diverged"] = np.isnan(losses).sum(axis=1)
+    results["mean_fit_time"] = seconds.mean(axis=1)
+    return results
+
+
+def _ranks(means: np.ndarray) -> np.ndarray:
+    """1 for the best; equals share the better rank; NaN comes last."""
+    means = np.where(np.isfinite(means), means, -np.inf)
+    return np.array([1 + int(np.sum(means > own)) for own in means])
+
+
+def _check_folds(folds: Sequence[Any], n: int) -> list[np.ndarray]:
+    """Given folds as sorted int64 arrays: rows of x, each at most once in a fold, some left."""
+    checked = [np.unique(np.asarray(fold)) for fold in folds]
+    fits = len(checked) > 0 and all(
+        own.dtype.kind in "iu" and 0 < own.size == np.size(fold) < n and own[0] >= 0 and own[-1] < n
+        for own, fold in zip(checked, folds, strict=True)
+    )
+    if not fits:
+        raise ConfigError(
+            f"`cross_validate`: expected folds of row numbers in 0…{n - 1}, each with a row in it "
+            f"and one left to train on, and none twice; got {len(checked)} folds"
+        )
+    return [own.astype(np.int64) for own in checked]

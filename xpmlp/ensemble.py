@@ -1,0 +1,237 @@
+"""Ensembles: many networks that answer as one, and say how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import calibration, ops
+from .backend import to_numpy
+from .errors import CheckpointError, ConfigError
+from .models import FullyConnectedNet
+from .population import stack
+from .training import load_model, save_model
+
+_KEY = "ensemble"
+
+
+class Ensemble:
+    """A population that answers with the mean of its members' probabilities.
+
+    Parameters
+    ----------
+    networks : FullyConnectedNet or sequence of them
+        A population, or networks to :func:`~xpmlp.population.stack`.
+    temperature : float
+        Of :meth:`calibrate`; 1 leaves the mean as it is.
+
+    Attributes
+    ----------
+    population : FullyConnectedNet
+    temperature : float
+
+    Notes
+    -----
+    The mean is tempered, not the members: tempered members average to too little confidence again.
+    Sources: Lakshminarayanan, Pritzel and Blundell 2017, "Simple and scalable predictive
+    uncertainty estimation using deep ensembles"; Rahaman and Thiery 2021, "Uncertainty
+    quantification and deep ensembles".
+
+    Examples
+    --------
+    >>> nets = FullyConnectedNet([64, 32, 10], population=8)
+    >>> PopulationTrainer(nets, sampling="own").fit(x, y)
+    >>> ensemble = Ensemble(nets)
+    >>> ensemble.calibrate(x_val, y_val)
+    >>> ensemble.evaluate(x_test, y_test)
+    {'accuracy': 0.98, 'log_loss': 0.06, 'calibration_error': 0.01}
+    """
+
+    def __init__(
+        self,
+        networks: FullyConnectedNet | Sequence[FullyConnectedNet],
+        *,
+        temperature: float = 1.0,
+    ):
+        if isinstance(networks, FullyConnectedNet) and networks.population is not None:
+            self.population = networks
+        else:
+            single = isinstance(networks, FullyConnectedNet)
+            self.population = stack([networks] if single else networks)
+        if not temperature > 0.0:
+            raise ConfigError(f"`Ensemble`: expected a temperature > 0, got {temperature!r}")
+        self.temperature = float(temperature)
+
+    def __len__(self) -> int:
+        """How many members it has."""
+        return self.population.population or 0
+
+    def __repr__(self) -> str:
+        return f"Ensemble({len(self)} × {self.population!r}, temperature={self.temperature:.4g})"
+
+    @property
+    def output(self) -> str:
+        """What the outputs mean: softmax, sigmoid or identity."""
+        return self.population.output
+
+    def predict_proba(self, x: Any, batch_size: int = 65_536) -> np.ndarray:
+        """Probabilities of the classes (N, C), or of independent questions (N, M).
+
+        Parameters
+        ----------
+        x : array_like, shape (N, …)
+            As the members were trained on.
+        batch_size : int
+            Rows at a time, of all members together.
+
+        Raises
+        ------
+        ConfigError
+            For networks whose outputs are plain numbers.
+        """
+        mean = self._member_probabilities(x, batch_size).mean(axis=0)
+        return calibration.temper(mean, self.temperature) if self.output == "softmax" else mean
+
+    def predict(self, x: Any, batch_size: int = 65_536) -> np.ndarray:
+        """Class numbers (N,), 0/1 (N, M), or the mean of the members' numbers (N, M)."""
+        if self.output == "identity":
+            return to_numpy(self.population.outputs(x, batch_size)).mean(axis=0)
+        probabilities = self.predict_proba(x, batch_size)
+        if self.output == "softmax":
+            return probabilities.argmax(axis=-1)
+        return (probabilities > 0.5).astype(np.int64)
+
+    def uncertainty(self, x: Any, batch_size: int = 65_536) -> dict[str, np.ndarray]:
+        """How unsure the ensemble is of each row, and why.
+
+        Parameters as in :meth:`predict_proba`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            For classes, each (N,), in nats: ``entropy`` of the mean probabilities;
+            ``mutual_information``, the part of it that comes from the members' disagreement, large
+            for data unlike what they were trained on; and ``expected_entropy``, the rest, which no
+            more members and no more training would take away. For plain numbers: ``std`` (N, M),
+            the standard deviation over the members.
+
+        Notes
+        -----
+        Of the members' own probabilities, before any temperature. Sources: Houlsby et al. 2011;
+        Depeweg et al. 2018.
+        """
+        if self.output == "identity":
+            return {"std": to_numpy(self.population.outputs(x, batch_size)).std(axis=0)}
+        members = self._member_probabilities(x, batch_size).astype(np.float64)
+        if self.output == "sigmoid":  # each output is a question with two answers
+            members = np.stack([members, 1.0 - members], axis=-1)
+        total = calibration.entropy(members.mean(axis=0))
+        expected = calibration.entropy(members).mean(axis=0)
+        # Never negative, but for rounding.
+        information = np.maximum(total - expected, 0.0)
+        return {
+            "entropy": total,
+            "expected_entropy": expected,
+            "mutual_information": information,
+        }
+
+    def calibrate(self, x: Any, y: Any) -> float:
+        """Fit the temperature on data that was not trained on, such as the validation data.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, …)
+        y : array_like of ints, shape (N,)
+
+        Returns
+        -------
+        float
+            The temperature; classes and their order stay as they were.
+
+        Raises
+        ------
+        ConfigError
+            For networks that do not give class probabilities.
+        """
+        self._require_classes("calibrate")
+        self.temperature = 1.0
+        self.temperature = calibration.fit_temperature(self.predict_proba(x), np.asarray(y))
+        return self.temperature
+
+    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+        """``accuracy``, ``log_loss`` and ``calibration_error`` on other data.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, …)
+        y : array_like of ints, shape (N,)
+
+        Raises
+        ------
+        ConfigError
+            For networks that do not give class probabilities.
+        """
+        self._require_classes("evaluate")
+        probabilities, y = self.predict_proba(x), np.asarray(y)
+        true = np.maximum(probabilities[np.arange(y.size), y].astype(np.float64), 1e-300)
+        return {
+            "accuracy": float(np.mean(probabilities.argmax(axis=1) == y)),
+            "log_loss": float(-np.mean(np.log(true))),
+            "calibration_error": calibration.expected_calibration_error(probabilities, y),
+        }
+
+    def save(self, path: str | Path, extras: Mapping[str, Any] | None = None) -> None:
+        """Write all members and the temperature as one model file, ``.safetensors`` or ``.npz``.
+
+        Parameters
+        ----------
+        path : path
+        extras : mapping, optional
+            Anything JSON can hold, given back by :meth:`load`.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written.
+        """
+        own = {_KEY: {"temperature": self.temperature}}
+        save_model(path, self.population, dict(extras or {}) | own)
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple[Ensemble, dict[str, Any]]:
+        """Read an ensemble back, and the extras it was saved with.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing, damaged, or not one that :meth:`save` wrote.
+        """
+        population, extras = load_model(path)
+        try:
+            temperature = float(extras.pop(_KEY)["temperature"])
+        except (KeyError, TypeError, ValueError):
+            raise CheckpointError(
+                f"expected an ensemble in {path}, got a model without a temperature; "
+                "open it with load_model"
+            ) from None
+        return cls(population, temperature=temperature), extras
+
+    def _member_probabilities(self, x: Any, batch_size: int) -> np.ndarray:
+        """(P, N, M), on the host."""
+        if self.output == "identity":
+            raise ConfigError(
+                "`Ensemble`: expected networks that give probabilities, got output='identity'; "
+                "use predict and uncertainty"
+            )
+        outputs = self.population.outputs(x, batch_size)
+        squash = ops.softmax if self.output == "softmax" else ops.sigmoid
+        return to_numpy(squash(outputs))
+
+    def _require_classes(self, where: str) -> None:
+        if self.output != "softmax":
+            raise ConfigError(
+                f"`Ensemble.{where}`: expected networks of classes, got output={self.output!r}"
+            )

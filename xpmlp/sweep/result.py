@@ -1,0 +1,124 @@
+"""What came of a sweep: trials, their figures, and the networks worth keeping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..models import FullyConnectedNet
+from ..training import PopulationHistory
+from .settings import Settings
+
+
+@dataclass
+class Trial:
+    """One member of a sweep: a setting and a seed, and what came of it.
+
+    Attributes
+    ----------
+    setting : int
+        Its number in the list of settings.
+    settings : Settings
+    seed : int
+    scores : dict of str to float
+        ``train_loss``, ``val_accuracy``, … at its best epoch.
+    best_epoch, epochs : int
+    ending : str
+    """
+
+    setting: int
+    settings: Settings
+    seed: int
+    scores: dict[str, float]
+    best_epoch: int
+    epochs: int
+    ending: str
+
+
+@dataclass
+class SweepResult:
+    """All trials of a sweep.
+
+    Attributes
+    ----------
+    trials : list of Trial
+        By setting, then by seed.
+    monitor : str
+        What settings are compared by: ``"val_accuracy"``, or ``"val_loss"`` without classes.
+    models : dict of int to FullyConnectedNet
+        The best seed's network of the best setting, and of those asked for with ``keep``.
+    seconds : float
+    populations : list of int
+        How many members were trained together, population by population.
+    interrupted : bool
+    """
+
+    trials: list[Trial] = field(default_factory=list)
+    monitor: str = "val_loss"
+    models: dict[int, FullyConnectedNet] = field(default_factory=dict)
+    seconds: float = 0.0
+    populations: list[int] = field(default_factory=list)
+    interrupted: bool = False
+
+    def values(self, setting: int) -> np.ndarray:
+        """The monitored figure of each seed of a setting."""
+        return np.array([t.scores[self.monitor] for t in self.trials if t.setting == setting])
+
+    def quality(self, setting: int) -> tuple[float, float]:
+        """Means over the seeds, so that more is better: the monitored figure, then the loss.
+
+        −∞ if one of the seeds has none.
+        """
+        sign = 1.0 if self.monitor.endswith(("accuracy", "r2")) else -1.0
+        losses = [t.scores["val_loss"] for t in self.trials if t.setting == setting]
+        means = float(np.mean(sign * self.values(setting))), -float(np.mean(losses))
+        return means if np.isfinite(means).all() else (-np.inf, -np.inf)
+
+    @property
+    def best(self) -> int:
+        """The number of the setting with the best :meth:`quality`; ties go to the first."""
+        return max(dict.fromkeys(t.setting for t in self.trials), key=self.quality)
+
+    def add(
+        self,
+        settings: Sequence[Settings],
+        members: Sequence[tuple[int, int]],
+        history: PopulationHistory,
+    ) -> None:
+        """Take over what came of a population with these (setting, seed) members."""
+        for row, (setting, seed) in zip(history.table(), members, strict=True):
+            scores = {name: row[name] for name in history.curves}
+            rest = row["best_epoch"], row["epochs"], row["ending"]
+            self.trials.append(Trial(setting, settings[setting], seed, scores, *rest))
+        self.trials.sort(key=lambda trial: trial.setting)  # stable: seeds stay in order
+        self.populations.append(len(members))
+        self.interrupted = history.interrupted
+
+    def keep_models(
+        self,
+        model: FullyConnectedNet,
+        members: Sequence[tuple[int, int]],
+        keep: Sequence[int],
+    ) -> None:
+        """Take the best seed's network of the best setting so far, and of those to keep."""
+        wanted = {self.best, *keep}
+        sign = 1.0 if self.monitor.endswith(("accuracy", "r2")) else -1.0
+        for setting in {own for own, _ in members} & wanted:
+            values = sign * self.values(setting)
+            best = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
+            place = [number for number, (own, _) in enumerate(members) if own == setting][best]
+            self.models[setting] = model.member(place)
+        self.models = {own: net for own, net in self.models.items() if own in wanted}
+
+    def rows(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """A flat row for each trial, with those of its options that are named."""
+        return [
+            {"setting": t.setting}
+            | {name: getattr(t.settings, name) for name in names}
+            | {"seed": t.seed, **t.scores}
+            | {"best_epoch": t.best_epoch, "epochs": t.epochs, "ending": t.ending}
+            for t in self.trials
+        ]

@@ -1,0 +1,459 @@
+"""The training loop for populations: every member by its own figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, to_numpy
+from ..capacity import bytes_per_member, check_fits
+from ..data.loader import Batches
+from ..data.member_batches import MemberBatches
+from ..data.normalization import Normalization
+from ..data.orders import SAMPLINGS, Orders, orders_for
+from ..errors import ConfigError, ShapeError
+from ..losses import Loss
+from ..models import FullyConnectedNet
+from ..ops.shapes import check_choice
+from ..optim import Optimizer
+from .callbacks import EarlyStopping
+from .population_history import RUNNING, PopulationHistory
+from .selection import (
+    check_hypers,
+    select_hyper,
+    select_loss,
+    select_optimizer,
+    select_penalty,
+)
+from .step import TrainStep
+from .trainer import Data, EpochFigures, Trainer, _floating_dtype, _last_rate, scores_of
+
+_EVALUATED = 16_384  # rows at a time, of all members together
+_WORTH_DROPPING = 0.25  # share of stopped members from which the others go on without them
+
+
+class PopulationTrainer(Trainer):
+    """Train a population, each member by its own validation, patience and end.
+
+    A member that has stopped, by early stopping, by divergence or by :meth:`drop`, keeps its best
+    parameters and costs nothing more once a quarter of those that run with it have stopped too.
+    The others never notice.
+
+    Parameters
+    ----------
+    model : FullyConnectedNet
+        A population.
+    loss, optimizer, epochs, batch_size, lr_decay, penalty, clip_norm, restore_best, monitor
+        As for :class:`Trainer`; hyperparameters may be P numbers, one a member.
+    callbacks : sequence of Callback
+        An :class:`EarlyStopping` stops each member on its own. The others are called as by a
+        Trainer, with rows that hold means over the members that run.
+    sampling : {"shared", "own", "bootstrap"}
+        One minibatch for all members; the rows in another order for each; or, for each, as many
+        rows drawn with replacement. Inputs (N, D) are in memory once in any case.
+    seed : int, or P ints
+        Of the order. With "own" and "bootstrap" the seeds of the members; s stands for s, s+1, …,
+        and a member then sees the batches that ``Trainer(seed=…)`` gives a network alone.
+    orders : Orders, optional
+        The rows of each member, in place of ``sampling``: folds, for example.
+    normalization : Normalization, or P of them, optional
+        P need ``sampling`` other than "shared", or ``orders``.
+    progress, shuffle, drop_last
+        As for :class:`Trainer`.
+
+    Attributes
+    ----------
+    history : PopulationHistory
+    running : ndarray of int
+        The members that have not stopped.
+
+    Notes
+    -----
+    Members that have stopped go on inside of the products until enough of them can be left out;
+    what they do there is thrown away. The optimizer's own memory is up to date after ``fit`` only
+    if no members were left out.
+
+    Examples
+    --------
+    >>> nets = FullyConnectedNet([64, 32, 10], population=8)
+    >>> trainer = PopulationTrainer(nets, optimizer=Adam(np.geomspace(1e-4, 1e-2, 8)))
+    >>> history = trainer.fit(x, y, validation=(x_val, y_val))
+    >>> best = nets.member(int(np.nanargmax(history.best("val_accuracy"))))
+    """
+
+    model: FullyConnectedNet
+    history: PopulationHistory
+
+    def __init__(
+        self,
+        model: FullyConnectedNet,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        *,
+        sampling: str = "shared",
+        seed: int | Sequence[int] = 0,
+        orders: Orders | None = None,
+        normalization: Normalization | Sequence[Normalization] | None = None,
+        **options: Any,
+    ):
+        if not isinstance(model, FullyConnectedNet) or model.population is None:
+            raise ConfigError(
+                f"`PopulationTrainer`: expected a FullyConnectedNet with population=P, got "
+                f"{type(model).__name__}; a single network is trained by Trainer"
+            )
+        check_choice("PopulationTrainer", "sampling", sampling, SAMPLINGS)
+        shared = sampling == "shared" and orders is None
+        seeds = _member_seeds(seed, model.population, shared)
+        own = normalization if isinstance(normalization, Sequence) else None
+        one = normalization if isinstance(normalization, Normalization) else None
+        super().__init__(model, loss, optimizer, seed=seeds[0], normalization=one, **options)
+        if own is not None:
+            if shared:
+                raise ConfigError(
+                    "`PopulationTrainer`: expected one normalization for shared minibatches, got "
+                    f"{len(own)}; give sampling='own', or orders"
+                )
+            _check_count("normalization", own, model.population)
+        if orders is not None:
+            _check_count("orders", orders.rows, model.population)
+        self.sampling, self.seeds, self.orders = sampling, seeds, orders
+        self.normalizations = normalization
+        check_hypers(
+            model.population,
+            optimizer=self.optimizer,
+            loss=self.loss,
+            penalty=self.penalty,
+            clip_norm=self.clip_norm,
+        )
+        self.history = PopulationHistory()
+        self.running = np.arange(model.population)
+
+    def fit(self, x: Any, y: Any, validation: Data | None = None) -> PopulationHistory:
+        """Train.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, …)
+        y : array_like, shape (N,) of class numbers, or (N, M)
+        validation : (x, y), optional
+            Evaluated after every epoch, the same for all members.
+
+        Returns
+        -------
+        PopulationHistory
+            The model then has each member's best parameters: with validation data those of its
+            best epoch, else those of its last epoch with a finite loss. Ctrl-C as in
+            :meth:`Trainer.fit`.
+
+        Raises
+        ------
+        ConfigError
+            If the population does not fit into memory; the message says how many members would.
+        """
+        model = self.model
+        batches = self._batches(x, y)
+        self._check_memory(isinstance(batches, MemberBatches))
+        held_out = None if validation is None else self._held_out(*validation)
+        P = model.population or 0
+        self.steps_per_epoch = len(batches)
+        self.total_steps = self.epochs * len(batches)
+        self._fill_schedule()
+        self.history = history = PopulationHistory(best_epochs=[0] * P, endings=[RUNNING] * P)
+        self._ending = None
+        self.running = np.arange(P)
+        self._best = model.state_dict()
+        self._best_scores = np.full((2, P), -np.inf)
+        work = _Work(self, batches)
+        losses: list[np.ndarray] = []
+        for callback in self.callbacks:
+            callback.on_start(self)
+        start = time.perf_counter()
+        # A member may overflow; it is found by its loss, and warnings would not say whose it was.
+        with self._ctrl_c(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for epoch in range(1, self.epochs + 1):
+                self.epoch = epoch
+                figures = self._run_epoch(work.step, work.batches)
+                self.optimizer.steps = work.step.optimizer.steps
+                curves = self._curves(work, figures, held_out)
+                losses.append(self._spread(work, figures.step_losses))
+                self._keep_best(work, curves)
+                self._add_epoch(work, figures, curves)
+                history.seconds = time.perf_counter() - start
+                self._stop_members(curves)
+                for callback in self.callbacks:
+                    if not isinstance(callback, EarlyStopping):
+                        callback.on_epoch(self, history.rows[-1])
+                if self._ending is not None or not self.running.size:
+                    break
+                if epoch < self.epochs:
+                    work = work.without_the_stopped()
+        self.drop(self.running, self._ending or "finished")
+        history.ending = self._ending or "finished"
+        history.step_losses = np.concatenate(losses)
+        model.load_state_dict(self._best)
+        history.seconds = time.perf_counter() - start
+        for callback in self.callbacks:
+            callback.on_end(self, history)
+        return history
+
+    def drop(self, members: Sequence[int] | np.ndarray, reason: str) -> None:
+        """Stop some members after this epoch, or those of them that still run.
+
+        Parameters
+        ----------
+        members : sequence of int
+        reason : str
+            Their ending in the history.
+        """
+        leaving = np.isin(self.running, members)
+        for member in self.running[leaving]:
+            self.history.endings[member] = reason
+        self.running = self.running[~leaving]
+
+    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+        """Means over the members of what :meth:`evaluate_members` gives."""
+        scores = self.evaluate_members(x, y)
+        return {name: float(np.mean(values)) for name, values in scores.items()}
+
+    def evaluate_members(
+        self, x: Any, y: Any, rows: Sequence[np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Loss and accuracy (or R²) of every member on other data, in evaluation mode.
+
+        Parameters
+        ----------
+        x, y : array_like
+        rows : P int arrays, optional
+            The rows for each member, such as those that it was not trained on. Default: all, for
+            all of them.
+
+        Returns
+        -------
+        dict of str to ndarray, shape (P,)
+            ``loss``, and ``accuracy`` in [0, 1] for class numbers or ``r2`` for floats.
+        """
+        model = self.model
+        if rows is None:
+            return scores_of(model, self.loss, self._held_out(x, y).epoch())
+        _check_count("rows", rows, model.population or 0)
+        scores: dict[str, np.ndarray] = {}
+        # Members that share their rows share the work: they are a population of their own.
+        for members in self._alike(rows):
+            part = model.select(members)
+            taken = rows[members[0]]
+            found = self._held_out(np.asarray(x)[taken], np.asarray(y)[taken], members[0])
+            loss = select_loss(self.loss, members)
+            for name, values in scores_of(part, loss, found.epoch()).items():
+                own = scores.setdefault(name, np.full(len(rows), np.nan))
+                own[members] = values
+        return scores
+
+    def _check_memory(self, own_batches: bool) -> None:
+        """Only of main memory: a device's library tells when its memory is full."""
+        model = self.model
+        if not all(isinstance(array, np.ndarray) for array in model.params.values()):
+            return
+        each = bytes_per_member(
+            [size if isinstance(size, int) else max(size) for size in model.config["sizes"]],
+            self.batch_size,
+            slots=self.optimizer.slots,
+            own=own_batches,
+            itemsize=np.dtype(model.dtype).itemsize,
+        )
+        check_fits("PopulationTrainer", model.population or 1, each, "in training")
+
+    def _batches(self, x: Any, y: Any) -> Batches | MemberBatches:
+        x = x if hasattr(x, "shape") else np.asarray(x)
+        orders = self.orders
+        if orders is None:
+            orders = orders_for(self.sampling, len(x), self.seeds)
+        options: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "drop_last": self.drop_last,
+            "dtype": _floating_dtype(self.model),
+        }
+        if orders is None:
+            return Batches(
+                x,
+                y,
+                shuffle=self.shuffle,
+                seed=self.seed,
+                normalization=self.normalization,
+                reuse=True,
+                **options,
+            )
+        if not self.shuffle:
+            orders = Orders(orders.rows, orders.seeds, shuffle=False)
+        return MemberBatches(x, y, orders, normalization=self.normalizations, **options)
+
+    def _alike(self, rows: Sequence[np.ndarray]) -> Iterable[list[int]]:
+        """The members, grouped by equal rows and normalization."""
+        groups: dict[tuple, list[int]] = {}
+        for member, own in enumerate(rows):
+            key = np.asarray(own, dtype=np.int64).tobytes(), id(self._normalization_of(member))
+            groups.setdefault(key, []).append(member)
+        return groups.values()
+
+    def _normalization_of(self, member: int | None) -> Normalization | None:
+        given = self.normalizations
+        if given is None or isinstance(given, Normalization):
+            return given
+        if member is None:
+            raise ConfigError(
+                "`PopulationTrainer`: expected one normalization where all members see the same "
+                f"rows, got {len(given)}; evaluate with rows=, or leave validation out"
+            )
+        return given[member]
+
+    def _held_out(self, x: Any, y: Any, member: int | None = None) -> Batches:
+        return Batches(
+            x,
+            y,
+            batch_size=max(1, _EVALUATED // (self.model.population or 1)),
+            shuffle=False,
+            normalization=self._normalization_of(member),
+            dtype=_floating_dtype(self.model),
+            reuse=True,
+        )
+
+    def _curves(
+        self, work: _Work, figures: EpochFigures, held_out: Batches | None
+    ) -> dict[str, np.ndarray]:
+        """This epoch's figures of every member (P,); NaN where it does not run any more."""
+        found = {"train_loss": figures.loss}
+        if figures.accuracy is not None:
+            found["train_accuracy"] = figures.accuracy
+        if held_out is not None:
+            scores = scores_of(work.step.model, work.step.loss, held_out.epoch())
+            found |= {f"val_{name}": values for name, values in scores.items()}
+        return {name: self._spread(work, values) for name, values in found.items()}
+
+    def _spread(self, work: _Work, values: np.ndarray) -> np.ndarray:
+        """Values (…, members computed) as (…, P), NaN for those that have stopped."""
+        everyone = np.full((*values.shape[:-1], self.model.population or 0), np.nan)
+        runs = np.isin(work.members, self.running)
+        everyone[..., work.members[runs]] = values[..., runs]
+        return everyone
+
+    def _keep_best(self, work: _Work, curves: dict[str, np.ndarray]) -> None:
+        """Copy the parameters of the members that have never been better."""
+        scores = self._member_scores(curves)
+        first, second = scores > self._best_scores
+        equal = scores[0] == self._best_scores[0]
+        better = first | (equal & second)
+        if not better.any():
+            return
+        self._best_scores[:, better] = scores[:, better]
+        chosen = better[work.members]
+        for name, array in work.step.model._arrays().items():
+            self._best[name][work.members[chosen]] = to_numpy(array)[chosen]
+        for member in np.flatnonzero(better):
+            self.history.best_epochs[member] = self.epoch
+
+    def _member_scores(self, curves: dict[str, np.ndarray]) -> np.ndarray:
+        """What larger values of are better, (2, P); the second decides between equals."""
+        finite = np.isfinite(curves["train_loss"])
+        if "val_loss" not in curves or not self.restore_best:
+            return np.tile(np.where(finite, float(self.epoch), -np.inf), (2, 1))
+        monitor = self.monitor or ("val_accuracy" if "val_accuracy" in curves else "val_loss")
+        if monitor not in curves:
+            raise ConfigError(
+                f"`PopulationTrainer`: expected monitor to be one of {', '.join(curves)}, got "
+                f"{monitor!r}"
+            )
+        sign = 1.0 if monitor.endswith(("accuracy", "r2")) else -1.0
+        scores = np.stack([sign * curves[monitor], -curves["val_loss"]])
+        return np.where(np.isfinite(scores) & finite, scores, -np.inf)
+
+    def _add_epoch(self, work: _Work, figures: EpochFigures, curves: dict[str, np.ndarray]) -> None:
+        runs = self.running
+        row = self._row(figures)
+        row |= {name: _mean(values[runs]) for name, values in curves.items()}
+        row["running"] = int(runs.size)
+        rates = np.full(self.model.population or 0, np.nan)
+        rates[work.members] = _last_rate(work.step.optimizer)
+        rates[np.setdiff1d(work.members, runs)] = np.nan
+        row["lr"] = _mean(rates)
+        self.history.add(row, curves, rates)
+
+    def _stop_members(self, curves: dict[str, np.ndarray]) -> None:
+        """Drop the members whose loss is not finite, or whose patience is at an end."""
+        for name in ("train_loss", "val_loss"):
+            if name in curves:
+                values = curves[name]
+                for member in self.running[~np.isfinite(values[self.running])]:
+                    self.drop(
+                        [member],
+                        f"diverged: the loss is {values[member]} in epoch {self.epoch}; "
+                        "lower the learning rate or clip the gradients",
+                    )
+        for callback in self.callbacks:
+            if isinstance(callback, EarlyStopping):
+                self.drop(np.flatnonzero(callback.exhausted(curves)), callback.reason)
+
+
+class _Work:
+    """What is computed now: a step and batches for the members that ran when it was made."""
+
+    def __init__(self, trainer: PopulationTrainer, batches: Any):
+        self.trainer, self.batches = trainer, batches
+        self.members = trainer.running
+        self.step = TrainStep(
+            trainer.model,
+            trainer.loss,
+            trainer.optimizer,
+            penalty=trainer.penalty,
+            clip_norm=trainer.clip_norm,
+        )
+
+    def without_the_stopped(self) -> _Work:
+        """The same for the members that still run, if enough have stopped to make it worth it."""
+        trainer, step = self.trainer, self.step
+        runs = np.flatnonzero(np.isin(self.members, trainer.running)).tolist()
+        if len(runs) > (1.0 - _WORTH_DROPPING) * len(self.members):
+            return self
+        smaller = object.__new__(_Work)
+        smaller.trainer = trainer
+        smaller.members = self.members[runs]
+        smaller.batches = self.batches
+        if isinstance(self.batches, MemberBatches):
+            smaller.batches = self.batches.select(runs)
+        model: Any = step.model
+        smaller.step = TrainStep(
+            model.select(runs),
+            select_loss(step.loss, runs),
+            select_optimizer(step.optimizer, runs),
+            penalty=select_penalty(step.penalty, runs),
+            clip_norm=select_hyper(step.clip_norm, runs),
+        )
+        return smaller
+
+
+def _member_seeds(seed: int | Sequence[int], population: int, shared: bool) -> list[int]:
+    """One seed a member; only the first counts where all share an order."""
+    if isinstance(seed, int | np.integer):
+        return [int(seed) + (0 if shared else member) for member in range(population)]
+    if shared:
+        raise ConfigError(
+            "`PopulationTrainer`: expected one seed for shared minibatches, got "
+            f"{len(seed)}; give sampling='own' for an order of its own for each member"
+        )
+    _check_count("seed", seed, population)
+    return [int(own) for own in seed]
+
+
+def _check_count(name: str, values: Sequence[Any], population: int) -> None:
+    if len(values) != population:
+        raise ShapeError(
+            f"`PopulationTrainer`: expected {name} for each of {population} members, got "
+            f"{len(values)}"
+        )
+
+
+def _mean(values: Array) -> float:
+    """The mean of what is finite; NaN if nothing is."""
+    finite = values[np.isfinite(values)]
+    return float(np.mean(finite)) if finite.size else float("nan")

@@ -1,0 +1,81 @@
+"""Some members of what a population trains with: optimizer, loss, penalty, hyperparameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, asarray_like, to_numpy
+from ..errors import ConfigError
+from ..losses import Loss
+from ..optim import Optimizer
+from ..penalties import Penalty
+
+
+def select_hyper(value: Any, members: Sequence[int]) -> Any:
+    """A number as it is; of one for each member, those of some, as a plain number if of one."""
+    if np.ndim(value) != 1:
+        return value
+    return float(value[members[0]]) if len(members) == 1 else np.asarray(value)[list(members)]
+
+
+def select_optimizer(optimizer: Optimizer, members: Sequence[int]) -> Optimizer:
+    """An optimizer that goes on for some members, with their hyperparameters and memory."""
+    chosen = copy.copy(optimizer)
+    for name, value in vars(optimizer).items():
+        if isinstance(value, np.ndarray):
+            setattr(chosen, name, select_hyper(value, members))
+    chosen.state = {
+        name: tuple(_rows(array, members) for array in slots)
+        for name, slots in optimizer.state.items()
+    }
+    chosen._arrays = {}
+    return chosen
+
+
+def select_loss(loss: Loss, members: Sequence[int]) -> Loss:
+    """A loss for some members."""
+    chosen: Any = copy.copy(loss)
+    chosen._gradient = None
+    if hasattr(chosen, "label_smoothing"):
+        chosen.label_smoothing = select_hyper(chosen.label_smoothing, members)
+    return chosen
+
+
+def select_penalty(penalty: Penalty | None, members: Sequence[int]) -> Penalty | None:
+    """A penalty for some members."""
+    if penalty is None:
+        return None
+    chosen = copy.copy(penalty)
+    chosen.strength = select_hyper(penalty.strength, members)
+    return chosen
+
+
+def check_hypers(population: int, **owners: Any) -> None:
+    """Raise ConfigError, naming it, for a hyperparameter that has not one value a member.
+
+    Parameters
+    ----------
+    population : int
+        P.
+    **owners
+        Objects whose attributes are looked at, and plain values, by what to call them.
+    """
+    for owner, thing in owners.items():
+        values = vars(thing) if hasattr(thing, "__dict__") else {"": thing}
+        for name, value in values.items():
+            if isinstance(value, np.ndarray | list | tuple) and np.ndim(value) == 1:
+                if name in ("class_weights",) or len(value) == population:
+                    continue
+                label = f"{owner}.{name}" if name else owner
+                raise ConfigError(
+                    f"`PopulationTrainer`: expected {population} values of {label}, one for each "
+                    f"member, got {len(value)}"
+                )
+
+
+def _rows(array: Array, members: Sequence[int]) -> Array:
+    return asarray_like(to_numpy(array)[list(members)], array)
