@@ -139,6 +139,11 @@ def test_members_may_have_their_own_options(rng):
     run_both(steps, [batch(rng, "float64") for _ in range(4)], 1e-11)
 
 
+def test_a_population_of_one(rng):
+    steps = pair("float64", population=1, optimizer=lambda: SGD([0.1], momentum=[0.9]))
+    run_both(steps, [batch(rng, "float64"), batch(rng, "float64", lead=(1,))] * 2, 1e-13)
+
+
 @pytest.mark.parametrize(
     ("rows", "sizes"),
     [(1, [D, C]), (1, [D, 1, C]), (64, [D, 33, C]), (5, [300, 130, C]), (40, [D, 65, 70, C])],
