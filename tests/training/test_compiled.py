@@ -94,6 +94,7 @@ def run_both(steps, batches, tolerance):
         assert np.shape(value) == np.shape(expected)
         assert np.asarray(value).dtype == np.asarray(expected).dtype
         np.testing.assert_allclose(value, expected, rtol=tolerance)
+        np.testing.assert_array_equal(compiled.correct, by_layers.correct)
     assert_same(compiled, by_layers, tolerance)
 
 

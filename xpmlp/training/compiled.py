@@ -47,6 +47,8 @@ class CompiledStep:
     ----------
     outputs : array, shape (N, M) or (P, N, M)
         Overwritten by the next step.
+    correct : int64, or array of int64 of shape (P,), or None
+        For class numbers: in how many rows the largest output was at the class.
     updates : bool
         Whether it updates the parameters too.
     """
@@ -80,6 +82,8 @@ class CompiledStep:
         self.outputs = outputs.array if P is not None else outputs.array[0]
         self._gradient = gradient if P is not None else gradient[0]
         self._loss, self._memory, self._program = loss, memory, program
+        self.correct: Any = None
+        self._hits = program.hits
         self._classes, self._single = outputs.features, P is None
 
     def is_stale(self) -> bool:
@@ -92,6 +96,8 @@ class CompiledStep:
         if self._program.run(x, y):
             self._refuse_labels(y)
         self._loss._gradient = self._gradient
+        if self._hits is not None:
+            self.correct = self._hits[0] if self._single else self._hits.copy()
         return self._value[0] if self._single else self._value.copy()
 
     def _refuse_labels(self, y: np.ndarray) -> None:

@@ -291,6 +291,9 @@ def _cross_entropy(
         work=rows * C * 4,
     )
     program.add(kinds.row_total, values, members, rows, to, work=rows)
+    program.hits = program.buffer(members, dtype=np.int64)
+    where = outputs, labels, 0 if shared else rows, members, rows, C
+    program.add(kinds.hits, *where, program.hits, work=0)
     return gradient
 
 

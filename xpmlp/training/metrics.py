@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import Array, array_namespace, to_numpy
+from ..backend import Array, array_namespace, dtype_name, to_numpy
 from ..errors import ShapeError
+
+
+def are_classes(outputs: Array, targets: Array | None) -> bool:
+    """Whether targets are class numbers, one for each row of the outputs (…, N, C)."""
+    if targets is None:
+        return False
+    dtype, shape = targets.dtype, tuple(outputs.shape)
+    # At every step: NumPy would put the dtype's name together anew.
+    whole = dtype.kind in "iu" if isinstance(dtype, np.dtype) else "int" in dtype_name(dtype)
+    return whole and tuple(targets.shape) in (shape[:-1], shape[-2:-1])
 
 
 def correct(outputs: Array, targets: Array) -> Array:

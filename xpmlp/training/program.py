@@ -65,6 +65,8 @@ class Program:
     ----------
     members : int
         P, or 1.
+    hits : array of int64, shape (P,), or None
+        For class numbers: how many rows were right.
     before : list of callables
         What each run starts with: they write numbers that change from step to step.
     """
@@ -79,6 +81,7 @@ class Program:
         self.gemm_program = self._gemm.program(self.dtype)
         self._kept: list[np.ndarray] = []
         self._x_arguments: list[tuple[np.ndarray, int]] = []
+        self.hits: np.ndarray | None = None
         self.before: list[Callable[[], None]] = []
         self._watched: list[tuple[Any, str, Any]] = []
 
@@ -145,7 +148,9 @@ class Program:
     def bind_targets(self, y: np.ndarray, dtype: np.dtype, tail: tuple[int, ...]) -> np.ndarray:
         """Where the targets are each time; copied there in ``dtype`` by :meth:`__call__`."""
         own = (self.rows, *tail)
-        if y.shape not in (own, (self.members, *own)) or (self.population is None and y.shape != own):
+        if y.shape not in (own, (self.members, *own)) or (
+            self.population is None and y.shape != own
+        ):
             raise NotCompiled(f"targets have shape {y.shape}")
         self._targets = self.buffer(*y.shape, dtype=dtype)
         return self._targets

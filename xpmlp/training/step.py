@@ -18,6 +18,7 @@ from ..optim import Optimizer, clip_by_global_norm
 from ..penalties import Penalty
 from .compiled import CompiledStep, compile_step
 from .memory import StepMemory
+from .metrics import are_classes, correct
 from .program import NotCompiled
 
 
@@ -40,6 +41,8 @@ class TrainStep:
     ----------
     outputs : array
         What the model gave in the last step, before the update. The next step may overwrite it.
+    correct : integer, shape () or (P,), or None
+        For class numbers: in how many rows of the last batch the largest output was at the class.
 
     Notes
     -----
@@ -66,6 +69,7 @@ class TrainStep:
         self.penalty = penalty
         self.clip_norm = clip_norm
         self.outputs: Any = None
+        self.correct: Any = None
         self._memory: StepMemory | None = None
         self._programs: dict[tuple, CompiledStep | str] = {}
 
@@ -81,7 +85,7 @@ class TrainStep:
         if isinstance(program, str):
             return self.by_layers(x, y)
         value = program(x, y)
-        self.outputs = program.outputs
+        self.outputs, self.correct = program.outputs, program.correct
         return value if program.updates else self._update(value)
 
     def explain(self, x: Array, y: Array) -> str:
@@ -95,6 +99,7 @@ class TrainStep:
         """The same step, layer by layer: works for every layer, loss and array library."""
         model = self.model
         self.outputs = model.forward(x, training=True)
+        self.correct = correct(self.outputs, y) if are_classes(self.outputs, y) else None
         value = self.loss.forward(self.outputs, y)
         if isinstance(model, Sequential):
             model.backward(self.loss.backward(), input_grad=False)

@@ -23,7 +23,7 @@ from ..penalties import Penalty
 from ..schedules import Constant, Schedule, Step
 from .callbacks import Callback
 from .history import History
-from .metrics import correct, r2
+from .metrics import are_classes, correct, r2
 from .progress import Progress
 from .step import TrainStep
 
@@ -267,8 +267,8 @@ class Trainer:
             loss = step(xb, yb)
             losses.append(loss)
             sizes.append(step.outputs.shape[-2])
-            if _are_classes(yb):
-                hits.append(correct(step.outputs, yb))
+            if step.correct is not None:
+                hits.append(step.correct)
             for callback in self.callbacks:
                 callback.on_step(self, loss)
             if self._ending is not None:
@@ -347,7 +347,7 @@ def scores_of(
         size = outputs.shape[-2]
         rows += size
         total = total + to_numpy(loss.forward(outputs, yb)).astype(np.float64) * size
-        if _are_classes(yb):
+        if are_classes(outputs, yb):
             hits = hits + to_numpy(correct(outputs, yb))
         else:
             outputs_seen.append(np.array(to_numpy(outputs)))  # a copy: x may be the output
@@ -368,14 +368,6 @@ def scores_of(
 def _last_rate(optimizer: Optimizer) -> Any:
     """The learning rate of the last step, one number or one a member."""
     return optimizer.lr * optimizer.schedule(max(0, optimizer.steps - 1))
-
-
-def _are_classes(y: Array | None) -> bool:
-    if y is None:
-        return False
-    if isinstance(y.dtype, np.dtype):
-        return y.dtype.kind in "iu"  # at every step: NumPy would put the name together anew
-    return "int" in dtype_name(y.dtype)
 
 
 def _floating_dtype(model: Layer) -> str:

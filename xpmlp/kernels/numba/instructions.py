@@ -1,7 +1,7 @@
 """Everything that a training step's tape can be made of, by name."""
 
 from .step_elementwise import ACTIVATIONS, dropout, gated, rectified, scaled
-from .step_losses import check_labels, cross_entropy, row_total, squared_error
+from .step_losses import check_labels, cross_entropy, hits, row_total, squared_error
 from .step_normalization import (
     batch_norm,
     batch_norm_backward,
@@ -41,6 +41,7 @@ __all__ = [
     "dropout",
     "gated",
     "half_products",
+    "hits",
     "joined_halves",
     "layer_norm",
     "layer_norm_backward",

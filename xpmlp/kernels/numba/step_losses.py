@@ -74,6 +74,31 @@ def cross_entropy(real):
 
 
 @instruction
+def hits(real):
+    """For each member: in how many rows the largest output, the first of equals, is the label's."""
+
+    def run(arguments, part, parts):
+        x, y, y_batch, members, rows, classes, out = integers(arguments, 7)
+        size = gemm.constants(real(0))[1]
+        first, last = share(members, part, parts, 1)
+        counts = vector(out, members, np.int64(0))
+        for member in range(first, last):
+            labels = vector(y + member * y_batch * 8, rows, np.int64(0))
+            count = 0
+            for row in range(rows):
+                at = (member * rows + row) * classes * size
+                outputs = vector(x + at, classes, real(0))
+                best = 0
+                for c in range(1, classes):
+                    best = c if outputs[c] > outputs[best] else best
+                count += labels[row] == best
+            counts[member] = count
+        return 0
+
+    return run
+
+
+@instruction
 def squared_error(real):
     """Each row's part of ``factor · Σ (y − t)²``, and the gradient ``2 factor (y − t)``."""
 
