@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from xpmlp.errors import BackendError
 from xpmlp.layers import Linear, ReLU, Residual, Sequential
 from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
@@ -78,3 +79,40 @@ def test_step_gives_a_population_one_loss_each(rng):
     assert first.shape == (3,)
     assert second[1] == first[1]  # its learning rate is 0
     assert second[0] < first[0]
+
+
+def test_precision_is_for_the_gpu(rng):
+    x, y = data(rng)
+    step = TrainStep(
+        FullyConnectedNet([6, 4], dtype="float32"),
+        SoftmaxCrossEntropy(),
+        SGD(0.1),
+        precision="bf16",
+    )
+    with pytest.raises(BackendError, match="expected CuPy arrays for precision='bf16', got nd"):
+        step(x.astype("float32"), y)
+
+
+def test_cupy_arrays_go_to_the_captured_step(rng, monkeypatch):
+    from xpmlp.training import step as module
+
+    class Captured:
+        outputs, correct = "its outputs", 3
+
+        def __init__(self, *arguments, eager, **options):
+            self.options = options
+            assert eager.model is arguments[0]
+
+        def __call__(self, x, y):
+            return "its loss"
+
+        def explain(self, x, y):
+            return f"captured, in {self.options['precision']}"
+
+    monkeypatch.setattr(module.array_api_compat, "is_cupy_array", lambda x: True)
+    monkeypatch.setattr(module, "CapturedStep", Captured)
+    x, y = data(rng)
+    step = TrainStep(FullyConnectedNet([6, 4]), SoftmaxCrossEntropy(), SGD(0.1), precision="tf32")
+    assert step(x, y) == "its loss"
+    assert (step.outputs, step.correct) == ("its outputs", 3)
+    assert step.explain(x, y) == "captured, in tf32"

@@ -1,21 +1,25 @@
 """One step of training: forward, loss, backward, update.
 
 :meth:`TrainStep.by_layers` is the definition. For NumPy arrays the same is done by a program made
-from the model at the first batch of each shape, where that is possible; see compiled.py.
+from the model at the first batch of each shape, where that is possible (compiled.py), for CuPy
+arrays by a recorded graph (captured.py).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from ..backend import Array
+from ..errors import BackendError
 from ..layers import Sequential
 from ..layers.base import Layer
 from ..losses import Loss
 from ..optim import Optimizer, clip_by_global_norm
 from ..penalties import Penalty
+from .captured import CapturedStep
 from .compiled import CompiledStep, compile_step
 from .memory import StepMemory
 from .metrics import are_classes, correct
@@ -36,6 +40,8 @@ class TrainStep:
     clip_norm : float, optional
         Scale the gradients down so that their global norm is at most this (for a population, each
         member's own norm).
+    precision : {None, "tf32", "bf16", "fp16"}
+        On CuPy: what products are computed in; see :class:`~xpmlp.training.captured.CapturedStep`.
 
     Attributes
     ----------
@@ -62,14 +68,17 @@ class TrainStep:
         *,
         penalty: Penalty | None = None,
         clip_norm: float | None = None,
+        precision: str | None = None,
     ):
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.penalty = penalty
         self.clip_norm = clip_norm
+        self.precision = precision
         self.outputs: Any = None
         self.correct: Any = None
+        self._captured: CapturedStep | None = None
         self._memory: StepMemory | None = None
         self._programs: dict[tuple, CompiledStep | str] = {}
 
@@ -81,6 +90,11 @@ class TrainStep:
         array, shape () or (P,)
             Reading it (``float(loss)``) waits for the device; collect it and read it later.
         """
+        if array_api_compat.is_cupy_array(x):
+            captured = self._capture()
+            value = captured(x, y)
+            self.outputs, self.correct = captured.outputs, captured.correct
+            return value
         program = self._program(x, y)
         if isinstance(program, str):
             return self.by_layers(x, y)
@@ -90,10 +104,17 @@ class TrainStep:
 
     def explain(self, x: Array, y: Array) -> str:
         """How a step on such a batch runs, and why, in one line."""
+        if array_api_compat.is_cupy_array(x):
+            return self._capture().explain(x, y)
         program = self._program(x, y)
         if isinstance(program, str):
             return f"layer by layer ({program})"
         return "compiled" if program.updates else "compiled, but for the update"
+
+    def settle(self) -> None:
+        """Count only updates that were made (``precision="fp16"`` skips some): once an epoch."""
+        if self._captured is not None:
+            self._captured.settle()
 
     def by_layers(self, x: Array, y: Array) -> Array:
         """The same step, layer by layer: works for every layer, loss and array library."""
@@ -120,8 +141,26 @@ class TrainStep:
         model.params = self.optimizer.update(params, grads, weights)
         return value
 
+    def _capture(self) -> CapturedStep:
+        if self._captured is None:
+            self._captured = CapturedStep(
+                self.model,
+                self.loss,
+                self.optimizer,
+                penalty=self.penalty,
+                clip_norm=self.clip_norm,
+                precision=self.precision,
+                eager=self,
+            )
+        return self._captured
+
     def _program(self, x: Array, y: Array) -> CompiledStep | str:
         """The program for such a batch, or why there is none."""
+        if self.precision is not None:
+            raise BackendError(
+                f"`TrainStep`: expected CuPy arrays for precision={self.precision!r}, got "
+                f"{type(x).__name__}; set XPMLP_BACKEND=cupy, or leave precision out"
+            )
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
             return "not NumPy arrays"
         shape = x.shape, x.dtype, y.shape, y.dtype

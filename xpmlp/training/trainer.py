@@ -68,6 +68,8 @@ class Trainer:
         Added to the loss and its gradients.
     clip_norm : float, optional
         Largest global norm of the gradients.
+    precision : {None, "tf32", "bf16", "fp16"}
+        On CuPy: what products are computed in, as for a :class:`~xpmlp.training.TrainStep`.
     normalization : Normalization, optional
         Applied to every batch; uint8 images stay uint8 in memory until then.
     restore_best : bool
@@ -109,6 +111,7 @@ class Trainer:
         lr_decay: float = 1.0,
         penalty: Penalty | None = None,
         clip_norm: float | None = None,
+        precision: str | None = None,
         normalization: Normalization | None = None,
         restore_best: bool = True,
         monitor: str | None = None,
@@ -133,6 +136,7 @@ class Trainer:
         self.lr_decay = lr_decay
         self.penalty = penalty
         self.clip_norm = clip_norm
+        self.precision = precision
         self.normalization = normalization
         self.restore_best = restore_best
         self.monitor = monitor
@@ -186,6 +190,7 @@ class Trainer:
             self.optimizer,
             penalty=self.penalty,
             clip_norm=self.clip_norm,
+            precision=self.precision,
         )
         self.history = history = History()
         self._ending = None
@@ -273,6 +278,7 @@ class Trainer:
                 callback.on_step(self, loss)
             if self._ending is not None:
                 break
+        step.settle()
         values = to_numpy(array_namespace(losses[0]).stack(losses))
         samples = sum(sizes)
         accuracy = None

@@ -1,0 +1,239 @@
+"""Parts of ``benchmarks.gpu`` that time single operations against torch, CuPy and plain copies."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import cupy
+import numpy as np
+
+from xpmlp import ops, to_numpy
+from xpmlp.bench.timing import time_limit
+from xpmlp.kernels.cuda import cublas
+
+from .gpu import FAILED, Row
+from .gpu_timing import microseconds, seconds_of, torch_on_cuda, wait_for_both, without_kernels
+
+_EACH = 1.0  # seconds of timing a case
+_COPY_ELEMENTS = 1 << 28  # float32: one GiB is read and one written
+# (rows, classes), and which share of a copy's speed is promised there.
+_SOFTMAX = (
+    ((8192, 50257), 0.85),
+    ((4096, 128256), 0.85),
+    ((8192, 1000), None),
+    ((65536, 10), None),
+    ((4096, 100), None),
+    ((512, 10), None),
+)
+_COMPILED = ((8192, 50257), (8192, 1000), (65536, 10))
+# (count, m, k, n)
+_PRODUCTS = (
+    (4096, 32, 32, 32),
+    (1024, 64, 64, 64),
+    (1024, 128, 64, 128),
+    (64, 512, 512, 512),
+    (16, 2048, 2048, 2048),
+)
+
+
+def floors(deadline: float) -> Iterator[Row]:
+    """What the device can do: a plain copy, and large products in each precision."""
+    yield Row("plain copy", copy_speed() / 1e9, "GB/s", note="1 GiB read and 1 GiB written")
+    for name, dtype, tf32 in (
+        ("float32", np.float32, False),
+        ("TF32", np.float32, True),
+        ("bfloat16", _bfloat16(), False),
+        ("float16", np.float16, False),
+    ):
+        n = 8192 if name != "float32" else 4096
+        a = cupy.ones((n, n), np.float32).astype(dtype)
+        with _precision(tf32):
+            seconds = seconds_of({"ours": lambda a=a: ops.matmul(a, a)}, _EACH / 2)["ours"]
+        yield Row(f"product {n}³ {name}", 2 * n**3 / seconds / 1e12, "TFLOP/s")
+
+
+def copy_speed() -> float:
+    """Bytes in a second, read and written together."""
+    a = cupy.ones(_COPY_ELEMENTS, np.float32)
+    b = cupy.empty_like(a)
+    runs = {
+        "kernel": lambda: cupy.multiply(a, np.float32(1), out=b),
+        "memcpy": lambda: b.data.copy_from_device_async(a.data, a.nbytes),
+    }
+    return 2 * a.nbytes / min(seconds_of(runs, _EACH).values())
+
+
+def softmax_cross_entropy(deadline: float) -> Iterator[Row]:
+    """Loss and gradient, against torch's forward and backward and CuPy's reference."""
+    torch, copy = torch_on_cuda(), copy_speed()
+    for (rows, classes), share in _SOFTMAX:
+        for dtype in ("float32", "bfloat16"):
+            what = f"({rows}, {classes}) {dtype}"
+            if time.perf_counter() > deadline - 3:
+                yield Row(what, note="left out: no time was left")
+                continue
+            _free(torch)
+            wide = _noise(rows, classes)
+            logits = wide.astype(_bfloat16()) if dtype == "bfloat16" else wide
+            labels = cupy.asarray(np.random.default_rng(1).integers(0, classes, rows))
+            runs: dict[str, Callable[[], Any]] = {
+                "ours": lambda: ops.softmax_cross_entropy(logits, labels)  # noqa: B023
+            }
+            runs |= _softmax_peers(torch, wide, labels, dtype, (rows, classes) in _COMPILED)
+            wrong = _compare_softmax(runs)
+            if wrong:
+                yield Row(f"{FAILED}{what}", note=wrong)
+                continue
+            if rows * classes < 1 << 26:  # the reference makes a dozen arrays of that size
+                runs["plain CuPy"] = without_kernels(
+                    lambda: ops.softmax_cross_entropy(logits, labels)  # noqa: B023
+                )
+                runs["plain CuPy"]()
+            times = seconds_of(runs, _EACH, wait_for_both)
+            moved = 2.0 * logits.nbytes + 8 * rows
+            speed = moved / times["ours"] / copy
+            bar = "" if share is None else f"≥ {share:.2f} of a copy"
+            met = None if share is None else speed >= share
+            yield Row(what, speed, "of a copy", bar, met, microseconds(times))
+            yield from _ratios(what, times, {"torch": 2.0, "torch.compile": 1.0})
+
+
+def _softmax_peers(
+    torch: Any, wide: Any, labels: Any, dtype: str, compile_too: bool
+) -> dict[str, Callable]:
+    if torch is None:
+        return {}
+    logits = torch.from_dlpack(wide).to(getattr(torch, dtype)).detach().clone()
+    logits.requires_grad_(True)
+    targets = torch.from_dlpack(labels)
+
+    def loss_of(logits: Any) -> Any:
+        return torch.nn.functional.cross_entropy(logits, targets)
+
+    def both(forward: Callable) -> Callable:
+        def run() -> tuple[Any, Any]:
+            loss = forward(logits)
+            return loss, torch.autograd.grad(loss, logits)[0]
+
+        return run
+
+    runs = {"torch": both(loss_of)}
+    if compile_too:
+        torch.compiler.reset()
+        compiled = both(torch.compile(loss_of, dynamic=False))
+        try:
+            with time_limit(25):
+                compiled()
+        except Exception as error:  # its compiler may be missing
+            print(f"torch.compile: {error}")
+        else:
+            runs["torch.compile"] = compiled
+    return runs
+
+
+def _compare_softmax(runs: dict[str, Callable]) -> str:
+    """Loss and some rows of the gradient against torch's, in words if they differ."""
+    loss, gradient = runs["ours"]()
+    if "torch" not in runs:
+        return ""
+    expected, wanted = runs["torch"]()
+    few = slice(None, None, max(1, gradient.shape[0] // 64))
+    ours = to_numpy(gradient[few].astype(np.float32))
+    theirs = wanted[few].float().cpu().numpy()
+    half = np.dtype(gradient.dtype).itemsize == 2
+    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    gap = abs(float(loss.astype(np.float32)) - float(expected)) / abs(float(expected))
+    if error > (1e-2 if half else 1e-5) or gap > (1e-2 if half else 1e-5):
+        return f"gradient off by {error:.1e} of its largest value, loss by {gap:.1e} of its own"
+    return ""
+
+
+def matmul(deadline: float) -> Iterator[Row]:
+    """Forward and both backward products, in every precision, against torch.bmm and CuPy."""
+    torch = torch_on_cuda()
+    for size in _PRODUCTS:
+        for precision in ("float32", "TF32", "bfloat16"):
+            for kind in ("a b", "dy bᵀ", "aᵀ dy"):
+                what = f"{size[0]}×({size[1]}×{size[2]}×{size[3]}) {precision}, {kind}"
+                if time.perf_counter() > deadline - 2:
+                    yield Row(what, note="left out: no time was left")
+                    continue
+                yield from _product(torch, what, size, precision, kind)
+
+
+def _product(
+    torch: Any, what: str, size: tuple[int, int, int, int], precision: str, kind: str
+) -> Iterator[Row]:
+    count, m, k, n = size
+    dtype = _bfloat16() if precision == "bfloat16" else np.float32
+    shapes = {"a b": ((m, k), (k, n)), "dy bᵀ": ((m, n), (n, k)), "aᵀ dy": ((k, m), (m, n))}[kind]
+    a, b = (_noise(count, *shape) for shape in shapes)
+    # Transposed operands are stored the other way round, as they are in a backward pass.
+    if kind == "aᵀ dy":
+        a = cupy.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2)
+    if kind == "dy bᵀ":
+        b = cupy.ascontiguousarray(b.swapaxes(1, 2)).swapaxes(1, 2)
+    expected = to_numpy(a[0]).astype(np.float64) @ to_numpy(b[0]).astype(np.float64)
+    x, y = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+    with _precision(precision == "TF32"):
+        runs: dict[str, Callable] = {"ours": lambda: ops.matmul(x, y)}
+        found = to_numpy(runs["ours"]()[0].astype(np.float32))
+        error = float(np.abs(found - expected).max() / np.abs(expected).max())
+        if error > {"float32": 1e-5, "TF32": 2e-3, "bfloat16": 1.5e-2}[precision]:
+            yield Row(f"{FAILED}{what}", note=f"off by {error:.1e} of the largest value")
+            return
+        if torch is not None:
+            torch.backends.cuda.matmul.allow_tf32 = precision == "TF32"
+            tx, ty = torch.from_dlpack(a), torch.from_dlpack(b)
+            if precision == "bfloat16":
+                tx, ty = tx.bfloat16(), ty.bfloat16()
+            runs["torch.bmm"] = lambda: torch.bmm(tx, ty)
+        if precision == "float32":
+            runs["cupy.matmul"] = lambda: cupy.matmul(x, y)
+        for run in runs.values():
+            run()
+        times = seconds_of(runs, _EACH / 3, wait_for_both)
+    speed = 2.0 * count * m * k * n / times["ours"] / 1e12
+    bar, met = "", None
+    if "torch.bmm" in times:
+        ratio = times["torch.bmm"] / times["ours"]
+        bar, met = f"≥ 1.0× torch.bmm: {ratio:.2f}×", ratio >= 1.0
+    yield Row(what, speed, "TFLOP/s", bar, met, microseconds(times))
+    if "cupy.matmul" in times and kind != "a b":
+        yield from _ratios(what, times, {"cupy.matmul": 2.0})
+
+
+def _ratios(what: str, times: dict[str, float], bars: dict[str, float]) -> Iterator[Row]:
+    """How many times as long the others take."""
+    for name, bar in bars.items():
+        if name in times:
+            ratio = times[name] / times["ours"]
+            yield Row(f"{what} against {name}", ratio, "×", f"≥ {bar:g}×", ratio >= bar)
+
+
+def _noise(*shape: int) -> Any:
+    """Normal numbers, repeated after so many that rows still differ."""
+    few = cupy.asarray(np.random.default_rng(0).standard_normal((1 << 20) + 7, dtype=np.float32))
+    size = math.prod(shape)
+    return cupy.tile(few, -(-size // few.size))[:size].reshape(shape)
+
+
+def _bfloat16() -> Any:
+    import ml_dtypes
+
+    return ml_dtypes.bfloat16
+
+
+def _precision(tf32: bool) -> Any:
+    return cublas.tensor_float_32() if tf32 else nullcontext()
+
+
+def _free(torch: Any) -> None:
+    """Gives memory of earlier cases back: the largest need all of it."""
+    cupy.get_default_memory_pool().free_all_blocks()
+    if torch is not None:
+        torch.cuda.empty_cache()

@@ -1,0 +1,215 @@
+"""Parts of ``benchmarks.gpu`` that train: one step, MNIST, and the suite on CPU and GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from xpmlp import asarray, synchronize, to_numpy
+from xpmlp.bench.cases import Case, initial_parameters, load_race
+from xpmlp.bench.ours import solvers
+from xpmlp.bench.report import duration
+from xpmlp.bench.shapes import RECIPE, Net
+from xpmlp.bench.suite import run_suite
+from xpmlp.bench.timing import time_limit
+from xpmlp.data.resident import ResidentBatches
+from xpmlp.errors import DataError
+from xpmlp.layers import Linear
+from xpmlp.losses import SoftmaxCrossEntropy
+from xpmlp.models import FullyConnectedNet
+from xpmlp.optim import SGD, Adam
+from xpmlp.training import TrainStep
+from xpmlp.training.captured import CapturedStep
+
+from .gpu import FAILED, Row
+from .gpu_timing import microseconds, seconds_of, torch_on_cuda, wait_for_both, without_kernels
+
+_NET = Net((784, 512, 512, 10), 512)
+_EPOCH_ROWS = 60_000
+_ACCURACY, _MOST_EPOCHS = 0.98, 12
+_RACE_NET = Net((784, 512, 512, 10), 512, "adam", 2e-3)
+
+
+def _model(net: Net) -> FullyConnectedNet:
+    model = FullyConnectedNet(net.sizes)
+    parameters = initial_parameters(net.sizes, np.random.default_rng(0))
+    linears = [layer for layer in model.layers if isinstance(layer, Linear)]
+    for number, layer in enumerate(linears):
+        layer.W = asarray(parameters[f"W{number}"])
+        layer.b = asarray(parameters[f"b{number}"])
+    return model
+
+
+def step(deadline: float) -> Iterator[Row]:
+    """784-512-512-10 at 512: replays equal eager steps, then both are timed, and torch."""
+    rng = np.random.default_rng(0)
+    x = asarray(np.maximum(rng.standard_normal((512, 784), dtype=np.float32), 0))
+    y = asarray(rng.integers(0, 10, 512))
+    yield _replays_equal_eager(x, y)
+    runs: dict[str, Callable] = {}
+    for precision in (None, "tf32", "bf16"):
+        made = CapturedStep(_model(_NET), SoftmaxCrossEntropy(), SGD(0.1), precision=precision)
+        made(x, y)
+        how = made.explain(x, y)
+        if not how.startswith("captured"):
+            yield Row(f"{FAILED}capture, precision {precision}", note=how)
+            return
+        runs["ours" if precision is None else f"ours {precision}"] = lambda made=made: made(x, y)
+    eager = TrainStep(_model(_NET), SoftmaxCrossEntropy(), SGD(0.1))
+    runs["ours by layers"] = lambda: eager.by_layers(x, y)
+    runs["plain CuPy"] = without_kernels(lambda: eager.by_layers(x, y))
+    runs |= _torch_steps(x, y, deadline)
+    for run in runs.values():
+        run()
+    times = seconds_of(runs, min(8.0, deadline - time.perf_counter() - 5), wait_for_both)
+    ours = times["ours"]
+    note = microseconds(times)
+    yield Row("784-512-512-10 at 512", 1e6 * ours, "µs", "≤ 80 µs", ours <= 80e-6, note)
+    for name, bar in (("torch", 4.0), ("torch.compile reduce-overhead", 1.0)):
+        if name in times:
+            ratio = times[name] / ours
+            yield Row(f"against {name}", ratio, "×", f"≥ {bar:g}×", ratio >= bar)
+        else:
+            yield Row(f"against {name}", bar=f"≥ {bar:g}×", note="torch does not see the device")
+    for name in ("ours tf32", "ours bf16"):
+        yield Row(f"784-512-512-10 at 512, {name}", 1e6 * times[name], "µs")
+
+
+def _replays_equal_eager(x: Any, y: Any) -> Row:
+    """A hundred steps of both."""
+    net = Net(_NET.sizes, _NET.batch, "adam", 1e-3)
+    eager = TrainStep(_model(net), SoftmaxCrossEntropy(), Adam(1e-3))
+    replayed = CapturedStep(_model(net), SoftmaxCrossEntropy(), Adam(1e-3))
+    gaps = []
+    for _ in range(100):
+        expected, value = float(eager.by_layers(x, y)), float(replayed(x, y))
+        gaps.append(abs(value - expected) / max(abs(expected), 1e-3))
+    worst = max(gaps)
+    name = "largest gap of the loss, replayed and eager, 100 steps"
+    return Row(name if worst <= 1e-3 else FAILED + name, worst, "", "≤ 1e-3", worst <= 1e-3)
+
+
+def _torch_steps(x: Any, y: Any, deadline: float) -> dict[str, Callable]:
+    torch = torch_on_cuda()
+    if torch is None:
+        return {}
+    from xpmlp.bench.peers.torch_eager import torch_solvers
+
+    inputs = initial_parameters(_NET.sizes, np.random.default_rng(0))
+    torch.backends.cuda.matmul.allow_tf32 = False
+    runs = {}
+
+    def reduced(function: Callable) -> Callable:
+        return torch.compile(function, dynamic=False, mode="reduce-overhead")
+
+    for name, compiled in (("torch", None), ("torch.compile reduce-overhead", reduced)):
+        lab: Any = torch_solvers(compiled, device="cuda")["step"].__self__
+        try:
+            with time_limit(max(1.0, deadline - time.perf_counter() - 15)):
+                _, train = lab.network(_NET, inputs)
+                batch = lab.tensor(to_numpy(x)), lab.tensor(to_numpy(y))
+                for _ in range(4):  # compiles, warms up, records
+                    train(*batch)
+        except Exception as error:  # its compiler may be missing
+            print(f"{name}: {error}")
+            continue
+        runs[name] = lambda train=train, batch=batch: train(*batch)
+    return runs
+
+
+def mnist(deadline: float) -> Iterator[Row]:
+    """An epoch, the time to 98 %, and the default recipe; data from ``XPMLP_DATA``."""
+    try:
+        data = load_race("mnist")
+    except DataError as error:
+        made_up = np.random.default_rng(0).integers(0, 256, (_EPOCH_ROWS, 784), dtype=np.uint8)
+        labels = np.random.default_rng(1).integers(0, 10, _EPOCH_ROWS)
+        yield from _epoch(made_up, labels, "made-up rows")
+        yield Row("98 % test accuracy", bar="≤ 0.3 s", note=f"left out: {error}")
+        yield Row("default recipe", bar="≥ 98.5 %", note=f"left out: {error}")
+        return
+    x, labels = data["x"], data["labels"].astype(np.int64)
+    yield from _epoch(x, labels, "MNIST")
+    yield from _race(x, labels, data)
+    if time.perf_counter() > deadline - 10:
+        yield Row("default recipe", bar="≥ 98.5 %", note="left out: no time was left")
+        return
+    solver = solvers("cupy")["recipe"](Case("recipe", "mnist", {"recipe": RECIPE}), data)
+    with solver.context():
+        result = solver.run()
+    reached = result["accuracy"]
+    note = f"{result['seconds']:.2f} s of training"
+    yield Row("default recipe", 100 * reached, "%", "≥ 98.5 %", reached >= 0.985, note)
+
+
+def _resident(x: np.ndarray, labels: np.ndarray, batch: int, seed: int = 0) -> ResidentBatches:
+    options: dict[str, Any] = {"batch_size": batch, "seed": seed, "mean": 0.0, "std": 255.0}
+    return ResidentBatches(asarray(x), asarray(labels), **options)
+
+
+def _epoch(x: np.ndarray, labels: np.ndarray, what: str) -> Iterator[Row]:
+    batches = _resident(x, labels, _NET.batch)
+    for precision in (None, "tf32"):
+        made = CapturedStep(_model(_NET), SoftmaxCrossEntropy(), SGD(0.1), precision=precision)
+        made.run_epoch(batches, 0)
+        times = []
+        for number in range(1, 8):
+            synchronize()
+            begin = time.perf_counter()
+            losses, _ = made.run_epoch(batches, number)
+            values = to_numpy(losses)  # fetched once, at the end
+            times.append(time.perf_counter() - begin)
+            assert np.isfinite(values).all()
+        median = float(np.median(times))
+        name = f"an epoch of {what}, {len(x)} rows" + (f", {precision}" if precision else "")
+        bar, met = ("≤ 12 ms", median <= 12e-3) if precision is None else ("", None)
+        yield Row(name, 1e3 * median, "ms", bar, met, f"{duration(median / len(batches))} a step")
+
+
+def _race(x: np.ndarray, labels: np.ndarray, data: dict[str, np.ndarray]) -> Iterator[Row]:
+    """Training alone: compiling, recording and testing do not count."""
+    test = asarray((data["x_test"] / np.float32(255)).astype(np.float32))
+    found = []
+    for seed in (1, 2, 3):
+        batches = _resident(x, labels, _RACE_NET.batch, seed)
+        model = _model(_RACE_NET)
+        made = CapturedStep(model, SoftmaxCrossEntropy(), Adam(_RACE_NET.lr), precision="tf32")
+        start = model.state_dict()
+        made.run_epoch(batches, 0)  # records
+        model.load_state_dict(start)
+        made.optimizer.steps, made.optimizer.state = 0, {}
+        seconds, reached = 0.0, 0.0
+        for epoch in range(_MOST_EPOCHS):
+            synchronize()
+            begin = time.perf_counter()
+            made.run_epoch(batches, epoch)
+            synchronize()
+            seconds += time.perf_counter() - begin
+            predicted = to_numpy(model.predict(test, batch_size=10_000))
+            reached = float((predicted == data["labels_test"]).mean())
+            if reached >= _ACCURACY:
+                break
+        found.append((seconds, reached, epoch + 1))
+    seconds = sorted(found)[1][0]
+    met = seconds <= 0.3 and all(reached >= _ACCURACY for _, reached, _ in found)
+    note = ", ".join(f"{s:.3f} s, {100 * r:.2f} %, {e} epochs" for s, r, e in found)
+    yield Row("98 % test accuracy, training alone", seconds, "s", "≤ 0.3 s", met, note)
+
+
+def suite(deadline: float) -> Iterator[Row]:
+    """The quick cases of ``xpmlp bench`` on both, torch on both beside them."""
+    record = run_suite(backends=["numpy", "cupy"], peers="torch", quick=True, seconds=1.0)
+    for case in record["cases"]:
+        title = f"{case['kind']} {case['name']}"
+        times = {name: result["median"] for name, result in case["results"].items()}
+        note = ", ".join(f"{name} {duration(value)}" for name, value in times.items())
+        for name, why in case["wrong"].items():
+            yield Row(f"{FAILED if name.startswith('xpmlp') else ''}{title}, {name}", note=why)
+        for name, why in case["not_run"].items():
+            yield Row(f"{FAILED if name.startswith('xpmlp') else ''}{title}, {name}", note=why)
+        if "xpmlp" in times and "xpmlp on cupy" in times:
+            ratio = times["xpmlp"] / times["xpmlp on cupy"]
+            yield Row(f"{title}: GPU over CPU", ratio, "×", note=note)

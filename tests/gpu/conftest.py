@@ -1,0 +1,33 @@
+"""Tests that need a CUDA device. Elsewhere they are skipped, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import xpmlp
+
+
+@pytest.fixture
+def cupy() -> Iterator:
+    """CuPy as the current backend."""
+    module = pytest.importorskip("cupy")
+    with xpmlp.use_backend("cupy"):
+        yield module
+
+
+@pytest.fixture
+def poisoned(cupy, monkeypatch):
+    """What launchers allocate is full of NaN bits: what a kernel does not write is seen."""
+    from xpmlp.kernels.cuda import launch
+
+    make = launch.empty
+
+    def empty(shape, dtype):
+        array = make(shape, dtype)
+        if array.size:
+            array.reshape(-1).view("uint8")[...] = 0xFF
+        return array
+
+    monkeypatch.setattr(launch, "empty", empty)

@@ -1,0 +1,59 @@
+"""What a device can refuse, and how that is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import xpmlp
+from xpmlp import ops, optim
+from xpmlp.errors import BackendError
+from xpmlp.losses import SoftmaxCrossEntropy
+from xpmlp.models import FullyConnectedNet
+from xpmlp.training.captured import CapturedStep
+
+pytestmark = pytest.mark.gpu
+
+
+def test_too_large_an_array_is_explained(cupy):
+    from xpmlp.kernels.cuda import launch
+
+    with pytest.raises(BackendError, match=r"MiB were asked for, .* MiB of .* MiB are free"):
+        launch.empty((1 << 45,), np.float32)
+
+
+def test_a_kernel_that_does_not_compile_is_explained(cupy, monkeypatch):
+    from xpmlp.kernels.cuda import launch, source
+
+    monkeypatch.setattr(source, "read", lambda op: 'extern "C" __global__ void f() { mistake; }')
+    launch._module.cache_clear()
+    launch._kernel.cache_clear()
+    try:
+        with pytest.raises(BackendError, match=r"(?s)dropout.cu does not compile.*mistake"):
+            ops.dropout(cupy.ones(8, np.float32), 0.5, xpmlp.random.Generator(0), 1)
+    finally:
+        launch._module.cache_clear()
+
+
+def test_arrays_of_two_libraries_are_refused(cupy):
+    with pytest.raises(BackendError, match="one library"):
+        ops.matmul(cupy.ones((2, 2)), np.ones((2, 2)))
+    model = FullyConnectedNet([4, 2])
+    step = CapturedStep(model, SoftmaxCrossEntropy(), optim.SGD(0.1))
+    with pytest.raises(BackendError, match="x from numpy"):
+        step(np.ones((3, 4), np.float32), cupy.zeros(3, np.int64))
+
+
+def test_capture_refuses_what_waits_for_the_device(cupy):
+    """The proof that a captured step never does: the recorder finds a wait."""
+    from xpmlp.kernels.cuda.graph import Recorder
+
+    a = cupy.ones(4, np.float32)
+    recorder = Recorder()
+    recorder.rehearse(lambda: float(a.sum()))
+    with pytest.raises(RuntimeError):
+        recorder.record(lambda: float(a.sum()))
+    replay, total = recorder.record(lambda: a.sum())  # and goes on working
+    a[...] = 2
+    replay()
+    assert float(total) == 8

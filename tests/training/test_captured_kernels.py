@@ -1,0 +1,137 @@
+"""Captured steps with the real CUDA kernels, which run on the CPU (tests/kernels/cuda/shim)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from kernels.cuda import stand_in
+from kernels.cuda.conftest import shim  # noqa: F401
+from training import numpy_graph
+from training.numpy_graph import traced
+from training.test_captured import OPTIMIZERS, assert_equal_training, batches, net, trace
+
+from xpmlp import optim
+from xpmlp.data.resident import ResidentBatches
+from xpmlp.kernels.cuda import graph
+from xpmlp.losses import SoftmaxCrossEntropy
+from xpmlp.ops import cuda_rules
+from xpmlp.penalties import L2
+from xpmlp.training import TrainStep, captured
+from xpmlp.training.captured import CapturedStep
+
+
+@pytest.fixture
+def cuda(monkeypatch, shim):  # noqa: F811
+    """``xpmlp.kernels.cuda.graph`` with everything that needs a device in other hands."""
+    monkeypatch.setenv("XPMLP_KERNELS", "off")
+    monkeypatch.setattr(captured, "kernels_are_off", lambda: False)
+    monkeypatch.setattr(cuda_rules, "same_type", lambda *arrays: None)
+    device = stand_in.put_in_place(monkeypatch, shim)
+    pure = numpy_graph.make(fused=False)
+    names = {name: getattr(graph, name) for name in graph.__all__}
+    for name in ("Recorder", "out_of_memory", "precision_problem", "half_dtype", "contiguous"):
+        names[name] = getattr(pure, name)
+    return SimpleNamespace(**names, device=device)
+
+
+class TracedBatches(ResidentBatches):
+    """New arrays are NumPy's own; those of a recording must be traced."""
+
+    def _new(self, rows):
+        return tuple(map(traced, super()._new(rows)))
+
+
+def both(cuda, make_model, make_optimizer, loss=SoftmaxCrossEntropy, **options):
+    eager = TrainStep(make_model(), loss(), make_optimizer(), **options)
+    model = trace(make_model())
+    return eager, CapturedStep(model, loss(), make_optimizer(), cuda=cuda, **options)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "muon"])
+def test_replays_with_kernels_equal_eager_steps(cuda, rng, name):
+    """Forward, loss, backward, tick and update all by kernels, learning rates from the device."""
+    eager, replayed = both(cuda, lambda: net(dropout=0.25), OPTIMIZERS[name])
+    assert_equal_training(eager, replayed, batches(rng, 12))
+    ran = {launch.rpartition("_")[0] for launch in cuda.device.launches}
+    assert {"bias_activation", "bias_activation_backward", "tick", "advance"} <= ran
+    assert any(launch.endswith("_update") for launch in ran)
+
+
+def test_a_population_with_kernels(cuda, rng):
+    P = 3
+
+    def optimizer():
+        return optim.AdamW([0.01, 0.02, 0.003], weight_decay=[0.0, 0.1, 0.2])
+
+    options = dict(population=P, dropout=[0.1, 0.0, 0.4], seed=[3, 1, 4], activation="tanh")
+    eager, replayed = both(cuda, lambda: net(**options), optimizer, clip_norm=[0.5, 0.1, 9.0])
+    assert_equal_training(eager, replayed, batches(rng, 6, members=P))
+    assert_equal_training(eager, replayed, batches(rng, 6))
+
+
+def test_penalty_clipping_and_options_with_kernels(cuda, rng):
+    def loss():
+        return SoftmaxCrossEntropy(
+            label_smoothing=0.1, class_weights=[1, 2, 0.5, 3], ignore_index=1
+        )
+
+    eager, replayed = both(
+        cuda, lambda: net(bias=False), OPTIMIZERS["momentum"], loss, penalty=L2(0.1), clip_norm=0.2
+    )
+    assert_equal_training(eager, replayed, batches(rng, 8))
+
+
+def test_shapes_share_everything_but_their_gradients(cuda, rng):
+    eager, replayed = both(cuda, lambda: net(activation="sigmoid"), OPTIMIZERS["adam"])
+    assert_equal_training(
+        eager, replayed, [next(batches(rng, 1, rows)) for rows in (8, 5, 8, 5, 8)]
+    )
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "tf32"])
+def test_lower_precision_with_kernels(cuda, rng, precision):
+    def model():
+        return net(dtype="float32", dropout=0.2)
+
+    eager = TrainStep(model(), SoftmaxCrossEntropy(), optim.AdamW(0.01))
+    replayed = CapturedStep(
+        trace(model()), SoftmaxCrossEntropy(), optim.AdamW(0.01), precision=precision, cuda=cuda
+    )
+    for x, y in batches(rng, 10, rows=32):
+        x = x.astype(np.float32)
+        expected = float(eager.by_layers(x, y))
+        assert float(replayed(traced(x), traced(y))) == pytest.approx(expected, rel=0.05)
+    W, copy = replayed.model.layers[0].W, replayed._setup._copies
+    if precision == "tf32":
+        assert not copy and all(tf32 for _, _, tf32 in cuda.device.products)
+    else:  # the update's kernel has written them
+        half = copy[id(replayed.model.layers[0])]["W"]
+        np.testing.assert_array_equal(np.asarray(half), np.asarray(W).astype(half.dtype))
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_an_epoch_of_resident_data(cuda, rng, drop_last):
+    """Rows picked by the kernel from a counter, two epochs, the last batch short."""
+    x = rng.integers(0, 256, (21, 6), dtype=np.uint8)
+    y = rng.integers(0, 4, 21)
+    mean, std = 100.0, 50.0
+    eager, replayed = both(cuda, lambda: net(dropout=0.2), OPTIMIZERS["adam"])
+    options = dict(batch_size=8, seed=3, drop_last=drop_last, dtype="float64")
+    resident = TracedBatches(
+        traced(x), traced(y), mean=mean, std=std, gather=graph.gather, **options
+    )
+    from xpmlp.data import Batches, Normalization
+
+    normalization = Normalization(np.asarray(mean), np.asarray(std))
+    expected = Batches(x, y, normalization=normalization, **options)
+    assert len(resident) == len(expected) == (2 if drop_last else 3)
+    for epoch in (0, 1, 5):
+        losses, hits = replayed.run_epoch(resident, epoch)
+        wanted = []
+        for index, (xb, yb) in enumerate(expected.epoch(epoch)):
+            wanted.append(eager.by_layers(xb, yb))
+            right = (np.argmax(eager.outputs, -1) == yb).sum()
+            assert int(hits[index]) == right
+        np.testing.assert_allclose(losses, wanted, rtol=1e-9)

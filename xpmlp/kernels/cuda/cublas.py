@@ -1,0 +1,186 @@
+"""cuBLAS through a handle of our own: CuPy refuses its own one while a step is recorded.
+
+The functions come from the library that CuPy loads, by ctypes. A handle belongs to a thread and a
+device; for every stream that it is used on it has a workspace, given anew after each change of the
+stream, since cuBLAS forgets it then, and without one it would allocate while a step is recorded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+from ...errors import BackendError
+from . import launch
+from .products import Call
+
+_OP = (0, 1)  # CUBLAS_OP_N, CUBLAS_OP_T
+_TYPES = {"f32": 0, "f64": 1, "f16": 2, "bf16": 14}  # CUDA_R_32F, 64F, 16F, 16BF
+_COMPUTE_32F, _COMPUTE_64F, _COMPUTE_TF32 = 68, 70, 77
+_DEFAULT_ALGORITHM = -1
+_WORKSPACE_HOPPER, _WORKSPACE = 32 << 20, 8 << 20  # bytes; what NVIDIA advises since Hopper, before
+_STATUS = {
+    1: "CUBLAS_STATUS_NOT_INITIALIZED",
+    3: "CUBLAS_STATUS_ALLOC_FAILED",
+    7: "CUBLAS_STATUS_INVALID_VALUE",
+    8: "CUBLAS_STATUS_ARCH_MISMATCH",
+    11: "CUBLAS_STATUS_MAPPING_ERROR",
+    13: "CUBLAS_STATUS_EXECUTION_FAILED",
+    14: "CUBLAS_STATUS_INTERNAL_ERROR",
+    15: "CUBLAS_STATUS_NOT_SUPPORTED",
+}
+_NAMES = ("libcublas.so.13", "libcublas.so.12", "cublas64_13.dll", "cublas64_12.dll")
+
+_tf32: ContextVar[bool] = ContextVar("xpmlp_tf32", default=False)
+_local = threading.local()
+
+
+@contextmanager
+def tensor_float_32() -> Iterator[None]:
+    """Inside, float32 products round their operands to TF32's 10 bits and use tensor cores."""
+    token = _tf32.set(True)
+    try:
+        yield
+    finally:
+        _tf32.reset(token)
+
+
+def compute_type(suffix: str) -> int:
+    """What cuBLAS computes in: half precision is always added up in float32."""
+    if suffix == "f64":
+        return _COMPUTE_64F
+    return _COMPUTE_TF32 if suffix == "f32" and _tf32.get() else _COMPUTE_32F
+
+
+class Handle:
+    """A cuBLAS handle.
+
+    Parameters
+    ----------
+    library : ctypes.CDLL
+        Or whatever has its functions.
+    workspace_bytes : int
+    """
+
+    def __init__(self, library: Any, workspace_bytes: int):
+        self._library = library
+        self._bytes = workspace_bytes
+        self._workspaces: dict[int, Any] = {}
+        self._stream: int | None = None
+        self._handle = ctypes.c_void_p()
+        self._call("cublasCreate_v2", ctypes.byref(self._handle))
+
+    def use_stream(self, stream: int) -> None:
+        """Everything that follows goes to this stream, with the workspace that belongs to it."""
+        if stream == self._stream:
+            return
+        if stream not in self._workspaces:
+            self._workspaces[stream] = launch.empty((self._bytes,), "uint8")
+        self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
+        space = ctypes.c_void_p(launch.address(self._workspaces[stream]))
+        self._call("cublasSetWorkspace_v2", self._handle, space, ctypes.c_size_t(self._bytes))
+        self._stream = stream
+
+    def multiply(self, call: Call, suffix: str, a: int, b: int, c: int) -> None:
+        """One call; a, b and c are the addresses that its offsets count from."""
+        kind, size = _TYPES[suffix], _ITEM_SIZES[suffix]
+        one, zero = _SCALARS["f64" if suffix == "f64" else "f32"]
+        first = ctypes.c_void_p(b + call.first * size)
+        second = ctypes.c_void_p(a + call.second * size)
+        result = ctypes.c_void_p(c + call.c * size)
+        flags = _OP[call.first_transposed], _OP[call.second_transposed]
+        shape = (*flags, call.m, call.n, call.k)
+        compute = compute_type(suffix)
+        if call.count == 1:
+            self._call(
+                "cublasGemmEx",
+                *(self._handle, *shape, one, first, kind, call.first_ld),
+                *(second, kind, call.second_ld, zero, result, kind, call.c_ld),
+                *(compute, _DEFAULT_ALGORITHM),
+            )
+        else:
+            self._call(
+                "cublasGemmStridedBatchedEx",
+                *(self._handle, *shape),
+                *(one, first, kind, call.first_ld, ctypes.c_longlong(call.first_step)),
+                *(second, kind, call.second_ld, ctypes.c_longlong(call.second_step)),
+                *(zero, result, kind, call.c_ld, ctypes.c_longlong(call.c_step)),
+                *(call.count, compute, _DEFAULT_ALGORITHM),
+            )
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._library, name)(*arguments)
+        if status != 0:
+            raise BackendError(
+                f"`{name}`: expected success, got {_STATUS.get(status, f'status {status}')} from "
+                f"cuBLAS ({launch.driver_text()}); XPMLP_KERNELS=off multiplies through CuPy"
+            )
+
+
+_ITEM_SIZES = {"f32": 4, "f64": 8, "f16": 2, "bf16": 2}
+_SCALARS = {
+    name: (ctypes.byref(kind(1.0)), ctypes.byref(kind(0.0)))
+    for name, kind in (("f32", ctypes.c_float), ("f64", ctypes.c_double))
+}
+
+
+def handle() -> Handle:
+    """This thread's handle of the current device, on the current stream."""
+    handles = _local.__dict__.setdefault("handles", {})
+    number = launch.device_number()
+    if number not in handles:
+        size = _WORKSPACE_HOPPER if launch.device().capability >= 90 else _WORKSPACE
+        handles[number] = Handle(_library(), size)
+    own = handles[number]
+    own.use_stream(launch.library().cuda.get_current_stream().ptr)
+    return own
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The cuBLAS that CuPy uses, with the types of what we call."""
+    found = _load()
+    pointer, integer, wide = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
+    shape = [pointer, *[integer] * 5]
+    operand = [pointer, integer, integer]
+    found.cublasCreate_v2.argtypes = [pointer]
+    found.cublasSetStream_v2.argtypes = [pointer, pointer]
+    found.cublasSetWorkspace_v2.argtypes = [pointer, pointer, ctypes.c_size_t]
+    found.cublasGemmEx.argtypes = [
+        *shape, pointer, *operand, *operand, pointer, *operand, integer, integer,
+    ]  # fmt: skip
+    found.cublasGemmStridedBatchedEx.argtypes = [
+        *shape, pointer, *operand, wide, *operand, wide, pointer, *operand, wide,
+        *[integer] * 3,
+    ]  # fmt: skip
+    for name in ("Create_v2", "SetStream_v2", "SetWorkspace_v2", "GemmEx", "GemmStridedBatchedEx"):
+        getattr(found, f"cublas{name}").restype = integer
+    return found
+
+
+def _load() -> ctypes.CDLL:
+    problems = []
+    for name in (_found_by_cupy, *_NAMES):
+        try:
+            return ctypes.CDLL(name() if callable(name) else name)
+        except (ImportError, OSError, RuntimeError) as error:
+            problems.append(str(error).splitlines()[0])
+    raise BackendError(
+        f"expected cuBLAS where CuPy finds it, got {'; '.join(problems)}; "
+        'pip install "cupy-cuda12x[ctk]" (or 13x), or install the CUDA toolkit'
+    )
+
+
+def _found_by_cupy() -> str:
+    """The path that CuPy loads it from, from CuPy 14 on."""
+    pathfinder: Any = importlib.import_module("cuda.pathfinder")
+    path = pathfinder.load_nvidia_dynamic_lib("cublas").abs_path
+    if path is None:
+        raise OSError("cuBLAS is loaded, but nobody knows from where")
+    return path

@@ -1,0 +1,145 @@
+"""Launches ``softmax_cross_entropy.cu``: loss, gradient and hits, every option of the op."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import geometry, launch
+
+_OP = "softmax_cross_entropy"
+
+
+def softmax_cross_entropy(
+    logits: Any,
+    targets: Any,
+    *,
+    label_smoothing: Any = 0.0,
+    ignore_index: int | None = None,
+    class_weights: Any = None,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
+) -> tuple[Any, Any]:
+    """The kernel, with the signature and the results of the op."""
+    loss, dlogits, _ = with_hits(
+        logits,
+        targets,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        z_loss=z_loss,
+        reduction=reduction,
+        count_hits=False,
+    )
+    return loss, dlogits
+
+
+def with_hits(
+    logits: Any,
+    targets: Any,
+    *,
+    label_smoothing: Any = 0.0,
+    ignore_index: int | None = None,
+    class_weights: Any = None,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
+    loss_scale: Any = None,
+    count_hits: bool = True,
+) -> tuple[Any, Any, Any]:
+    """The same, and how many rows have their largest logit at their class.
+
+    Parameters
+    ----------
+    loss_scale : float32 array of one element, optional
+        On the device; multiplies the gradient only.
+    count_hits : bool
+
+    Returns
+    -------
+    loss, dlogits : as the op's
+    hits : int32 array, shape (…,), or None
+        None without ``count_hits`` and for target probabilities.
+    """
+    suffix = launch.suffix_of(logits)
+    real = launch.accumulator(suffix)
+    lead, (batch, classes) = tuple(logits.shape[:-2]), logits.shape[-2:]
+    problems = math.prod(lead)
+    rows = problems * batch
+    logits, row_stride = _rows(logits)
+    targets = launch.contiguous(targets)
+    probabilities = targets.dtype.kind not in "iu"
+    kind = 0 if probabilities else geometry.TARGET_KINDS[targets.dtype.name]
+    target_rows = targets.size // classes if probabilities else targets.size
+    smoothing, smoothings = _smoothing(label_smoothing, lead, real)
+    weights = None if class_weights is None else launch.contiguous(class_weights.astype(real))
+    ignored = 0 if ignore_index is None else int(ignore_index)
+    has_ignore = np.int32(ignore_index is not None)
+
+    scale, scales = real(1.0 / batch if reduction == "mean" else 1.0), None
+    if reduction == "mean" and not probabilities and (weights is not None or has_ignore):
+        scale, scales = real(1.0), launch.empty((problems,), real)
+        launch.run(
+            _OP,
+            suffix,
+            geometry.normalizer(problems, suffix),
+            *(targets, np.int32(kind), target_rows, batch, np.int32(classes)),
+            *(weights, ignored, has_ignore, scales),
+        )
+
+    shape = (*lead, batch)
+    row_loss = launch.empty(shape, real)
+    dlogits = launch.empty((*shape, classes), logits.dtype)
+    hits = launch.empty(shape, np.uint8) if count_hits and not probabilities else None
+    aligned = _aligned(logits, row_stride) and _aligned(dlogits, classes)
+    plan = geometry.softmax_cross_entropy(
+        rows, classes, suffix, launch.device(), probabilities=probabilities, aligned=aligned
+    )
+    launch.run(
+        _OP,
+        suffix,
+        plan,
+        *(logits, row_stride, dlogits, classes, targets, np.int32(kind), target_rows, rows),
+        *(np.int32(classes), batch, smoothing, smoothings, weights, ignored, has_ignore),
+        *(real(z_loss), scale, scales, loss_scale, row_loss, hits),
+    )
+
+    correct = None if hits is None else launch.empty(lead, np.int32)
+    total = None if reduction == "none" else launch.empty(lead, logits.dtype)
+    if total is not None or correct is not None:
+        launch.run(
+            _OP,
+            suffix,
+            geometry.reduce_losses(problems, suffix),
+            *(row_loss, hits, batch, scale, scales, total, correct, None),
+        )
+    if total is None:
+        total = row_loss.astype(dlogits.dtype, copy=False)
+    return total, dlogits, correct
+
+
+def _rows(logits: Any) -> tuple[Any, int]:
+    """Logits whose rows are equally far apart, and the distance in elements.
+
+    A padded matrix, whose rows are longer than its classes, is taken as it is.
+    """
+    classes, size = logits.shape[-1], logits.dtype.itemsize
+    if logits.ndim == 2 and logits.strides[-1] == size:
+        stride, rest = divmod(logits.strides[0], size)
+        if rest == 0 and stride >= classes:
+            return logits, stride
+    return launch.contiguous(logits), classes
+
+
+def _smoothing(value: Any, lead: tuple[int, ...], real: Any) -> tuple[Any, Any]:
+    """Label smoothing as one number, or as an array of one a problem."""
+    if not hasattr(value, "dtype") or isinstance(value, np.generic):
+        return real(value), None
+    cupy = launch.library()
+    return real(0.0), cupy.ascontiguousarray(cupy.broadcast_to(value.astype(real), lead))
+
+
+def _aligned(array: Any, stride: int) -> bool:
+    """Whether every row begins at a multiple of 16 bytes."""
+    return launch.address(array) % 16 == 0 and stride * array.dtype.itemsize % 16 == 0

@@ -1,0 +1,80 @@
+// The element type T of this compilation, its accumulator A, and how memory holds them.
+//
+// A file is compiled once for every type, with one of XPMLP_F32, XPMLP_F64, XPMLP_F16, XPMLP_BF16
+// defined; the kernels' names end accordingly. Sums and exponentials are always made in A. The two
+// 16-bit types are plain bits here, so that no header of the CUDA toolkit is needed.
+#ifndef XPMLP_TYPES_CUH
+#define XPMLP_TYPES_CUH
+
+#include "intrinsics.cuh"
+
+struct Half {
+    unsigned short bits;
+};
+struct BFloat16 {
+    unsigned short bits;
+};
+
+#if defined(XPMLP_F32)
+typedef float T;
+typedef float A;
+#define WITH_SUFFIX(name) name##_f32
+#elif defined(XPMLP_F64)
+typedef double T;
+typedef double A;
+#define WITH_SUFFIX(name) name##_f64
+#elif defined(XPMLP_F16)
+typedef Half T;
+typedef float A;
+#define WITH_SUFFIX(name) name##_f16
+#elif defined(XPMLP_BF16)
+typedef BFloat16 T;
+typedef float A;
+#define WITH_SUFFIX(name) name##_bf16
+#else
+#error "define XPMLP_F32, XPMLP_F64, XPMLP_F16 or XPMLP_BF16"
+#endif
+
+// `threads` is the largest block it is launched with; the compiler shares out registers by it.
+#define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads, 1) WITH_SUFFIX(name)
+
+typedef long long Index;  // rows times columns may pass 2^31
+
+__device__ inline float widen(float x) { return x; }
+__device__ inline double widen(double x) { return x; }
+__device__ inline float widen(unsigned char x) { return x; }
+__device__ inline float widen(signed char x) { return x; }
+__device__ inline float widen(unsigned short x) { return x; }
+__device__ inline float widen(short x) { return x; }
+__device__ inline float widen(Half x) { return float_from_half(x.bits); }
+__device__ inline float widen(BFloat16 x) { return float_from_bfloat16(x.bits); }
+
+__device__ inline void narrow(float x, float& to) { to = x; }
+__device__ inline void narrow(double x, double& to) { to = x; }
+__device__ inline void narrow(float x, Half& to) { to.bits = half_from_float(x); }
+__device__ inline void narrow(float x, BFloat16& to) { to.bits = bfloat16_from_float(x); }
+
+__device__ inline void narrow(double x, Half& to) { to.bits = half_from_float((float)x); }
+__device__ inline void narrow(double x, BFloat16& to) { to.bits = bfloat16_from_float((float)x); }
+
+__device__ inline T to_element(A x) {
+    T element;
+    narrow(x, element);
+    return element;
+}
+
+// Elementary functions of A. Results that end in 16 bits may use the fast exponential, whose error
+// (a few float32 ulp) is far below their rounding.
+__device__ inline double exponential(double x) { return exp(x); }
+__device__ inline float exponential(float x) { return sizeof(T) == 2 ? __expf(x) : expf(x); }
+__device__ inline double logarithm(double x) { return log(x); }
+__device__ inline float logarithm(float x) { return logf(x); }
+__device__ inline double square_root(double x) { return sqrt(x); }
+__device__ inline float square_root(float x) { return sqrtf(x); }
+__device__ inline double tangent(double x) { return tanh(x); }
+__device__ inline float tangent(float x) { return tanhf(x); }
+
+__device__ inline A larger(A a, A b) { return a > b ? a : b; }
+__device__ inline A minus_infinity() { return -(A)__int_as_float(0x7f800000); }
+
+#endif

@@ -1,0 +1,243 @@
+// Optimizer updates of all parameters in one launch, and the counters that a captured step needs.
+//
+// A table on the device lists the parameters (see Segment). Each is cut into chunks, a block takes
+// one; `chunks` holds, for every parameter, how many chunks come before it, and at the end their
+// number. Formulas: xpmlp/ops/update.py. Everything that changes from step to step is read from
+// device memory: hyper has, for each member of a population, the columns below, written by `tick`.
+
+#include "quads.cuh"
+#include "reductions.cuh"
+
+constexpr int CHUNK = 4096;  // as geometry.UPDATE_CHUNK
+
+// One parameter. Addresses are integers, 0 where there is nothing.
+struct Segment {
+    T* w;
+    const T* g;
+    T* slots[2];  // what the optimizer remembers
+    void* copy;   // also receives the new w, in 16 bits
+    Index size;
+    Index member_size;  // size / P
+    Index flags;
+};
+constexpr Index DECAYS = 1, COPY_IS_BFLOAT16 = 2;
+
+// Columns of hyper.
+struct Hyper {
+    A lr;
+    A decay;   // λ
+    A shrink;  // 1 − lr λ
+    A first;   // momentum
+    A gain1;   // 1 − β₁, or 1 − decay
+    A gain2;   // 1 − β₂
+    A rate;    // lr / c₁
+    A root;    // 1 / √c₂
+    A eps;
+};
+
+// Calls each(segment, first) for every quad of this block's chunk.
+template <class Each>
+__device__ inline void for_each_quad_of_chunk(const Segment* segments, const Index* chunks,
+                                              int count, Each each) {
+    Index chunk = blockIdx.x;
+    int low = 0, high = count - 1;  // the last segment whose first chunk is not after this one
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (chunks[middle] <= chunk) low = middle;
+        else high = middle - 1;
+    }
+    Segment segment = segments[low];
+    Index begin = (chunk - chunks[low]) * CHUNK;
+    Index end = begin + CHUNK < segment.size ? begin + CHUNK : segment.size;
+    for (Index at = begin + 4 * threadIdx.x; at < end; at += 4 * blockDim.x) each(segment, at);
+}
+
+// --- the rules: the new w; slots change in place
+
+struct Sgd {
+    static constexpr int SLOTS = 0;
+    __device__ static A of(A w, A g, A*, const Hyper& h, bool) { return w - h.lr * g; }
+};
+struct Momentum {
+    static constexpr int SLOTS = 1;
+    __device__ static A of(A w, A g, A* slots, const Hyper& h, bool nesterov) {
+        A velocity = slots[0] = h.first * slots[0] + g;
+        return w - h.lr * (nesterov ? g + h.first * velocity : velocity);
+    }
+};
+struct AdaGrad {
+    static constexpr int SLOTS = 1;
+    __device__ static A of(A w, A g, A* slots, const Hyper& h, bool) {
+        slots[0] += g * g;
+        return w - h.lr * g / (square_root(slots[0]) + h.eps);
+    }
+};
+struct RmsProp {
+    static constexpr int SLOTS = 1;
+    __device__ static A of(A w, A g, A* slots, const Hyper& h, bool) {
+        slots[0] += h.gain1 * (g * g - slots[0]);
+        return w - h.lr * g / (square_root(slots[0]) + h.eps);
+    }
+};
+struct Adam {
+    static constexpr int SLOTS = 2;
+    __device__ static A of(A w, A g, A* slots, const Hyper& h, bool) {
+        slots[0] += h.gain1 * (g - slots[0]);
+        slots[1] += h.gain2 * (g * g - slots[1]);
+        return w - h.rate * slots[0] / (square_root(slots[1]) * h.root + h.eps);
+    }
+};
+
+template <class Rule>
+__device__ inline void update(const Segment* segments, const Index* chunks, int count,
+                              const Hyper* hyper, int nesterov, int decoupled,
+                              const A* grad_scale, int grad_scale_each, const int* skip) {
+    constexpr int SLOTS = Rule::SLOTS;
+    if (skip && *skip) return;
+    for_each_quad_of_chunk(segments, chunks, count, [&](const Segment& s, Index first) {
+        A w[4], g[4], slots[SLOTS + 1][4];
+        load_quad(s.w, first, s.size, w);
+        load_quad(s.g, first, s.size, g);
+#pragma unroll
+        for (int k = 0; k < SLOTS; k++) load_quad(s.slots[k], first, s.size, slots[k]);
+
+        Index member = s.size == s.member_size ? 0 : first / s.member_size;
+        Index next = (member + 1) * s.member_size;  // where the next member begins
+        Hyper h = hyper[member];
+        A scale = grad_scale ? grad_scale[member * grad_scale_each] : 1;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (first + i >= next && first + i < s.size) {
+                h = hyper[++member];
+                next += s.member_size;
+                if (grad_scale) scale = grad_scale[member * grad_scale_each];
+            }
+            A own[SLOTS + 1];
+#pragma unroll
+            for (int k = 0; k < SLOTS; k++) own[k] = slots[k][i];
+            A gradient = g[i] * scale;
+            if (s.flags & DECAYS) {
+                if (decoupled) w[i] *= h.shrink;
+                else gradient += h.decay * w[i];
+            }
+            w[i] = Rule::of(w[i], gradient, own, h, nesterov);
+#pragma unroll
+            for (int k = 0; k < SLOTS; k++) slots[k][i] = own[k];
+        }
+
+        store_quad(s.w, first, s.size, w);
+#pragma unroll
+        for (int k = 0; k < SLOTS; k++) store_quad(s.slots[k], first, s.size, slots[k]);
+        if (!s.copy) return;
+        if (s.flags & COPY_IS_BFLOAT16) {
+            store_quad(static_cast<BFloat16*>(s.copy), first, s.size, w);
+        } else {
+            store_quad(static_cast<Half*>(s.copy), first, s.size, w);
+        }
+    });
+}
+
+#define UPDATE(name, Rule)                                                                        \
+    KERNEL(name##_update, 256)(const Segment* segments, const Index* chunks, int count,           \
+                               const Hyper* hyper, int nesterov, int decoupled,                   \
+                               const A* grad_scale, int grad_scale_each, const int* skip) {       \
+        update<Rule>(segments, chunks, count, hyper, nesterov, decoupled, grad_scale,             \
+                     grad_scale_each, skip);                                                      \
+    }
+
+UPDATE(sgd, Sgd)
+UPDATE(momentum, Momentum)
+UPDATE(adagrad, AdaGrad)
+UPDATE(rmsprop, RmsProp)
+UPDATE(adam, Adam)
+
+// Settings of each member, as the user gave them.
+struct Settings {
+    double lr, decay, first, second, eps;
+};
+
+// One block: the hyperparameters of step *step, made in float64, and then *step += 1 (unless the
+// step is skipped). The factor of the learning rate is schedule[*step], or its last.
+KERNEL(tick, 256)(Index* step, const Settings* settings, const double* schedule,
+                  Index schedule_length, int members, Hyper* hyper, const int* skip) {
+    Index now = *step;
+    double factor = 1, t = (double)(now + 1);
+    if (schedule) factor = schedule[now < schedule_length ? now : schedule_length - 1];
+    for (int member = threadIdx.x; member < members; member += blockDim.x) {
+        Settings s = settings[member];
+        double lr = s.lr * factor;
+        Hyper& h = hyper[member];
+        h.lr = (A)lr;
+        h.decay = (A)s.decay;
+        h.shrink = (A)(1 - lr * s.decay);
+        h.first = (A)s.first;
+        h.gain1 = (A)(1 - s.first);
+        h.gain2 = (A)(1 - s.second);
+        h.rate = (A)(lr / (1 - pow(s.first, t)));
+        h.root = (A)(1 / sqrt(1 - pow(s.second, t)));
+        h.eps = (A)s.eps;
+    }
+    __syncthreads();  // everybody has read *step
+    if (threadIdx.x == 0 && !(skip && *skip)) *step = now + 1;
+}
+
+// Counters of layers that draw a new mask at every step.
+KERNEL(advance, 128)(Index* counters, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) counters[i] += 1;
+}
+
+// *found = 1 if a gradient is infinite or no number. Never clears it: adjust_scale does.
+KERNEL(find_nonfinite, 256)(const Segment* segments, const Index* chunks, int count, int* found) {
+    for_each_quad_of_chunk(segments, chunks, count, [&](const Segment& s, Index first) {
+        A g[4];
+        load_quad(s.g, first, s.size, g);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (!(g[i] - g[i] == 0)) *found = 1;  // ∞ − ∞ and NaN are no number
+        }
+    });
+}
+
+// Loss scaling for float16 (Micikevicius et al. 2018): one thread, at the end of a step.
+KERNEL(adjust_scale, 32)(float* scale, A* inverse, int* found, int* good_steps, float growth,
+                         float backoff, int interval) {
+    if (*found) {
+        *scale *= backoff;
+        *good_steps = 0;
+    } else if (++*good_steps >= interval) {
+        *scale *= growth;
+        *good_steps = 0;
+    }
+    *inverse = 1 / (A)*scale;
+    *found = 0;
+}
+
+// Σ g² of each parameter and member, in gridDim.x parts: partial is (parts, parameters, members).
+KERNEL(squared_norm, 256)(const Segment* segments, int members, A* partial) {
+    SHARED_ARRAY(A, scratch, MOST_WARPS);
+    Segment s = segments[blockIdx.y];
+    Index share = (s.member_size + gridDim.x - 1) / gridDim.x, begin = blockIdx.x * share;
+    Index end = begin + share < s.member_size ? begin + share : s.member_size;
+    for (int member = blockIdx.z; member < members; member += gridDim.z) {
+        A sum = 0;
+        for (Index i = begin + threadIdx.x; i < end; i += blockDim.x) {
+            A g = widen(s.g[member * s.member_size + i]);
+            sum += g * g;
+        }
+        sum = reduce_block<Sum>(sum, scratch);
+        Index part = (Index)blockIdx.x * gridDim.y + blockIdx.y;
+        if (threadIdx.x == 0) partial[part * members + member] = sum;
+    }
+}
+
+// Each member's factor for gradients so that their norm, unscaled by `inverse`, is at most max_norm.
+KERNEL(clip_scale, 128)(const A* partial, Index parts, int members, const A* max_norm,
+                        int max_norm_each, const A* inverse, A* grad_scale) {
+    int member = blockIdx.x * blockDim.x + threadIdx.x;
+    if (member >= members) return;
+    A sum = 0, unscale = inverse ? *inverse : 1, bound = max_norm[member * max_norm_each];
+    for (Index part = 0; part < parts; part++) sum += partial[part * members + member];
+    A norm = square_root(sum) * unscale;
+    grad_scale[member] = unscale * (norm > bound ? bound / norm : 1);
+}

@@ -1,0 +1,223 @@
+"""Launches ``update.cu``: every parameter of a network updated in place by one kernel.
+
+What changes from step to step, the number of the step and the learning rate, lives on the device,
+so that a recorded update can be replayed. The kernel finds parameters, gradients and slots through
+a table of addresses, also on the device, which is filled in after the recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import geometry, launch
+
+_OP = "update"
+_COPY_FLAG = {"bf16": 2, "f16": 4}
+
+
+class Table:
+    """Where on the device an update finds parameters and slots, and one recording's gradients."""
+
+    def __init__(self, rows: np.ndarray):
+        self._rows = rows.copy()
+        self.array = launch.constant(rows)
+        self._grads: Sequence[Any] = ()
+
+    def point_at(self, grads: Sequence[Any]) -> None:
+        """The gradients that are meant from now on; travels, so never while recording."""
+        self._grads = grads  # kept alive: the table holds bare addresses
+        self._rows[:, 1] = [launch.address(grad) for grad in grads]
+        self.array.set(self._rows)
+
+
+class FlatUpdate:
+    """An optimizer's update of all parameters.
+
+    Parameters
+    ----------
+    kind : {"sgd", "momentum", "adagrad", "rmsprop", "adam"}
+    params : sequence of arrays
+        All of one type, dense; written in place.
+    slots : sequence of tuples of arrays
+        What the optimizer remembers of each; written in place.
+    decayed : sequence of bool
+        Which parameters weight decay applies to.
+    members : int
+        P, or 1.
+    nesterov, decoupled : bool
+    copies : sequence of arrays or None, optional
+        Half-precision copies that follow the parameters.
+    capacity : int
+        Steps that the table of the schedule has room for.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        params: Sequence[Any],
+        slots: Sequence[tuple[Any, ...]],
+        decayed: Sequence[bool],
+        members: int,
+        *,
+        nesterov: bool = False,
+        decoupled: bool = False,
+        copies: Sequence[Any] | None = None,
+        capacity: int = 0,
+    ):
+        self.kind, self.members = kind, members
+        self._suffix = launch.suffix_of(params[0])
+        self._real = launch.accumulator(self._suffix)
+        self._flags = np.int32(nesterov), np.int32(decoupled)
+        self._sizes = [param.size for param in params]
+        self._rows = np.zeros((len(params), 8), np.int64)
+        for row, param, remembered, decay in zip(self._rows, params, slots, decayed, strict=True):
+            row[0] = launch.address(param)
+            row[2 : 2 + len(remembered)] = [launch.address(slot) for slot in remembered]
+            row[5:8] = param.size, param.size // members, int(decay)
+        for row, copy in zip(self._rows, copies or (), strict=False):
+            if copy is not None:
+                row[4] = launch.address(copy)
+                row[7] |= _COPY_FLAG[launch.suffix_of(copy)]
+        chunks = np.array(geometry.update_chunks(self._sizes), np.int64)
+        self._keep = params, slots, copies
+        self._chunks = launch.constant(chunks)
+        self._step = launch.constant(np.zeros(1, np.int64))
+        self._settings = launch.constant(np.zeros((members, 5)))
+        self._hyper = launch.constant(np.zeros((members, 9), self._real))
+        self._schedule = launch.constant(np.ones(capacity)) if capacity else None
+
+    def table(self) -> Table:
+        """A table without gradients as yet."""
+        return Table(self._rows)
+
+    def set_step(self, step: int) -> None:
+        """Updates made so far."""
+        self._step.set(np.array([step], np.int64))
+
+    def step(self) -> int:
+        """Updates made so far, skipped ones not counted; waits for the device."""
+        return int(self._step.get()[0])
+
+    def set_rates(self, lr: Any, decay: Any, first: Any, second: Any, eps: float) -> None:
+        """Hyperparameters, each a number or one for each member."""
+        rows = np.zeros((self.members, 5))
+        for column, value in enumerate((lr, decay, first, second, eps)):
+            rows[:, column] = value
+        self._settings.set(rows)
+
+    def set_schedule(self, first: int, factors: np.ndarray) -> None:
+        """Factors on the learning rate from step ``first`` on."""
+        assert self._schedule is not None
+        self._schedule[first : first + len(factors)].set(np.ascontiguousarray(factors, np.float64))
+
+    def tick(self, skip: Any = None) -> None:
+        """Derive this step's numbers from the settings and count it."""
+        length = 0 if self._schedule is None else self._schedule.size
+        launch.run(
+            _OP,
+            self._suffix,
+            geometry.tick(self._suffix),
+            *(self._step, self._settings, self._schedule, length, np.int32(self.members)),
+            *(self._hyper, skip),
+        )
+
+    def apply(self, table: Table, grad_scale: Any = None, skip: Any = None) -> None:
+        """Update. ``grad_scale`` multiplies the gradients: one number, or one a member."""
+        name = f"{self.kind}_update"
+        each = np.int32(grad_scale is not None and grad_scale.size > 1)
+        launch.run(
+            _OP,
+            self._suffix,
+            geometry.update(name, self._sizes, self._suffix),
+            *(table.array, self._chunks, np.int32(len(self._sizes)), self._hyper),
+            *(*self._flags, grad_scale, each, skip),
+        )
+
+    def clip(self, table: Table, max_norm: Any, inverse: Any = None) -> Any:
+        """What to multiply the gradients by so that their global norm is at most ``max_norm``.
+
+        Parameters
+        ----------
+        max_norm : array, one or P of them, in the accumulator's type
+        inverse : array of one element, optional
+            What the gradients must be multiplied by in any case.
+        """
+        largest, count = max(self._sizes) // self.members, len(self._sizes)
+        plan = geometry.squared_norm(largest, count, self.members, self._suffix)
+        parts = plan.grid[0]
+        partial = launch.empty((parts, count, self.members), self._real)
+        scale = launch.empty((self.members,), self._real)
+        launch.run(_OP, self._suffix, plan, table.array, np.int32(self.members), partial)
+        launch.run(
+            _OP,
+            self._suffix,
+            geometry.finish("clip_scale", self.members, self._suffix),
+            *(partial, parts * count, np.int32(self.members), max_norm),
+            *(np.int32(max_norm.size > 1), inverse, scale),
+        )
+        return scale
+
+    def find_nonfinite(self, table: Table, found: Any) -> None:
+        """Set ``found`` to 1 if a gradient is infinite or not a number."""
+        launch.run(
+            _OP,
+            self._suffix,
+            geometry.update("find_nonfinite", self._sizes, self._suffix),
+            *(table.array, self._chunks, np.int32(len(self._sizes)), found),
+        )
+
+
+class LossScale:
+    """The factor on the loss that keeps float16 gradients from vanishing, adjusted on the device.
+
+    It is halved when a gradient has overflowed, which also skips the update, and doubled after
+    ``interval`` steps without (Micikevicius et al. 2018).
+    """
+
+    def __init__(self, initial: float = 2.0**16, interval: int = 2000):
+        self.interval = interval
+        self.scale = launch.constant(np.array([initial], np.float32))
+        self.inverse = launch.constant(np.array([1.0 / initial], np.float32))
+        self.found = launch.constant(np.zeros(1, np.int32))
+        self._good = launch.constant(np.zeros(1, np.int32))
+
+    def values(self) -> tuple[np.ndarray, ...]:
+        """Everything it keeps, on the host."""
+        return tuple(a.get() for a in self._arrays())
+
+    def restore(self, values: tuple[np.ndarray, ...]) -> None:
+        """Take back what :meth:`values` gave."""
+        for array, value in zip(self._arrays(), values, strict=True):
+            array.set(value)
+
+    def adjust(self) -> None:
+        """After the update."""
+        plan = geometry.adjust_scale("f32")
+        numbers = np.float32(2.0), np.float32(0.5), np.int32(self.interval)
+        launch.run(_OP, "f32", plan, *self._arrays(), *numbers)
+
+    def _arrays(self) -> tuple[Any, ...]:
+        return self.scale, self.inverse, self.found, self._good
+
+
+class Counters:
+    """Whole numbers on the device that each go up by one at the end of every step."""
+
+    def __init__(self, values: Sequence[int]):
+        self.array = launch.constant(np.array(values, np.int64))
+
+    def __getitem__(self, number: int) -> Any:
+        return self.array[number : number + 1]
+
+    def set(self, values: Sequence[int]) -> None:
+        """Write all of them; travels, so never while recording."""
+        self.array.set(np.array(values, np.int64))
+
+    def advance(self) -> None:
+        """One more each."""
+        count = self.array.size
+        plan = geometry.finish("advance", count, "f32")
+        launch.run(_OP, "f32", plan, self.array, np.int32(count))

@@ -1,0 +1,274 @@
+"""A training step on CuPy arrays, recorded once for each shape of batch and replayed as one graph.
+
+Forward, loss, backward and update are rehearsed, undone, and recorded into a CUDA graph. A replay
+costs one launch. For that, nothing a step changes may move in memory or be fixed at the time of
+recording: parameters, optimizer slots and running statistics are written in place, the number of
+the step and the learning rate are read from the device, and so are the steps of dropout masks.
+
+Whatever cannot be recorded runs layer by layer, and :meth:`CapturedStep.explain` says why.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from ..backend import Array, array_namespace, dtype_name
+from ..errors import BackendError, ConfigError, DTypeError
+from ..layers import Sequential
+from ..layers.base import Layer
+from ..losses import Loss
+from ..ops.dispatch import kernels_are_off, load_kernels
+from ..ops.shapes import check_choice
+from ..optim import Optimizer
+from ..penalties import Penalty
+from .metrics import correct
+from .rates import flat_kind
+from .recording import NotCaptured, Recording, Setup, are_classes, device_of
+
+PRECISIONS = (None, "tf32", "bf16", "fp16")
+
+
+class CapturedStep:
+    """``loss = step(x, y)``, replayed.
+
+    Parameters
+    ----------
+    model, loss, optimizer, penalty, clip_norm
+        As in :class:`~xpmlp.training.TrainStep`.
+    precision : {None, "tf32", "bf16", "fp16"}
+        What products are computed in; sums are float32 in any case. None: the parameters' own type.
+        ``"tf32"`` rounds the products' operands. With ``"bf16"`` and ``"fp16"`` activations are
+        half precision too, while parameters, their updates, normalizations and the loss stay
+        float32; ``"fp16"`` scales the loss so that gradients do not vanish, and skips an update
+        whose gradients overflow.
+    eager : object, optional
+        Does what cannot be captured: has ``by_layers(x, y) -> loss`` and ``outputs``. Default: a
+        ``TrainStep``.
+    cuda : module, optional
+        What is needed of CUDA; tests put their own here.
+
+    Attributes
+    ----------
+    outputs : array
+        What the model gave in the last step, before the update. The next step overwrites it.
+    correct : array of int32, shape () or (P,), or None
+        For class numbers: how many rows of the last batch had their largest output at their class.
+        The next step overwrites it.
+
+    Raises
+    ------
+    DTypeError
+        If the parameters are not float32 but a precision is asked for.
+    ConfigError
+        If the device cannot compute in that precision, or the model is not made of plain layers.
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        penalty: Penalty | None = None,
+        clip_norm: Any = None,
+        precision: str | None = None,
+        eager: Any = None,
+        cuda: Any = None,
+    ):
+        check_choice("CapturedStep", "precision", precision, PRECISIONS)
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.penalty, self.clip_norm, self.precision = penalty, clip_norm, precision
+        self.outputs: Any = None
+        self.correct: Any = None
+        self._cuda = load_kernels("cuda", "graph") if cuda is None else cuda
+        self._eager = eager
+        self._setup: Setup | None = None
+        self._failed: dict[tuple, str] = {}
+        _check_precision(precision, model, self._cuda)
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        """Train on x (N, …) and targets y; the loss before the update, still on the device."""
+        recording = self._recording(x, y)
+        if isinstance(recording, str):
+            return self._by_layers(x, y)
+        recording.x[...] = x
+        recording.y[...] = y
+        return self._replay(recording)
+
+    def run_epoch(self, batches: Any, number: int = 0) -> tuple[Array, Array | None]:
+        """All batches of a resident data set once; nothing but launches comes from the host.
+
+        Parameters
+        ----------
+        batches : xpmlp.data.resident.ResidentBatches
+        number : int
+            Which epoch, for the order of the rows.
+
+        Returns
+        -------
+        losses : array, shape (steps,) or (steps, P)
+            On the device.
+        hits : array of int32 of that shape, or None
+            Rows with their largest output at their class.
+        """
+        losses: Any = None
+        hits: Any = None
+        for index, rows in enumerate(batches.sizes()):
+            place = number * len(batches) + index
+            x, y = batches.like(rows)
+            recording = self._recording(x, y, batches, place)
+            if isinstance(recording, str):
+                value = self._by_layers(*batches.batch(number, index))
+                found = self.correct
+            else:
+                value = self._replay(recording, copy=False, place=place)
+                found = recording.correct
+            if losses is None:
+                xp, count = array_namespace(value), len(batches)
+                losses = xp.zeros((count, *value.shape), dtype=value.dtype)
+                if found is not None:
+                    hits = xp.zeros((count, *found.shape), dtype=found.dtype)
+            losses[index, ...] = value
+            if hits is not None:
+                hits[index, ...] = found
+        return losses, hits
+
+    def refuses(self, x: Array, y: Array) -> str | None:
+        """Why such a batch would run layer by layer, or None. Looks at shapes and types only."""
+        if kernels_are_off():
+            return "XPMLP_KERNELS=off"
+        params = list(self.model.params.values())
+        if not params:
+            return "there is nothing to train"
+        if y is None:
+            return "there are no targets"
+        dtypes = {dtype_name(param.dtype) for param in params}
+        if len(dtypes) > 1:
+            return f"parameters are {' and '.join(sorted(dtypes))}"
+        if dtypes - {"float32", "float64"}:
+            return f"parameters are {dtypes.pop()}, not float32 or float64"
+        if any(0 in array.shape for array in (x, y, *params)):
+            return "something is empty"
+        return None
+
+    def explain(self, x: Array, y: Array) -> str:
+        """How a step on such a batch runs, and why, in one line."""
+        reason = self._failed.get(_signature(x, y)) or self.refuses(x, y)
+        if reason is not None:
+            return f"layer by layer ({reason})"
+        kind = flat_kind(self.optimizer)
+        text = "captured" if kind is not None else "captured, but for the update"
+        return text if self.precision is None else f"{text}, in {self.precision}"
+
+    def settle(self) -> None:
+        """Make ``optimizer.steps`` count only updates that were made; waits for the device.
+
+        Only ``precision="fp16"`` skips any.
+        """
+        setup = self._setup
+        if setup is not None and setup.scaler is not None and setup.rates is not None:
+            setup.rates.settle()
+
+    def _by_layers(self, x: Array, y: Array) -> Array:
+        """The same step, without a graph; the next replay takes over what it has changed."""
+        if self._eager is None:
+            from .step import TrainStep
+
+            options = {"penalty": self.penalty, "clip_norm": self.clip_norm}
+            self._eager = TrainStep(self.model, self.loss, self.optimizer, **options)
+        value = self._eager.by_layers(x, y)
+        self.outputs = self._eager.outputs
+        self.correct = correct(self.outputs, y) if are_classes(self.outputs, y) else None
+        return value
+
+    # --- Recording --------------------------------------------------------------------------------
+
+    def _recording(
+        self, x: Array, y: Array, batches: Any = None, place: int = 0
+    ) -> Recording | str:
+        """The graph for such a batch, recorded now if it is the first; or why there is none."""
+        key = _signature(x, y, batches)
+        setup = self._setup
+        if setup is not None and setup.is_stale():
+            setup = self._setup = None  # lets go of its memory before the next one takes some
+            self._failed.clear()
+        found = None if setup is None else setup.recordings.get(key)
+        if found is not None:
+            return found
+        reason = self._failed.get(key) or self.refuses(x, y)
+        if reason is not None:
+            return reason
+        _check_places(self.model, x, y)
+        try:
+            with self._cuda.out_of_memory("a captured step", "lower the batch size"):
+                if setup is None:
+                    setup = self._setup = Setup(self)
+                return setup.record(key, x, y, batches, place)
+        except NotCaptured as error:
+            reason = self._failed[key] = str(error)
+        warnings.warn(f"`CapturedStep`: steps run layer by layer: {reason}", stacklevel=4)
+        return reason
+
+    def _replay(self, recording: Recording, copy: bool = True, place: int | None = None) -> Array:
+        setup = self._setup
+        assert setup is not None
+        setup.before_replay(place)
+        recording.replay()
+        setup.after_replay(recording)
+        self.outputs, self.correct = recording.outputs, recording.correct
+        value = recording.value
+        return value.copy() if copy else value
+
+
+def _check_places(model: Layer, x: Array, y: Array) -> None:
+    """That everything is of one library and on one device; the message names each argument."""
+    name, param = next(iter(model.params.items()))
+    arguments = {f"the parameter {name}": param, "x": x, "y": y}
+    kinds = {what: type(a).__module__.partition(".")[0] for what, a in arguments.items()}
+    if len(set(kinds.values())) == 1:
+        if len({str(device_of(a)) for a in arguments.values()}) == 1:
+            return
+        kinds = {what: f"{kinds[what]} on {device_of(a)}" for what, a in arguments.items()}
+    found = ", ".join(f"{what} from {kind}" for what, kind in kinds.items())
+    raise BackendError(
+        f"`TrainStep`: expected everything in one library and on one device, got {found}; move it "
+        "with xpmlp.asarray(...)"
+    )
+
+
+def _check_precision(precision: str | None, model: Layer, cuda: Any) -> None:
+    if precision is None:
+        return
+    for name, param in model.params.items():
+        if dtype_name(param.dtype) != "float32":
+            raise DTypeError(
+                f"`CapturedStep`: expected float32 parameters for precision={precision!r}, got "
+                f"{name} of {dtype_name(param.dtype)}; tensor cores take float32 (as TF32), "
+                "bfloat16 and float16 only: make the model with dtype='float32', or leave "
+                "precision out"
+            )
+    if precision != "tf32" and not isinstance(model, Sequential):
+        raise ConfigError(
+            f"`CapturedStep`: expected a Sequential model for precision={precision!r}, got "
+            f"{type(model).__name__}; use 'tf32', or leave precision out"
+        )
+    problem = cuda.precision_problem(precision)
+    if problem is not None:
+        raise ConfigError(
+            f"`CapturedStep`: expected a precision that the device has, got {precision!r}: "
+            f"{problem}; leave precision out"
+        )
+
+
+def _signature(x: Array, y: Array, batches: Any = None) -> tuple:
+    """What a recording is for. Of resident data, the set itself, too."""
+    return (
+        type(x),
+        x.shape,
+        x.dtype,
+        type(y),
+        getattr(y, "shape", None),
+        getattr(y, "dtype", None),
+        id(batches),
+    )
