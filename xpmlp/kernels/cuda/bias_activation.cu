@@ -83,5 +83,6 @@ KERNEL(bias_activation_backward, 256)(const T* dy, const T* y, T* dz, A* partial
 // The bias's gradient from those partial sums.
 KERNEL(column_sums_finish, 128)(const A* partial, int chunks, Index columns, T* out) {
     Index column = flat_column();
-    if (column < columns) out[column] = to_element(finish_sum<1>(partial, chunks, columns, 0, column));
+    if (column >= columns) return;
+    out[column] = to_element(finish_sum<1>(partial, chunks, columns, 0, column));
 }

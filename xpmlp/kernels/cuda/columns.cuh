@@ -34,8 +34,8 @@ __device__ inline A sum_rows(A value, A (*scratch)[COLUMNS]) {
     return value;
 }
 
-// For each column two sums, of what add(index, sums) adds for every element; they are written to
-// partial[chunk][0 or 1][member · features + column].
+// For each column SUMS sums, of what add(member, row, column, sums) adds for every element; they are
+// written to partial[chunk][which][member · features + column].
 template <int SUMS, class Add>
 __device__ inline void partial_sums(Index batch, int features, int members, A* partial, Add add) {
     SHARED_TILE(A, scratch, ROWS_AT_ONCE, COLUMNS);

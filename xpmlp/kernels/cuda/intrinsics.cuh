@@ -30,7 +30,7 @@ __device__ inline unsigned short bfloat16_from_float(float x) {
 #else
     unsigned word = __float_as_uint(x);
     if (x != x) return 0x7fff;
-    return (unsigned short)((word + 0x7fff + ((word >> 16) & 1)) >> 16);  // to nearest, ties to even
+    return (unsigned short)((word + 0x7fff + ((word >> 16) & 1)) >> 16);  // to nearest even
 #endif
 }
 

@@ -5,13 +5,13 @@
 // out by their width:
 //
 //     thread      C ≤ 32: a block stages its rows in shared memory, each thread takes one
-//     LxP         C ≤ 1024 (float64 512): L lanes hold a row in registers, P pieces of 16 bytes each
+//     LxP         C ≤ 1024 (float64 512): L lanes hold a row in registers, P times 16 bytes each
 //     block       a block keeps the row in shared memory
 //     clusterB    B blocks keep it in theirs (compute capability 9.0)
 //     stream      any C: two reads, maximum and sum found together in the first
 //
-// All have one argument list. A block row's loss, an argument `hits` (whether the largest logit is
-// the class) and the sums over a batch are written by fixed-order sums: no atomics.
+// All have one argument list. Sums are made in a fixed order and without atomics. `hits` says for
+// each row whether its largest logit is the class; two kernels at the end sum over batches.
 
 #include "reductions.cuh"
 #include "vectors.cuh"
@@ -95,7 +95,6 @@ struct Target {
             counted = !(a.has_ignore && number == a.ignore_index);
             // Class numbers are not checked on the device: one outside is no class at all.
             if (number < 0 || number >= a.classes) number = -1;
-            if (number < 0) direct = 0;
             else if (class_weights) direct *= class_weights[number];
             is_dense = spread > 0;
         }
@@ -202,7 +201,8 @@ __device__ inline int inside(Index c, int classes) {
 // elements. Contiguous rows go 16 bytes at a time; a tile begins at a multiple of 16 bytes because
 // a block takes a multiple of 16 rows.
 template <bool TO_TILE>
-__device__ inline void copy_tile(T* rows, Index stride, int count, int columns, A* tile, int pitch) {
+__device__ inline void copy_tile(T* rows, Index stride, int count, int columns, A* tile,
+                                 int pitch) {
     int size = count * columns, begin = 0;
     if (stride == columns && shift_of(rows) == 0) {
         begin = size / VECTOR * VECTOR;
@@ -262,7 +262,7 @@ __device__ inline void rows_by_threads(const Arguments& a) {
     copy_tile<false>(gradient, a.gradient_stride, count, classes, tile, pitch);
 }
 
-// --- C ≤ 1024 or 512: a row in the registers of some lanes ----------------------------------------------
+// --- C ≤ 1024 or 512: a row in the registers of some lanes --------------------------------------
 
 template <bool PROBABILITIES, int LANES, int PIECES>
 __device__ inline void rows_by_lanes(const Arguments& a) {
@@ -553,7 +553,8 @@ KERNEL(softmax_cross_entropy_reduce, 256)(const A* row_loss, const unsigned char
     Index problem = blockIdx.x, out = (slot ? *slot * gridDim.x : 0) + problem;
     if (loss) {
         A sum = 0;
-        for (Index i = threadIdx.x; i < batch; i += blockDim.x) sum += row_loss[problem * batch + i];
+        const A* own = row_loss + problem * batch;
+        for (Index i = threadIdx.x; i < batch; i += blockDim.x) sum += own[i];
         sum = reduce_block<Sum>(sum, scratch) * (scales ? scales[problem] : scale);
         if (threadIdx.x == 0) loss[out] = to_element(sum);
     }

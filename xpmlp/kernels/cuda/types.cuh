@@ -36,7 +36,8 @@ typedef float A;
 #endif
 
 // `threads` is the largest block it is launched with; the compiler shares out registers by it.
-#define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads, 1) WITH_SUFFIX(name)
+#define KERNEL(name, threads) \
+    extern "C" __global__ void __launch_bounds__(threads, 1) WITH_SUFFIX(name)
 
 typedef long long Index;  // rows times columns may pass 2^31
 

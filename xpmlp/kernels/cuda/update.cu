@@ -231,7 +231,7 @@ KERNEL(squared_norm, 256)(const Segment* segments, int members, A* partial) {
     }
 }
 
-// Each member's factor for gradients so that their norm, unscaled by `inverse`, is at most max_norm.
+// Each member's factor for its gradients, so that their norm (times `inverse`) is at most max_norm.
 KERNEL(clip_scale, 128)(const A* partial, Index parts, int members, const A* max_norm,
                         int max_norm_each, const A* inverse, A* grad_scale) {
     int member = blockIdx.x * blockDim.x + threadIdx.x;

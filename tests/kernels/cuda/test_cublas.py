@@ -1,0 +1,137 @@
+"""The cuBLAS handle, with a library that writes down what it is asked."""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xpmlp.errors import BackendError
+from xpmlp.kernels.cuda import cublas, launch, products
+
+
+class Library:
+    """Every function returns 0 and is written down, pointers as numbers."""
+
+    def __init__(self):
+        self.calls = []
+        self.status = {}
+
+    def __getattr__(self, name):
+        def function(*arguments):
+            self.calls.append((name, *(getattr(a, "value", a) for a in arguments)))
+            return self.status.get(name, 0)
+
+        return function
+
+    def names(self):
+        return [name for name, *_ in self.calls]
+
+
+@pytest.fixture
+def library(monkeypatch):
+    monkeypatch.setattr(launch, "empty", lambda shape, dtype: SimpleNamespace(shape=shape))
+    monkeypatch.setattr(launch, "address", lambda space: 4096 + space.shape[0])
+    monkeypatch.setattr(launch, "driver_text", lambda: "the driver supports CUDA 11.0")
+    return Library()
+
+
+def one_call(count=1):
+    lead = () if count == 1 else (count,)
+    a, b = np.zeros((*lead, 4, 3)), np.zeros((*lead, 3, 5))
+    steps = [tuple(s // 8 for s in x.strides) for x in (a, b)]
+    return next(products.calls(lead, 4, 3, 5, a.shape, steps[0], b.shape, steps[1]))
+
+
+def test_each_stream_has_a_workspace_given_after_the_stream(library):
+    """Setting the stream makes cuBLAS forget the workspace."""
+    handle = cublas.Handle(library, 1000)
+    for stream in (7, 7, 8, 7):
+        handle.use_stream(stream)
+    assert library.names() == ["cublasCreate_v2"] + 3 * [
+        "cublasSetStream_v2",
+        "cublasSetWorkspace_v2",
+    ]
+    assert [call[2] for call in library.calls if call[0] == "cublasSetStream_v2"] == [7, 8, 7]
+    spaces = [call[2:] for call in library.calls if call[0] == "cublasSetWorkspace_v2"]
+    assert spaces == [(5096, 1000)] * 3
+    assert len(handle._workspaces) == 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "compute"),
+    [("f32", 0, 68), ("f64", 1, 70), ("f16", 2, 68), ("bf16", 14, 68)],
+)
+def test_one_product(library, suffix, kind, compute):
+    cublas.Handle(library, 1).multiply(one_call(), suffix, 1000, 2000, 3000)
+    name, _, *arguments = library.calls[-1]
+    assert name == "cublasGemmEx"
+    # Flags, then columns, rows and depth: b comes first, since cuBLAS thinks in columns.
+    assert arguments[:5] == [0, 0, 5, 4, 3]
+    assert arguments[6:9] == [2000, kind, 5] and arguments[9:12] == [1000, kind, 3]
+    assert arguments[13:16] == [3000, kind, 5] and arguments[16:] == [compute, -1]
+
+
+def test_a_batch_of_products_and_tf32(library):
+    handle = cublas.Handle(library, 1)
+    with cublas.tensor_float_32():
+        handle.multiply(one_call(6), "f32", 1000, 2000, 3000)
+    name, _, *arguments = library.calls[-1]
+    assert name == "cublasGemmStridedBatchedEx"
+    assert arguments[6:10] == [2000, 0, 5, 15] and arguments[10:14] == [1000, 0, 3, 12]
+    assert arguments[15:19] == [3000, 0, 5, 20] and arguments[19:] == [6, 77, -1]
+    assert cublas.compute_type("f32") == 68
+    with cublas.tensor_float_32():
+        assert cublas.compute_type("f64") == 70 and cublas.compute_type("bf16") == 68
+
+
+def test_scalars_are_in_the_type_of_the_sums(library):
+    for suffix, kind in (
+        ("f32", ctypes.c_float),
+        ("f16", ctypes.c_float),
+        ("f64", ctypes.c_double),
+    ):
+        one, zero = cublas._SCALARS["f64" if suffix == "f64" else "f32"]
+        assert type(one._obj) is kind and (one._obj.value, zero._obj.value) == (1.0, 0.0)
+
+
+def test_a_failure_is_named(library):
+    library.status["cublasGemmEx"] = 15
+    with pytest.raises(BackendError, match=r"cublasGemmEx.*CUBLAS_STATUS_NOT_SUPPORTED.*CUDA 11.0"):
+        cublas.Handle(library, 1).multiply(one_call(), "f32", 1000, 2000, 3000)
+
+
+def test_the_declared_types_fit_the_calls(monkeypatch, library):
+    """ctypes would refuse a call with another number of arguments than it was told."""
+    functions = SimpleNamespace(
+        **{
+            f"cublas{name}": SimpleNamespace()
+            for name in (
+                "Create_v2", "SetStream_v2", "SetWorkspace_v2", "GemmEx", "GemmStridedBatchedEx"
+            )
+        }
+    )  # fmt: skip
+    monkeypatch.setattr(cublas, "_load", lambda: functions)
+    cublas._library.cache_clear()
+    try:
+        declared = cublas._library()
+    finally:
+        cublas._library.cache_clear()
+    handle = cublas.Handle(library, 1)
+    handle.use_stream(3)
+    handle.multiply(one_call(), "f32", 1, 2, 3)
+    handle.multiply(one_call(2), "f32", 1, 2, 3)
+    for name, *arguments in library.calls:
+        assert len(getattr(declared, name).argtypes) == len(arguments), name
+
+
+def test_a_library_that_is_not_there_is_explained(monkeypatch):
+    def absent():
+        raise RuntimeError("no such file: libcublas\nsearched in: everywhere")
+
+    monkeypatch.setattr(cublas, "_found_by_cupy", absent)
+    monkeypatch.setattr(cublas, "_NAMES", ("libcublas-of-nobody.so",))
+    with pytest.raises(BackendError, match=r"no such file: libcublas; .*nobody.*\[ctk\]"):
+        cublas._load()

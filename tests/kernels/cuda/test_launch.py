@@ -1,0 +1,224 @@
+"""Compiling, launching and recording, with a CuPy that only does what it is told."""
+
+from __future__ import annotations
+
+import gc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xpmlp.errors import BackendError
+from xpmlp.kernels.cuda import geometry, graph, launch, source
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class CompileException(Exception):
+    def get_message(self):
+        return "kern.cu(3): error: identifier is undefined"
+
+
+class Kernel:
+    def __init__(self, log):
+        self.log, self.kernel = log, object()
+
+    def __call__(self, grid, block, arguments, shared_mem):
+        self.log.append((grid, block, arguments, shared_mem))
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A stand-in that compiles whatever there is, and keeps a log."""
+    log: list = []
+    modules: list = []
+
+    def raw_module(code, options):
+        modules.append((code, options))
+        if fake.problem is not None:
+            raise fake.problem
+        return SimpleNamespace(get_function=lambda name: Kernel(log))
+
+    def empty(shape, dtype):
+        if fake.problem is not None:
+            raise fake.problem
+        return np.empty(shape, dtype)
+
+    runtime = SimpleNamespace(
+        getDevice=lambda: 0,
+        memGetInfo=lambda: (3 << 20, 8 << 20),
+        driverGetVersion=lambda: 11080,
+        runtimeGetVersion=lambda: 13000,
+    )
+    fake = SimpleNamespace(
+        problem=None,
+        log=log,
+        modules=modules,
+        RawModule=raw_module,
+        empty=empty,
+        cuda=SimpleNamespace(
+            runtime=runtime,
+            compiler=SimpleNamespace(CompileException=CompileException),
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+        ),
+    )
+    monkeypatch.setattr(launch, "library", lambda: fake)
+    for cached in (launch._module, launch._kernel):
+        cached.cache_clear()
+    yield fake
+    for cached in (launch._module, launch._kernel):
+        cached.cache_clear()
+
+
+def test_a_source_is_compiled_once_for_each_type(cupy):
+    plan = geometry.Launch("dropout_f32", (3, 2, 1), (256, 1, 1))
+    for _ in range(2):
+        launch.run("dropout", "f32", plan, 5, None, np.float32(2))
+    launch.run("dropout", "f64", plan)
+    assert cupy.modules == [
+        (source.read("dropout"), source.options("f32")),
+        (source.read("dropout"), source.options("f64")),
+    ]
+    assert cupy.log[0] == ((3, 2, 1), (256, 1, 1), (5, 0, np.float32(2)), 0)  # None: a null pointer
+
+
+def test_much_shared_memory_is_asked_for(cupy):
+    large = geometry.Launch("dropout_f32", (1, 1, 1), (32, 1, 1), 100_000)
+    launch.run("dropout", "f32", large)
+    kernel = launch._kernel("dropout", "f32", "dropout_f32", 100_000, 0)
+    assert kernel.max_dynamic_shared_size_bytes == 100_000
+    assert cupy.log[0][3] == 100_000
+
+
+def test_a_kernel_that_does_not_compile_is_named_with_the_compilers_words(cupy):
+    cupy.problem = CompileException()
+    plan = geometry.Launch("dropout_f32", (1, 1, 1), (32, 1, 1))
+    with pytest.raises(BackendError, match=r"(?s)dropout.cu does not compile for f32.*undefined"):
+        launch.run("dropout", "f32", plan)
+
+
+@pytest.mark.parametrize(
+    "error", ["cudaErrorInsufficientDriver: too old", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION: no"]
+)
+def test_a_driver_that_is_too_old_is_named_with_both_versions(cupy, error):
+    cupy.problem = RuntimeError(error)
+    plan = geometry.Launch("dropout_f32", (1, 1, 1), (32, 1, 1))
+    with pytest.raises(BackendError, match=r"too old.*supports CUDA 11.8.*built with CUDA 13.0"):
+        launch.run("dropout", "f32", plan)
+    cupy.problem = RuntimeError("cudaErrorIllegalAddress")
+    with pytest.raises(RuntimeError) as found:
+        launch.run("dropout", "f64", plan)
+    assert found.value is cupy.problem  # not ours to explain
+
+
+def test_memory_that_runs_out_is_explained(cupy):
+    cupy.problem = OutOfMemoryError("Out of memory allocating 4,194,304 bytes")
+    with pytest.raises(
+        BackendError, match=r"\(1024, 1024\): 4.0 MiB were asked for, 3.0 MiB of 8.0 MiB are free"
+    ):
+        launch.empty((1024, 1024), np.float32)
+    with (
+        pytest.raises(BackendError, match=r"a captured step: Out of memory.*lower the batch size"),
+        graph.out_of_memory("a captured step", "lower the batch size"),
+    ):
+        raise cupy.problem
+
+
+# --- Recording
+
+
+class Stream:
+    def __init__(self, log):
+        self.log = log
+
+    def __enter__(self):
+        self.log.append("enter")
+
+    def __exit__(self, *error):
+        self.log.append("leave")
+
+    def synchronize(self):
+        self.log.append("wait")
+
+    def begin_capture(self):
+        self.log.append("begin")
+
+    def end_capture(self):
+        self.log.append("end")
+        if "invalid" in self.log:
+            raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+        return SimpleNamespace(upload=lambda: self.log.append("upload"), launch="replay")
+
+
+@pytest.fixture
+def recorder(cupy, monkeypatch):
+    monkeypatch.setattr(graph, "_streams", SimpleNamespace())
+    log = cupy.log
+    current = SimpleNamespace(synchronize=lambda: log.append("wait for the rest"))
+
+    class Allocator:
+        def __init__(self, malloc):
+            log.append(malloc)
+
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *error):
+            log.append("allocator back")
+
+    def stream(non_blocking):
+        assert non_blocking  # a blocking one could not be recorded beside the default stream
+        return Stream(log)
+
+    cupy.cuda.Stream = stream
+    cupy.cuda.MemoryPool = lambda: SimpleNamespace(malloc="private pool")
+    cupy.cuda.using_allocator = Allocator
+    cupy.cuda.get_current_stream = lambda: current
+    return graph.Recorder()
+
+
+def test_a_recording_is_made_in_a_stream_and_a_pool_of_its_own(cupy, recorder):
+    def work():
+        cupy.log.append("work")
+        assert recorder.recording and not gc.isenabled()
+        return 7
+
+    assert recorder.record(work) == ("replay", 7)
+    expected = ["wait for the rest", "enter", "private pool", "begin", "work", "end"]
+    assert cupy.log == [*expected, "allocator back", "leave", "upload"]
+    assert not recorder.recording and gc.isenabled()
+
+
+def test_recorders_share_a_stream_but_no_memory(cupy, recorder):
+    made = []
+    cupy.cuda.MemoryPool = lambda: made.append(0) or SimpleNamespace(malloc="another pool")
+    other = graph.Recorder()
+    assert other._stream is recorder._stream and len(made) == 1
+
+
+def test_a_rehearsal_really_runs_and_waits(cupy, recorder):
+    assert recorder.rehearse(lambda: recorder.recording) is False
+    assert "begin" not in cupy.log and cupy.log.count("wait") == 1
+
+
+def test_a_failed_recording_ends_the_capture_and_keeps_the_first_error(cupy, recorder):
+    def work():
+        cupy.log.append("invalid")
+        raise ValueError("the first error")
+
+    with pytest.raises(ValueError, match="the first error"):
+        recorder.record(work)
+    assert "end" in cupy.log and cupy.log[-1] == "leave"
+    assert not recorder.recording and gc.isenabled()
+
+
+def test_precision_is_refused_where_there_are_no_such_tensor_cores(monkeypatch):
+    def of(capability):
+        monkeypatch.setattr(launch, "device", lambda: geometry.Device(capability))
+        return [graph.precision_problem(p) is None for p in (None, "tf32", "bf16", "fp16")]
+
+    assert of(90) == of(80) == [True, True, True, True]
+    assert of(75) == of(70) == [True, False, False, True]
+    assert "8.0 on, and this device has 7.5" in (of(75), graph.precision_problem("bf16"))[1]
