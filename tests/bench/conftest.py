@@ -21,6 +21,8 @@ def tiny(monkeypatch, hasty):
     """Few and small cases of every kind; all of them quick."""
     net = shapes.Net((20, 6, 3), 8, quick=True)
     deep = shapes.Net((20, 6, 5, 3), 8, "adamw", 1e-3, batchnorm=True, dropout=0.2, quick=True)
+    numbers = shapes.Net((5, 4, 2), 8, lr=0.05, members=3, loss="mse", quick=True)
+    classes = shapes.Net((5, 4, 3), 8, members=2)
     replaced = {
         "SOFTMAX_CROSS_ENTROPY": ((6, 3), (4, 50)),
         "SOFTMAX_QUICK": ((6, 3),),
@@ -30,6 +32,7 @@ def tiny(monkeypatch, hasty):
         "ROWS": ((64, 8),),
         "ADAM": ((3, 2),),
         "STEPS": (net, deep),
+        "POPULATIONS": (numbers, classes),
         "EPOCH_ROWS_QUICK": 4000,
         "RACES": (),
     }

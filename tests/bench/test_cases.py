@@ -26,6 +26,8 @@ def test_the_promised_sizes_are_there():
     nets += ("784-512-512-10 at 512", "784-1024-1024-10 at 2048")
     nets += ("784-512-256-10 at 128, batchnorm + dropout + adamw",)
     assert {f"step {net}" for net in nets} <= titles
+    populations = "256 × 16-32-32-1 at 64, mse", "32 × 784-64-10 at 128"
+    assert {f"population_step {nets}" for nets in populations} <= titles
     assert len(titles) == len(all_cases())
 
 
@@ -73,6 +75,11 @@ def test_inputs_are_the_same_at_every_call():
             "step 784-100-10 at 64",
             4 * (64 * 784 + 2 * (785 * 100 + 101 * 10)),
             2 * 64 * (2 * 784 * 100 + 3 * 100 * 10),
+        ),
+        (
+            "population_step 32 × 784-64-10 at 128",
+            4 * (128 * 784 + 32 * 2 * (785 * 64 + 65 * 10)),
+            32 * 2 * 128 * (2 * 784 * 64 + 3 * 64 * 10),
         ),
     ],
 )

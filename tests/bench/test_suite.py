@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from xpmlp.bench.referee import Referee, WrongResultError
 from xpmlp.bench.solver import Solver
 from xpmlp.errors import BackendError, ConfigError
 
-KINDS = ("softmax_cross_entropy", "matmul", "linear", "batch_norm", "layer_norm", "dropout", "adam")
+OPS = ("softmax_cross_entropy", "matmul", "linear", "batch_norm", "layer_norm", "dropout", "adam")
+KINDS = (*OPS, "step", "population_step", "epoch")
 
 
 @pytest.fixture(autouse=True)
@@ -31,22 +33,43 @@ def test_every_library_solves_every_small_case_right(tiny, library):
     if library != "xpmlp":
         pytest.importorskip(library)
     builds = ours.solvers("numpy") if library == "xpmlp" else PEERS[library].solvers()
-    checked = set()
+    checked, expected = set(), set(KINDS)
+    if library == "jax":
+        expected.remove("population_step")  # which is jax.vmap's
     for case in cases.all_cases():
-        if case.kind in (*KINDS, "step", "epoch"):
+        if case.kind in expected:
             case = case.for_check()
             case = dataclasses.replace(case, settings=case.settings | smaller(case))
             inputs = case.inputs()
             Referee(case, inputs).check(builds[case.kind](case, inputs))
             checked.add(case.kind)
-    assert checked == {*KINDS, "step", "epoch"}
+    assert checked == expected
+
+
+@pytest.mark.parametrize("peer", ["torch.vmap", "jax.vmap"])
+def test_peers_for_populations_alone_solve_them_right(tiny, peer):
+    pytest.importorskip(PEERS[peer].requires)
+    builds = PEERS[peer].solvers()
+    assert set(builds) == {"population_step"}
+    populations = [case for case in cases.all_cases() if case.kind in builds]
+    assert [case.settings["net"].loss for case in populations] == ["mse", "cross-entropy"]
+    for case in populations:
+        inputs = case.inputs()
+        Referee(case, inputs).check(builds[case.kind](case, inputs))
+
+
+def test_members_of_a_population_differ_and_each_has_its_own_loss(tiny):
+    case = next(case for case in cases.all_cases() if case.kind == "population_step")
+    solver = numpy_alone.SOLVERS[case.kind](case, case.inputs())
+    (losses,) = solver.results(solver.run())
+    assert losses.shape == (3,) and len(set(losses.tolist())) == 3
 
 
 def smaller(case):
     return {"rows": 4000} if case.kind == "epoch" else {}
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "step", "epoch"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_wrong_result_is_found(tiny, kind):
     """Each kind, with one number of one result changed."""
     case = next(case for case in cases.all_cases() if case.kind == kind).for_check()
@@ -83,7 +106,7 @@ def test_a_record_has_all_that_is_promised(tiny):
     assert record["format"] == "xpmlp-bench-1" and record["backends"] == ["numpy"]
     assert record["machine"]["cpu"] and record["versions"]["xpmlp"]
     assert [case["kind"] for case in record["cases"]] == [
-        *("softmax_cross_entropy", "step", "step", "epoch")
+        *("softmax_cross_entropy", "step", "step", "population_step", "epoch")
     ]
     for case in record["cases"]:
         assert (case["not_run"], case["wrong"]) == ({}, {}), case["name"]
@@ -170,6 +193,31 @@ def test_a_backend_asked_for_that_cannot_be_used_is_an_error(monkeypatch):
     monkeypatch.setattr("xpmlp.backend.importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="not installed"):
         run_suite(backends=["numpy", "torch"])
+
+
+def test_floors_count_our_own_products_too(monkeypatch):
+    """Whole and in eight parts, of 2 n³ operations each."""
+    machine, shapes = Floors(1), []
+    monkeypatch.setattr(suite, "best_of", lambda run: run() or 1.0)
+    monkeypatch.setattr(suite.ops, "matmul", lambda a, b: shapes.append(a.shape))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    suite._add_rivals(machine)
+    assert [rival(64) for rival in machine.rivals] == [1.0, 1.0]
+    assert shapes == [(8, 32, 32), (64, 64)]
+
+
+@pytest.mark.parametrize("kind", ["step", "population_step"])
+def test_a_step_says_that_it_is_compiled_or_what_its_ops_run(tiny, monkeypatch, kind):
+    case = next(case for case in cases.all_cases() if case.kind == kind)
+    inputs, build = case.inputs(), ours.solvers("numpy")[kind]
+    monkeypatch.setattr(ours.TrainStep, "explain", lambda *_: "compiled, but for the update")
+    assert build(case, inputs).kernels == ("compiled, but for the update",)
+    monkeypatch.setattr(ours.TrainStep, "explain", lambda *_: "layer by layer (no numba)")
+    lines = build(case, inputs).kernels
+    assert {line.split(" on numpy: ")[0] for line in lines} == {
+        *("linear", "linear_backward"),
+        *(["softmax_cross_entropy"] if kind == "step" else []),
+    }
 
 
 def test_peers_none_are_none():

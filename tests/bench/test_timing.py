@@ -33,6 +33,16 @@ def test_a_clock_of_its_own_is_believed(hasty):
     assert (summary["accuracy"], summary["epochs"]) == (0.5, 3.0)
 
 
+def test_trainings_are_repeated_more_often_for_their_seeds_are_luck(hasty, monkeypatch):
+    monkeypatch.setattr(timing, "LATE", 1e9)
+    training = Solver(lambda: {"seconds": 7.0}, own_clock=True)
+    assert len(measure({"it": training}, 1e-9)["it"].seconds) == 9
+    groups = timing.plan(Solver(lambda: None)).groups
+    assert measure({"it": Solver(lambda: None)}, 1e-9)["it"].summary()["samples"] == 3 * groups
+    monkeypatch.setattr(timing, "LATE", 0)
+    assert len(measure({"it": training}, 1e-9)["it"].seconds) == 1
+
+
 def test_the_context_is_entered_around_runs(hasty):
     inside, seen = [], []
 

@@ -1,6 +1,7 @@
 """Batches: every row once an epoch, the same order everywhere, converted as promised."""
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -198,12 +199,13 @@ def test_reused_memory_holds_the_same_batches(backend, source, shuffle, per_feat
 def test_batches_stay_as_they_are_unless_reuse_is_asked_for():
     pytest.importorskip("numba")
     kept = [xb for xb, _ in Batches(X, Y, batch_size=5).epoch(0)]
-    assert not any(np.shares_memory(a, b) for a, b in zip(kept, kept[1:], strict=False))
+    assert not any(np.shares_memory(a, b) for a, b in pairwise(kept))
     reused = [xb for xb, _ in Batches(X, Y, batch_size=5, reuse=True).epoch(0)]
-    assert all(np.shares_memory(a, b) for a, b in zip(reused, reused[1:], strict=False))
+    assert all(np.shares_memory(a, b) for a, b in pairwise(reused))
 
 
 def test_statistics_that_broadcast_over_a_row(backend):
     narrow = Normalization(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]))
-    (xb, _), = Batches(X, Y, batch_size=N, shuffle=False, normalization=narrow).epoch(0)  # fmt: skip
+    batches = Batches(X, Y, batch_size=N, shuffle=False, normalization=narrow)
+    ((xb, _),) = batches.epoch(0)
     np.testing.assert_allclose(to_numpy(xb), narrow.apply(X, "float32"), rtol=1e-6)

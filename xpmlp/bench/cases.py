@@ -157,6 +157,9 @@ def _layer_cases() -> Iterator[Case]:
 def _training_cases(quick: bool) -> Iterator[Case]:
     for net in shapes.STEPS:
         yield Case("step", net.name, {"net": net}, "training", net.quick, checked_calls=5)
+    for net in shapes.POPULATIONS:
+        settings = {"net": net}
+        yield Case("population_step", net.name, settings, "training", net.quick, checked_calls=5)
     rows = shapes.EPOCH_ROWS_QUICK if quick else shapes.EPOCH_ROWS
     net = shapes.EPOCH_NET
     epoch = {"net": net, "rows": rows}
@@ -207,9 +210,11 @@ def _adam_inputs(s: dict[str, Any], rng: np.random.Generator) -> Arrays:
 
 def _step_inputs(s: dict[str, Any], rng: np.random.Generator) -> Arrays:
     net: Net = s["net"]
-    x = np.maximum(_normal(rng, net.batch, net.sizes[0]), 0)
-    labels = rng.integers(0, net.sizes[-1], net.batch)
-    return initial_parameters(net.sizes, rng) | {"x": x, "labels": labels}
+    rows, outputs = net.batch, net.sizes[-1]
+    x = np.maximum(_normal(rng, rows, net.sizes[0]), 0)
+    numbers = net.loss == "mse"
+    targets = _normal(rng, rows, outputs) if numbers else rng.integers(0, outputs, rows)
+    return initial_parameters(net.sizes, rng, net.members) | {"x": x, "targets": targets}
 
 
 def _epoch_inputs(s: dict[str, Any], rng: np.random.Generator) -> Arrays:
@@ -224,12 +229,17 @@ def _epoch_inputs(s: dict[str, Any], rng: np.random.Generator) -> Arrays:
     return arrays | initial_parameters(net.sizes, rng)
 
 
-def initial_parameters(sizes: Sequence[int], rng: np.random.Generator) -> Arrays:
-    """``W0 (D, M)``, ``b0 (M,)``, ``W1``, …: He's normal weights and no biases."""
-    arrays = {}
+def initial_parameters(
+    sizes: Sequence[int], rng: np.random.Generator, members: int | None = None
+) -> Arrays:
+    """``W0 (D, M)``, ``b0 (M,)``, ``W1``, …: He's normal weights and no biases.
+
+    With members, there is a leading axis of so many networks that differ.
+    """
+    arrays, lead = {}, () if members is None else (members,)
     for number, (d, m) in enumerate(pairwise(sizes)):
-        arrays[f"W{number}"] = _normal(rng, d, m) * np.float32(math.sqrt(2 / d))
-        arrays[f"b{number}"] = np.zeros(m, np.float32)
+        arrays[f"W{number}"] = _normal(rng, *lead, d, m) * np.float32(math.sqrt(2 / d))
+        arrays[f"b{number}"] = np.zeros((*lead, m), np.float32)
     return arrays
 
 
@@ -242,6 +252,7 @@ _INPUTS = {
     "dropout": _rows_inputs,
     "adam": _adam_inputs,
     "step": _step_inputs,
+    "population_step": _step_inputs,
     "epoch": _epoch_inputs,
     "time_to_accuracy": lambda s, rng: load_race(s["race"].data),
     "recipe": lambda s, rng: load_race("mnist"),
@@ -297,12 +308,14 @@ def _adam_work(s: dict[str, Any]) -> tuple[float, float]:
 
 def _step_work(s: dict[str, Any]) -> tuple[float, float]:
     """The batch read, parameters and what the optimizer remembers read and written; three products
-    a layer, but two in the first, whose input needs no gradient."""
+    a layer, but two in the first, whose input needs no gradient. A population shares its batch."""
     net: Net = s["net"]
+    members = net.members or 1
     products = sum(d * m for d, m in pairwise(net.sizes))
-    flops = 2.0 * net.batch * (3 * products - net.sizes[0] * net.sizes[1])
+    flops = 2.0 * members * net.batch * (3 * products - net.sizes[0] * net.sizes[1])
     passes = 2 if net.optimizer == "sgd" else 6
-    return 4.0 * (net.batch * net.sizes[0] + passes * parameter_count(net.sizes)), flops
+    parameters = members * parameter_count(net.sizes)
+    return 4.0 * (net.batch * net.sizes[0] + passes * parameters), flops
 
 
 def _epoch_work(s: dict[str, Any]) -> tuple[float, float]:
@@ -321,6 +334,7 @@ _WORK = {
     "dropout": _rows_work,
     "adam": _adam_work,
     "step": _step_work,
+    "population_step": _step_work,
     "epoch": _epoch_work,
 }
 

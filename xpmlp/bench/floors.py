@@ -37,7 +37,8 @@ class Floors:
         self._copy: dict[int, float] = {}
         self._product: float | None = None
         self.rivals: list[Callable[[int], float]] = []
-        """Further ways to multiply: given n, the seconds of an n×n product. The fastest counts."""
+        """Further ways to compute: given n, the seconds of 2 n³ operations in products. The fastest
+        counts."""
 
     def seconds(self, moved: float | None, flops: float | None) -> float | None:
         """The floor of a case, or None if its work is not known."""
@@ -54,7 +55,7 @@ class Floors:
         return self._copy[size]
 
     def product_speed(self) -> float:
-        """FLOPs in a second of the best float32 product of two square matrices."""
+        """FLOPs in a second of the best float32 product of square matrices."""
         if self._product is not None:
             return self._product
         ways = [_numpy_product, *self.rivals]

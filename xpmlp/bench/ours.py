@@ -14,7 +14,7 @@ from ..backend import Array, asarray, get_backend, synchronize, to_numpy, use_ba
 from ..data import Batches, Normalization
 from ..errors import XpmlpError
 from ..layers import BatchNorm, Dropout, Linear
-from ..losses import SoftmaxCrossEntropy
+from ..losses import MSE, SoftmaxCrossEntropy
 from ..models import FullyConnectedNet
 from ..optim import SGD, Adam, AdamW
 from ..random import Generator
@@ -169,24 +169,28 @@ def _adam(case: Case, inputs: Arrays) -> Solver:
 
 def _labels(labels: np.ndarray) -> Array:
     """Class numbers on the backend; in 32 bits where it has no wider ones."""
-    return asarray(labels.astype(np.int32) if get_backend().name == "jax" else labels)
+    return asarray(_plain_labels(labels))
 
 
 def _network(net: Net, parameters: Arrays) -> tuple[FullyConnectedNet, TrainStep]:
     model = FullyConnectedNet(
-        net.sizes, normalization="batchnorm" if net.batchnorm else None, dropout=net.dropout
+        net.sizes,
+        normalization="batchnorm" if net.batchnorm else None,
+        dropout=net.dropout,
+        population=net.members,
     )
     linears = [layer for layer in model.layers if isinstance(layer, Linear)]
     for number, layer in enumerate(linears):
         layer.W = asarray(parameters[f"W{number}"].copy())
         layer.b = asarray(parameters[f"b{number}"].copy())
-    return model, TrainStep(model, SoftmaxCrossEntropy(), OPTIMIZERS[net.optimizer](net.lr))
+    loss = MSE() if net.loss == "mse" else SoftmaxCrossEntropy()
+    return model, TrainStep(model, loss, OPTIMIZERS[net.optimizer](net.lr))
 
 
 def _step(case: Case, inputs: Arrays) -> Solver:
-    x, labels = asarray(inputs["x"]), _labels(inputs["labels"])
+    x, targets = asarray(inputs["x"]), _labels(inputs["targets"])
     _, step = _network(case.settings["net"], inputs)
-    return Solver(lambda: step(x, labels), lambda loss: (to_numpy(loss),))
+    return Solver(lambda: step(x, targets), lambda loss: (to_numpy(loss),))
 
 
 def _net_of(case: Case) -> Net | None:
@@ -198,15 +202,21 @@ def _net_of(case: Case) -> Net | None:
 
 
 def _kernels_of(net: Net) -> tuple[str, ...]:
-    """What each op of a training step would run by itself, in the order of the layers."""
+    """How a training step runs: compiled as a whole, or what each of its ops runs, in order."""
     xp = get_backend().xp
-    model, _ = _network(net, initial_parameters(net.sizes, np.random.default_rng(0)))
+    parameters = initial_parameters(net.sizes, np.random.default_rng(0), net.members)
+    model, step = _network(net, parameters)
     x = asarray(np.zeros((net.batch, net.sizes[0]), np.float32))
-    labels = _labels(np.zeros(net.batch, np.int64))
+    numbers = net.loss == "mse"
+    targets = np.zeros((net.batch, net.sizes[-1]), np.float32) if numbers else None
+    labels = _labels(np.zeros(net.batch, np.int64) if targets is None else targets)
+    how = step.explain(x, labels)
+    if how.startswith("compiled"):
+        return (how,)
     lines, first = [], True
     for layer in model.layers:
         if isinstance(layer, Linear):
-            y = xp.zeros((x.shape[0], layer.W.shape[-1]), dtype=x.dtype)
+            y = xp.zeros((*layer.W.shape[:-2], *x.shape[-2:-1], layer.W.shape[-1]), dtype=x.dtype)
             lines.append(_explain("linear", x, layer.W, layer.b, activation=None))
             lines.append(_explain("linear_backward", y, x, layer.W, input_grad=not first))
             x, first = y, False
@@ -214,7 +224,8 @@ def _kernels_of(net: Net) -> tuple[str, ...]:
             lines.append(_explain("batch_norm", x, layer.gamma, layer.beta))
         elif isinstance(layer, Dropout):
             lines.append(_explain("dropout", x, rates=(layer.p,)))
-    lines.append(_explain("softmax_cross_entropy", x, labels, **_PLAIN_LOSS))
+    if net.loss == "cross-entropy":
+        lines.append(_explain("softmax_cross_entropy", x, labels, **_PLAIN_LOSS))
     return tuple(dict.fromkeys(lines))
 
 
@@ -244,7 +255,8 @@ def _start(case: Case, inputs: Arrays, seed: int) -> Training:
 
 
 def _plain_labels(labels: np.ndarray) -> np.ndarray:
-    return labels.astype(np.int32) if get_backend().name == "jax" else labels
+    narrow = get_backend().name == "jax" and labels.dtype.kind != "f"
+    return labels.astype(np.int32) if narrow else labels
 
 
 def _recipe(case: Case, inputs: Arrays) -> Solver:
@@ -289,6 +301,7 @@ _BUILDERS: dict[str, Build] = {
     "dropout": _dropout,
     "adam": _adam,
     "step": _step,
+    "population_step": _step,
     "epoch": epoch_solver(_start),
     "time_to_accuracy": race_solver(_start),
     "recipe": _recipe,

@@ -46,7 +46,7 @@ ADAM_QUICK = ((784, 512, 512, 10),)
 
 @dataclass(frozen=True)
 class Net:
-    """A network, its batch and how it is trained."""
+    """A network, its batch and how it is trained; with ``members``, so many of them at once."""
 
     sizes: tuple[int, ...]
     batch: int
@@ -55,13 +55,17 @@ class Net:
     batchnorm: bool = False
     dropout: float = 0.0
     quick: bool = False
+    members: int | None = None
+    loss: str = "cross-entropy"
 
     @property
     def name(self) -> str:
         """``784-100-10 at 64``, and what is not plain about it."""
         extras = ["batchnorm"] * self.batchnorm + ["dropout"] * bool(self.dropout)
         extras += [self.optimizer] if self.optimizer != "sgd" else []
-        return f"{'-'.join(map(str, self.sizes))} at {self.batch}" + (
+        extras += [self.loss] if self.loss != "cross-entropy" else []
+        count = "" if self.members is None else f"{self.members} × "
+        return f"{count}{'-'.join(map(str, self.sizes))} at {self.batch}" + (
             f", {' + '.join(extras)}" if extras else ""
         )
 
@@ -73,6 +77,12 @@ STEPS = (
     Net((784, 512, 512, 10), 512),
     Net((784, 1024, 1024, 10), 2048),
     Net((784, 512, 256, 10), 128, "adamw", 1e-3, batchnorm=True, dropout=0.2, quick=True),
+)
+
+# Networks of equal sizes that are trained side by side, on the same batch.
+POPULATIONS = (
+    Net((16, 32, 32, 1), 64, lr=0.01, members=256, loss="mse", quick=True),
+    Net((784, 64, 10), 128, members=32, quick=True),
 )
 
 # Rows of made-up 28×28 uint8 images, trained on once.
@@ -106,7 +116,7 @@ class FullTraining:
     epochs: int = 10
     batch: int = 128
     lr: float = 4e-3
-    dropout: float = 0.25
+    dropout: float = 0.0
     label_smoothing: float = 0.05
     weight_decay: float = 0.1
     validation: int = 5000

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from .. import ops
 from ..backend import NAMES, use_backend
 from ..errors import BackendError, ConfigError, DataError
 from . import ours
@@ -82,7 +85,7 @@ def run_suite(
         limit_loaded(count, notes)
         record |= {"threads": notes, "missing": missing}
         floors = Floors(count)
-        _add_torch_product(floors)
+        _add_rivals(floors)
         budget = seconds or (QUICK_SECONDS if quick else SECONDS)
         record["cases"] = []
         for number, case in enumerate(cases, 1):
@@ -150,16 +153,28 @@ def open_contestants(
     return contestants, missing
 
 
-def _add_torch_product(floors: Floors) -> None:
-    """Where torch is at hand, its product counts too: floors should be low, not flattering."""
+def _add_rivals(floors: Floors) -> None:
+    """Our own product counts too, and torch's where it is at hand: floors should be low, not
+    flattering."""
+
+    def in_parts(n: int) -> float:
+        """Eight products of half the size, as many operations: they keep to their cores' caches."""
+        a = np.ones((8, n // 2, n // 2), np.float32)
+        return best_of(lambda: ops.matmul(a, a))
+
+    def whole(n: int) -> float:
+        a = np.ones((n, n), np.float32)
+        return best_of(lambda: ops.matmul(a, a))
+
+    floors.rivals += [in_parts, whole]
     torch: Any = sys.modules.get("torch")
     if torch is not None:
 
-        def seconds(n: int) -> float:
+        def of_torch(n: int) -> float:
             a = torch.ones(n, n)
             return best_of(lambda: a @ a)
 
-        floors.rivals.append(seconds)
+        floors.rivals.append(of_torch)
 
 
 def run_case(

@@ -33,7 +33,8 @@ REST_SECONDS = 0.06  # what coming to rest takes about, to plan with
 MOST_REST_SECONDS = 0.5
 TICK_SECONDS = 0.012  # systems account for a thread that goes on running at ticks of up to 10 ms
 HEAVY_SECONDS = 0.3  # calls from this length on are not repeated to warm up
-LEAST_ROUNDS, MOST_ROUNDS, MOST_TRAININGS = 3, 40, 9
+LEAST_ROUNDS, MOST_ROUNDS = 3, 40
+TRAININGS = 9  # of each contestant: whether a seed takes two epochs or three is luck
 LATE = 8  # times over its time, a case ends with fewer than the least rounds
 
 
@@ -85,8 +86,8 @@ def measure(
     solvers : mapping of str to Solver
         Each has run before, so that nothing is left to compile.
     seconds : float
-        About how long all of it may take. Three rounds are made in any case, unless they take
-        eight times as long.
+        About how long all of it may take. Three rounds are made in any case, and nine of
+        trainings, unless they take eight times as long.
     on_result : callable
         Given the contestant's name and what ``run`` returned last, after each sample.
 
@@ -95,25 +96,24 @@ def measure(
     dict of str to Timing
     """
     timings = {name: plan(solver) for name, solver in solvers.items()}
-    names = list(solvers)
+    names, least = list(solvers), LEAST_ROUNDS
+    most = _most_rounds(timings, seconds)
+    if any(solver.own_clock for solver in solvers.values()):  # for how long is not known
+        least = most = TRAININGS
     begin = time.perf_counter()
     with no_garbage_collection():
-        for number in range(_most_rounds(timings, solvers, seconds)):
+        for number in range(most):
             first = number % len(names)
             for name in names[first:] + names[:first]:
                 on_result(name, _sample(solvers[name], timings[name]))
             spent = time.perf_counter() - begin
-            if spent > seconds * (1 if number + 1 >= LEAST_ROUNDS else LATE):
+            if spent > seconds * (1 if number + 1 >= least else LATE):
                 break
     return timings
 
 
-def _most_rounds(
-    timings: Mapping[str, Timing], solvers: Mapping[str, Solver], seconds: float
-) -> int:
-    """As many as fit; of trainings, whose lengths are not known, a few."""
-    if any(solver.own_clock for solver in solvers.values()):
-        return MOST_TRAININGS
+def _most_rounds(timings: Mapping[str, Timing], seconds: float) -> int:
+    """As many as fit."""
     round_seconds = sum(
         REST_SECONDS + t.single * t.calls * t.groups + _warm_seconds(t) for t in timings.values()
     )

@@ -51,10 +51,10 @@ def bench(
             quick=quick,
             progress=tell,
         )
-    print_record(console, record)
-    if json_file is not None:
+    if json_file is not None:  # before anything is printed, which may fail: `| head`
         content = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         write_atomically(json_file, content.encode())
+    print_record(console, record)
     if plot_file is not None:
         from ..bench.plot import plot_record
 

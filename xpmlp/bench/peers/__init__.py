@@ -54,6 +54,8 @@ PEERS = {
     "jax": Peer("jax.jit", "jax", "jax_jit"),
     "sklearn": Peer("scikit-learn", "sklearn", "sklearn_mlp"),
     "thinc": Peer("thinc", "thinc", "thinc_model"),
+    "torch.vmap": Peer("torch.vmap", "torch", "torch_vmap"),
+    "jax.vmap": Peer("jax.vmap", "jax", "jax_vmap"),
 }
 """All peers by the names that ``--peers`` takes."""
 

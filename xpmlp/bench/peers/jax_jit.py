@@ -41,6 +41,12 @@ def _cross_entropy(logits: Any, labels: Any) -> Any:
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - picked)
 
 
+def _mean_squared_error(y: Any, targets: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.mean((y - targets) ** 2)
+
+
 def _softmax_cross_entropy(case: Case, inputs: Arrays) -> Solver:
     import jax
 
@@ -158,19 +164,20 @@ def _adam(case: Case, inputs: Arrays) -> Solver:
     return Solver(run, lambda _: _on_host(params[name] for name in names))
 
 
-def _stepper(net: Net, parameters: Arrays) -> tuple[Callable, dict, tuple]:
-    """``step(params, state, x, labels) -> params, state, loss``, jitted; params and state."""
+def stepper(net: Net, parameters: Arrays) -> tuple[Callable, dict, tuple]:
+    """``step(params, state, x, targets) -> params, state, loss``, jitted; params and state."""
     import jax
     import jax.numpy as jnp
 
     params = _put(parameters)
     depth = len(net.sizes) - 1
+    criterion = _mean_squared_error if net.loss == "mse" else _cross_entropy
     for number, width in enumerate(net.sizes[1:-1] if net.batchnorm else ()):
         params |= {f"gamma{number}": jnp.ones(width, jnp.float32)}
         params |= {f"beta{number}": jnp.zeros(width, jnp.float32)}
     running = {n: jnp.zeros_like(a) for n, a in params.items() if n.startswith(("gamma", "beta"))}
 
-    def loss_of(p: dict, running: dict, x: Any, labels: Any, step: Any) -> tuple:
+    def loss_of(p: dict, running: dict, x: Any, targets: Any, step: Any) -> tuple:
         moved = {}
         for i in range(depth - 1):
             x = x @ p[f"W{i}"] + p[f"b{i}"]
@@ -184,14 +191,14 @@ def _stepper(net: Net, parameters: Arrays) -> tuple[Callable, dict, tuple]:
                 key = jax.random.fold_in(jax.random.key(i), step)
                 x = x * _mask(key, x, net.dropout).astype(x.dtype)
         last = depth - 1
-        return _cross_entropy(x @ p[f"W{last}"] + p[f"b{last}"], labels), moved
+        return criterion(x @ p[f"W{last}"] + p[f"b{last}"], targets), moved
 
     update = _updated(net.optimizer, net.lr)
 
-    def step(params: dict, state: tuple, x: Any, labels: Any) -> tuple:
+    def step(params: dict, state: tuple, x: Any, targets: Any) -> tuple:
         optimizer_state, running, count = state
         (loss, running), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            params, running, x, labels, count
+            params, running, x, targets, count
         )
         params, optimizer_state = update(params, grads, optimizer_state)
         return params, (optimizer_state, running, count + 1), loss
@@ -204,12 +211,12 @@ def _step(case: Case, inputs: Arrays) -> Solver:
     import jax
 
     inputs = dict(inputs)
-    batch = _put({"x": inputs.pop("x"), "labels": inputs.pop("labels")})
-    step, params, state = _stepper(case.settings["net"], inputs)
+    batch = _put({"x": inputs.pop("x"), "targets": inputs.pop("targets")})
+    step, params, state = stepper(case.settings["net"], inputs)
 
     def run() -> Any:
         nonlocal params, state
-        params, state, loss = step(params, state, batch["x"], batch["labels"])
+        params, state, loss = step(params, state, batch["x"], batch["targets"])
         return jax.block_until_ready(loss)
 
     return Solver(run, lambda loss: _on_host((loss,)))
@@ -221,7 +228,7 @@ def _start(case: Case, inputs: Arrays, seed: int) -> Training:
     import jax.numpy as jnp
 
     net, parameters = parameters_of(case, inputs, seed)
-    plain, params, state = _stepper(net, parameters)
+    plain, params, state = stepper(net, parameters)
     arrays = _put({n: inputs[n] for n in ("x", "labels", "x_test", "labels_test")})
     scale, rng = np.float32(1 / largest(inputs["x"])), np.random.default_rng(seed)
     count = len(inputs["labels"])

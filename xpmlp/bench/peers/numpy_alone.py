@@ -16,16 +16,22 @@ from ..solver import Arrays, Build, Solver, Training, epoch_solver, race_solver
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
-    """The mean loss and its gradient."""
+    """The mean loss and its gradient; of a population, the mean of each member."""
     rows = np.arange(len(labels))
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
     exps = np.exp(shifted)
-    sums = exps.sum(axis=1, keepdims=True)
-    loss = (np.log(sums[:, 0]) - shifted[rows, labels]).mean()
+    sums = exps.sum(axis=-1, keepdims=True)
+    loss = (np.log(sums[..., 0]) - shifted[..., rows, labels]).mean(axis=-1)
     grad = exps / sums
-    grad[rows, labels] -= 1
+    grad[..., rows, labels] -= 1
     grad /= len(labels)
     return loss, grad
+
+
+def mean_squared_error(y: np.ndarray, targets: np.ndarray) -> tuple[Any, np.ndarray]:
+    """The mean loss and its gradient; of a population, the mean of each member."""
+    difference = y - targets
+    return (difference**2).mean(axis=(-2, -1)), difference * (2 / targets.size)
 
 
 def batch_norm(x, gamma, beta, eps=1e-5):
@@ -145,12 +151,16 @@ def _adam(case: Case, inputs: Arrays) -> Solver:
 
 
 class Network:
-    """Linear – [batch_norm] – ReLU – [dropout], repeated, and a last Linear, with its training."""
+    """Linear – [batch_norm] – ReLU – [dropout], repeated, and a last Linear, with its training.
+
+    Without batch_norm the parameters may have a leading axis, for a population.
+    """
 
     def __init__(self, net: Net, parameters: Arrays):
         self.net, self.depth = net, len(net.sizes) - 1
         self.params = dict(parameters)
         self.optimizer = Optimizer(net.optimizer, net.lr)
+        self.loss_of = mean_squared_error if net.loss == "mse" else cross_entropy
         self.rng = np.random.default_rng(0)
         self.running: Arrays = {}
         dtype = self.params["W0"].dtype
@@ -158,12 +168,12 @@ class Network:
             self.params[f"gamma{number}"] = np.ones(width, dtype)
             self.params[f"beta{number}"] = np.zeros(width, dtype)
 
-    def step(self, x: np.ndarray, labels: np.ndarray) -> Any:
+    def step(self, x: np.ndarray, targets: np.ndarray) -> Any:
         """Forward, loss, backward, update; the loss before the update."""
         p, net, last = self.params, self.net, self.depth - 1
         saved, h = [], x
         for i in range(last):
-            z, normalized = h @ p[f"W{i}"] + p[f"b{i}"], None
+            z, normalized = h @ p[f"W{i}"] + p[f"b{i}"][..., None, :], None
             if net.batchnorm:
                 z, normalized = batch_norm(z, p[f"gamma{i}"], p[f"beta{i}"])
                 self._run_statistics(i, normalized, len(x))
@@ -171,16 +181,16 @@ class Network:
             mask = dropout_mask(self.rng, y, net.dropout) if net.dropout else None
             saved.append((h, y, normalized, mask))
             h = y if mask is None else y * mask
-        loss, d = cross_entropy(h @ p[f"W{last}"] + p[f"b{last}"], labels)
-        grads = {f"W{last}": h.T @ d, f"b{last}": d.sum(axis=0)}
+        loss, d = self.loss_of(h @ p[f"W{last}"] + p[f"b{last}"][..., None, :], targets)
+        grads = {f"W{last}": h.swapaxes(-1, -2) @ d, f"b{last}": d.sum(axis=-2)}
         for i in reversed(range(last)):
-            d = d @ p[f"W{i + 1}"].T
+            d = d @ p[f"W{i + 1}"].swapaxes(-1, -2)
             h, y, normalized, mask = saved[i]
             d = (d if mask is None else d * mask) * (y > 0)
             if normalized is not None:
                 d, dgamma, dbeta = batch_norm_backward(d, p[f"gamma{i}"], normalized)
                 grads |= {f"gamma{i}": dgamma, f"beta{i}": dbeta}
-            grads |= {f"W{i}": h.T @ d, f"b{i}": d.sum(axis=0)}
+            grads |= {f"W{i}": h.swapaxes(-1, -2) @ d, f"b{i}": d.sum(axis=-2)}
         self.optimizer.update(p, grads)
         return loss
 
@@ -199,9 +209,9 @@ class Network:
 
 def _step(case: Case, inputs: Arrays) -> Solver:
     inputs = dict(inputs)
-    x, labels = inputs.pop("x"), inputs.pop("labels")
+    x, targets = inputs.pop("x"), inputs.pop("targets")
     network = Network(case.settings["net"], inputs)
-    return Solver(lambda: network.step(x, labels), lambda loss: (loss,))
+    return Solver(lambda: network.step(x, targets), lambda loss: (loss,))
 
 
 def parameters_of(case: Case, inputs: Arrays, seed: int) -> tuple[Net, Arrays]:
@@ -240,6 +250,7 @@ SOLVERS: dict[str, Build] = {
     "dropout": _dropout,
     "adam": _adam,
     "step": _step,
+    "population_step": _step,
     "epoch": epoch_solver(_start),
     "time_to_accuracy": race_solver(_start),
 }

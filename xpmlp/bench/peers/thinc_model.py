@@ -52,7 +52,7 @@ def _step(case: Case, inputs: Arrays) -> Solver:
     if net.batchnorm:
         raise NotOfferedError("thinc has no batch normalization")
     model, optimizer = _network(net, inputs), _optimizer(net)
-    x, labels = inputs["x"], inputs["labels"]
+    x, labels = inputs["x"], inputs["targets"]
 
     def loss(probabilities: np.ndarray) -> tuple:
         return (-np.log(probabilities[np.arange(len(labels)), labels]).mean(),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def torch_solvers(compiled: Compile | None = None, device: str = "cpu") -> dict[
     }
     if compiled is None:  # a lone product compiles to the same call; trainings: eager ones suffice
         builds |= {"matmul": lab.matmul, "recipe": lab.recipe}
+        builds |= {"population_step": lab.population_step}
     else:
         del builds["time_to_accuracy"]
     return builds
@@ -149,7 +151,9 @@ class _Lab:
                 modules.append(torch.nn.ReLU())
                 modules += [torch.nn.Dropout(net.dropout)] if net.dropout else []
         model = torch.nn.Sequential(*modules)
-        return model, self.stepper(model, self.optimizer(model, net.optimizer, net.lr, 0.01))
+        f, optimizer = torch.nn.functional, self.optimizer(model, net.optimizer, net.lr, 0.01)
+        criterion = f.mse_loss if net.loss == "mse" else f.cross_entropy
+        return model, self.stepper(model, optimizer, criterion)
 
     def optimizer(self, model: Any, kind: str, lr: float, decay: float) -> Any:
         """torch.optim's in its fastest form; weight decay for the matrices alone, as we have it."""
@@ -164,14 +168,11 @@ class _Lab:
         ]
         return optim.AdamW(groups, lr=lr, fused=True)
 
-    def stepper(self, model: Any, optimizer: Any, label_smoothing: float = 0.0) -> Callable:
-        f = self.torch.nn.functional
-        loss_of = self.compiled(
-            lambda x, labels: f.cross_entropy(model(x), labels, label_smoothing=label_smoothing)
-        )
+    def stepper(self, model: Any, optimizer: Any, criterion: Callable) -> Callable:
+        loss_of = self.compiled(lambda x, targets: criterion(model(x), targets))
 
-        def step(x: Any, labels: Any) -> Any:
-            loss = loss_of(x, labels)
+        def step(x: Any, targets: Any) -> Any:
+            loss = loss_of(x, targets)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -181,14 +182,29 @@ class _Lab:
 
     def step(self, case: Case, inputs: Arrays) -> Solver:
         _, step = self.network(case.settings["net"], inputs)
-        x, labels = self.tensor(inputs["x"]), self.tensor(inputs["labels"])
+        x, targets = self.tensor(inputs["x"]), self.tensor(inputs["targets"])
 
         def run():
-            loss = step(x, labels)
+            loss = step(x, targets)
             self.wait()
             return loss
 
         return Solver(run, lambda loss: _on_host((loss,)))
+
+    def population_step(self, case: Case, inputs: Arrays) -> Solver:
+        """One network after another."""
+        net: Net = case.settings["net"]
+        inputs = dict(inputs)
+        x, targets = self.tensor(inputs.pop("x")), self.tensor(inputs.pop("targets"))
+        members = range(net.members or 1)
+        steps = [self.network(net, {n: a[i] for n, a in inputs.items()})[1] for i in members]
+
+        def run():
+            losses = [step(x, targets) for step in steps]
+            self.wait()
+            return losses
+
+        return Solver(run, lambda losses: _on_host((self.torch.stack(losses),)))
 
     def start(self, case: Case, inputs: Arrays, seed: int) -> Training:
         net, parameters = parameters_of(case, inputs, seed)
@@ -230,7 +246,9 @@ class _Lab:
         def train(epochs: int, rows: int) -> dict[str, float]:
             model, _ = self.network(net, parameters)
             optimizer = self.optimizer(model, "adamw", recipe.lr, recipe.weight_decay)
-            step = self.stepper(model, optimizer, recipe.label_smoothing)
+            cross_entropy = torch.nn.functional.cross_entropy
+            smoothed = partial(cross_entropy, label_smoothing=recipe.label_smoothing)
+            step = self.stepper(model, optimizer, smoothed)
             steps = epochs * -(-rows // recipe.batch)
             schedule, done, best = OneCycle(total=steps), 0, (-1.0, {})
             begin = time.perf_counter()
