@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from xpmlp import ops
+from xpmlp.ops import update as references
 from xpmlp.ops.activations import relu_backward_reference, relu_reference
 from xpmlp.ops.dropout import reference as dropout_reference
-from xpmlp.ops import update as references
 from xpmlp.random import Generator
 
 pytest.importorskip("numba")
@@ -153,13 +153,14 @@ def test_updates_in_place(name, rng):
     plain, *kept = (a.copy() for a in (arrays[0], *arrays[2:]))
     in_place(plain, g, *kept, np.uintp(0), np.uintp(1000), *rates.values(), 0.0, 1.0)
     results = as_tuple(getattr(ops, f"{op}_update")(*arrays, **rates))
+    # To rounding: a shrink of 1 that is not known when compiled is one more factor.
     for ours, same in zip((plain, *kept), results, strict=True):
-        np.testing.assert_array_equal(ours, same)
+        np.testing.assert_allclose(ours, same, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_updates_are_compiled_to_vectors(name, rng):
-    """One branch in the loop, such as Python's on division by zero, and it takes ten times longer."""
+    """A branch in the loop, such as Python's on division by zero, makes it ten times slower."""
     from xpmlp.kernels.numba import simd, update
 
     if simd.target().bits < 256:

@@ -212,11 +212,10 @@ LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
 
 def in_order(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
     """A Sequential's layers, those of nested ones too, with the prefix of their parameters."""
-    plain = isinstance(model, layers.Sequential) and all(
-        getattr(type(model), method) is getattr(layers.Sequential, method)
+    if not isinstance(model, layers.Sequential) or any(
+        getattr(type(model), method) is not getattr(layers.Sequential, method)
         for method in ("forward", "backward")
-    )
-    if not plain:
+    ):
         raise NotCompiled(f"{type(model).__name__} is not a Sequential")
     for number, layer in enumerate(model.layers):
         if isinstance(layer, layers.Sequential):

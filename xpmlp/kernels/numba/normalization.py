@@ -10,7 +10,7 @@ of rows by rows. So results are the same bits however the work is split, by thre
 
 A batch's statistics take one read of it. Mean and squared deviations of eight rows, as two passes
 over them give them, are joined to those of all rows before (Chan, Golub and LeVeque 1979). All of
-it counts from the first row, so that a large mean costs no digits.
+it counts from a value in their midst, so that a large mean costs no digits.
 """
 
 from __future__ import annotations
@@ -82,13 +82,24 @@ def _run(ways, arrays, results, columns, eps):
 # The loops over eight rows unroll; what is left is one vector loop over columns, which reads eight
 # rows for each access to the sums. Eight summands at a time also keep rounding errors small.
 _EIGHT = np.uintp(8)
+_SOME = np.uintp(128)  # rows whose sums are added up before they join the others, for the same end
+
+
+@njit(inline="always")
+def _median(a, b, c):
+    """The one in between. All sums count from it: an outlier would cost the others their digits."""
+    low, high = (a, b) if a < b else (b, a)
+    return low if c < low else (high if c > high else c)
 
 
 @njit(nogil=True, **_BY_COLUMNS)
 def batch_statistics(x, rows, columns, first, last, mean, var):
     """Mean and biased variance of some columns."""
     real = x.dtype.type
+    start = np.empty(last - first, x.dtype)
+    half, end = rows // np.uintp(2) * columns, (rows - np.uintp(1)) * columns
     for j in range(first, last):
+        start[j - first] = _median(x[j], x[half + j], x[end + j])
         mean[j] = real(0)
         var[j] = real(0)  # the sum of squared deviations, until the end
     whole = rows - rows % _EIGHT
@@ -99,10 +110,10 @@ def batch_statistics(x, rows, columns, first, last, mean, var):
         for j in range(first, last):
             total, squares = real(0), real(0)
             for k in range(_EIGHT):
-                total += x[begin + k * columns + j] - x[j]
+                total += x[begin + k * columns + j] - start[j - first]
             middle = total * real(0.125)
             for k in range(_EIGHT):
-                away = (x[begin + k * columns + j] - x[j]) - middle
+                away = (x[begin + k * columns + j] - start[j - first]) - middle
                 squares += away * away
             apart = middle - mean[j]
             mean[j] += apart * weight
@@ -111,13 +122,13 @@ def batch_statistics(x, rows, columns, first, last, mean, var):
         weight = real(1) / real(row + np.uintp(1))
         begin = row * columns
         for j in range(first, last):
-            value = x[begin + j] - x[j]
+            value = x[begin + j] - start[j - first]
             apart = value - mean[j]
             mean[j] += apart * weight
             var[j] += apart * (value - mean[j])
     share = real(1) / real(rows)
     for j in range(first, last):
-        mean[j] += x[j]
+        mean[j] += start[j - first]
         var[j] *= share
 
 
@@ -134,14 +145,29 @@ def normalize_rows(x, gamma, beta, mean, var, eps, columns, first, last, y):
 
 
 @njit(nogil=True, **_BY_COLUMNS)
+def _pour(few, first, last, products, sums):
+    """Add what was gathered of some rows, sums and then products, and begin anew."""
+    real, width = few.dtype.type, last - first
+    for j in range(width):
+        sums[first + j] += few[j]
+        few[j] = real(0)
+    for j in range(width):
+        products[first + j] += few[width + j]
+        few[width + j] = real(0)
+
+
+@njit(nogil=True, **_BY_COLUMNS)
 def batch_norm_parameter_columns(dy, x, mean, var, eps, rows, columns, first, last, dgamma, dbeta):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of batch norm, for some columns."""
     real = x.dtype.type
+    few = np.zeros((last - first) * np.uintp(2), x.dtype)
     for j in range(first, last):
         dgamma[j] = real(0)
         dbeta[j] = real(0)
     whole = rows - rows % _EIGHT
     for row in range(np.uintp(0), whole, _EIGHT):
+        if row % _SOME == 0:
+            _pour(few, first, last, dgamma, dbeta)
         begin = row * columns
         for j in range(first, last):
             total, product = real(0), real(0)
@@ -149,8 +175,9 @@ def batch_norm_parameter_columns(dy, x, mean, var, eps, rows, columns, first, la
                 slope = dy[begin + k * columns + j]
                 total += slope
                 product += slope * (x[begin + k * columns + j] - mean[j])
-            dbeta[j] += total
-            dgamma[j] += product
+            few[j - first] += total
+            few[j - first + last - first] += product
+    _pour(few, first, last, dgamma, dbeta)
     for row in range(whole, rows):
         begin = row * columns
         for j in range(first, last):
@@ -195,7 +222,8 @@ def layer_norm_rows(x, gamma, beta, eps, columns, first, last, y, mean, inv_std)
     share = real(1) / real(columns)
     for row in range(first, last):
         begin = row * columns
-        start, total = x[begin], real(0)
+        half, end = begin + columns // np.uintp(2), begin + columns - np.uintp(1)
+        start, total = _median(x[begin], x[half], x[end]), real(0)
         for j in range(columns):
             total += x[begin + j] - start
         middle = _sum_of_two(start, total * share)
@@ -233,11 +261,14 @@ def layer_norm_backward_rows(dy, x, gamma, mean, inv_std, columns, first, last, 
 def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, last, dgamma, dbeta):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of layer norm, for some columns."""
     real = x.dtype.type
+    few = np.zeros((last - first) * np.uintp(2), x.dtype)
     for j in range(first, last):
         dgamma[j] = real(0)
         dbeta[j] = real(0)
     whole = rows - rows % _EIGHT
     for row in range(np.uintp(0), whole, _EIGHT):
+        if row % _SOME == 0:
+            _pour(few, first, last, dgamma, dbeta)
         begin = row * columns
         for j in range(first, last):
             total, product = real(0), real(0)
@@ -245,8 +276,9 @@ def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, las
                 slope = dy[begin + k * columns + j]
                 total += slope
                 product += slope * ((x[begin + k * columns + j] - mean[row + k]) * inv_std[row + k])
-            dbeta[j] += total
-            dgamma[j] += product
+            few[j - first] += total
+            few[j - first + last - first] += product
+    _pour(few, first, last, dgamma, dbeta)
     for row in range(whole, rows):
         begin = row * columns
         for j in range(first, last):
