@@ -274,6 +274,16 @@ def test_changed_options_are_heeded(rng):
     run_both(steps, batches, 1e-13)
 
 
+def test_another_loss_or_optimizer_may_be_assigned(rng):
+    steps = pair("float64")
+    batches = [batch(rng, "float64")]
+    run_both(steps, batches, 1e-13)
+    for step in steps:
+        step.loss = SoftmaxCrossEntropy(label_smoothing=0.3)
+        step.optimizer = Adam(0.01)
+    run_both(steps, batches * 2, 1e-11)
+
+
 def test_wrong_labels_change_nothing(rng):
     step, _ = pair(dropout=0.3, normalization="batchnorm", optimizer=lambda: Adam(0.01))
     x, y = batch(rng)

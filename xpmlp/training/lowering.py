@@ -32,7 +32,6 @@ def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) ->
     b = program.parameter(name + "b") if has_bias else 0
     y = program.activation(M)
     ways = program.instructions
-    made_by = None
     if members == 1 and D >= 2 * N and D >= 128:
         halves = program.buffer(2, N, M)
         operands = program.gemm_program, N, M, D, x, D, W, row, halves, b

@@ -81,6 +81,7 @@ class TrainStep:
         self._captured: CapturedStep | None = None
         self._memory: StepMemory | None = None
         self._programs: dict[tuple, CompiledStep | str] = {}
+        self._made_of: tuple[Any, ...] = (None,) * 5
 
     def __call__(self, x: Array, y: Array) -> Array:
         """Train on x (N, …) and targets y; the loss before the update, still on the device.
@@ -163,6 +164,10 @@ class TrainStep:
             )
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
             return "not NumPy arrays"
+        parts = self.model, self.loss, self.optimizer, self.penalty, self.clip_norm
+        if any(a is not b for a, b in zip(parts, self._made_of, strict=True)):
+            self._made_of, self._memory = parts, None  # another one was assigned
+            self._programs.clear()
         shape = x.shape, x.dtype, y.shape, y.dtype
         program = self._programs.get(shape)
         if program is None or (not isinstance(program, str) and program.is_stale()):
