@@ -20,7 +20,7 @@ SHAPES = [
     *(((601, 333), (333,)), ((2, 70, 1000), (2, 1000)), ((5, 30_001), (30_001,))),
 ]
 EPS = 1e-5
-TOLERANCE = {"float32": 4e-6, "float64": 1e-14}  # of values around 1, of each array's largest
+TOLERANCE = {"float32": 4e-6, "float64": 5e-14}  # of each array's largest, for sums of 30,000
 
 
 def numbers(shape, features, dtype, rng, mean=2.0):
@@ -103,7 +103,7 @@ def torch_results(name, dy, x, gamma, beta):
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e4])
-@pytest.mark.parametrize("shape", [(128, 256), (4096, 64)], ids=str)
+@pytest.mark.parametrize("shape", [(128, 256), (4096, 64), (500, 37)], ids=str)
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
 def test_as_exact_as_torch(name, shape, mean, rng):
     """Root-mean-square errors against float64, also with a mean of 10⁴ standard deviations."""

@@ -93,10 +93,18 @@ def _median(a, b, c):
 
 
 @njit(nogil=True, **_BY_COLUMNS)
+def _pour(few, first, last, sums):
+    """Add what was gathered of some rows to the sums of all, and begin anew."""
+    for j in range(last - first):
+        sums[first + j] += few[j]
+        few[j] = few.dtype.type(0)
+
+
+@njit(nogil=True, **_BY_COLUMNS)
 def batch_statistics(x, rows, columns, first, last, mean, var):
     """Mean and biased variance of some columns."""
     real = x.dtype.type
-    start = np.empty(last - first, x.dtype)
+    start, few = np.empty(last - first, x.dtype), np.zeros(last - first, x.dtype)
     half, end = rows // np.uintp(2) * columns, (rows - np.uintp(1)) * columns
     for j in range(first, last):
         start[j - first] = _median(x[j], x[half + j], x[end + j])
@@ -107,6 +115,8 @@ def batch_statistics(x, rows, columns, first, last, mean, var):
         after = real(row + _EIGHT)
         weight, spread = real(8) / after, real(8) * real(row) / after
         begin = row * columns
+        if row % _SOME == 0:
+            _pour(few, first, last, var)
         for j in range(first, last):
             total, squares = real(0), real(0)
             for k in range(_EIGHT):
@@ -117,7 +127,8 @@ def batch_statistics(x, rows, columns, first, last, mean, var):
                 squares += away * away
             apart = middle - mean[j]
             mean[j] += apart * weight
-            var[j] += squares + apart * apart * spread
+            few[j - first] += squares + apart * apart * spread
+    _pour(few, first, last, var)
     for row in range(whole, rows):
         weight = real(1) / real(row + np.uintp(1))
         begin = row * columns
@@ -126,10 +137,9 @@ def batch_statistics(x, rows, columns, first, last, mean, var):
             apart = value - mean[j]
             mean[j] += apart * weight
             var[j] += apart * (value - mean[j])
-    share = real(1) / real(rows)
     for j in range(first, last):
         mean[j] += start[j - first]
-        var[j] *= share
+        var[j] /= real(rows)
 
 
 @njit(nogil=True, **_BY_COLUMNS)
@@ -145,29 +155,18 @@ def normalize_rows(x, gamma, beta, mean, var, eps, columns, first, last, y):
 
 
 @njit(nogil=True, **_BY_COLUMNS)
-def _pour(few, first, last, products, sums):
-    """Add what was gathered of some rows, sums and then products, and begin anew."""
-    real, width = few.dtype.type, last - first
-    for j in range(width):
-        sums[first + j] += few[j]
-        few[j] = real(0)
-    for j in range(width):
-        products[first + j] += few[width + j]
-        few[width + j] = real(0)
-
-
-@njit(nogil=True, **_BY_COLUMNS)
 def batch_norm_parameter_columns(dy, x, mean, var, eps, rows, columns, first, last, dgamma, dbeta):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of batch norm, for some columns."""
     real = x.dtype.type
-    few = np.zeros((last - first) * np.uintp(2), x.dtype)
+    sums, products = np.zeros(last - first, x.dtype), np.zeros(last - first, x.dtype)
     for j in range(first, last):
         dgamma[j] = real(0)
         dbeta[j] = real(0)
     whole = rows - rows % _EIGHT
     for row in range(np.uintp(0), whole, _EIGHT):
         if row % _SOME == 0:
-            _pour(few, first, last, dgamma, dbeta)
+            _pour(sums, first, last, dbeta)
+            _pour(products, first, last, dgamma)
         begin = row * columns
         for j in range(first, last):
             total, product = real(0), real(0)
@@ -175,9 +174,10 @@ def batch_norm_parameter_columns(dy, x, mean, var, eps, rows, columns, first, la
                 slope = dy[begin + k * columns + j]
                 total += slope
                 product += slope * (x[begin + k * columns + j] - mean[j])
-            few[j - first] += total
-            few[j - first + last - first] += product
-    _pour(few, first, last, dgamma, dbeta)
+            sums[j - first] += total
+            products[j - first] += product
+    _pour(sums, first, last, dbeta)
+    _pour(products, first, last, dgamma)
     for row in range(whole, rows):
         begin = row * columns
         for j in range(first, last):
@@ -217,21 +217,23 @@ def batch_norm_backward_rows(
 
 @njit(nogil=True, **_BY_ROWS)
 def layer_norm_rows(x, gamma, beta, eps, columns, first, last, y, mean, inv_std):
-    """Layer norm of some rows: y, and each row's mean and 1/√(σ² + ε). y may be x."""
+    """Layer norm of some rows: y, and each row's mean and 1/√(σ² + ε)."""
     real = x.dtype.type
-    share = real(1) / real(columns)
+    count = real(columns)
     for row in range(first, last):
         begin = row * columns
-        half, end = begin + columns // np.uintp(2), begin + columns - np.uintp(1)
-        start, total = _median(x[begin], x[half], x[end]), real(0)
+        total = real(0)
         for j in range(columns):
-            total += x[begin + j] - start
-        middle = _sum_of_two(start, total * share)
-        squares = real(0)
+            total += x[begin + j]
+        middle = total / count
+        left, squares = real(0), real(0)
         for j in range(columns):
             away = x[begin + j] - middle
+            left += away
             squares += away * away
-        inverse = real(1) / np.sqrt(squares * share + eps)
+        missed = left / count  # by which rounding errors put the mean wrong
+        middle = middle + missed
+        inverse = _inverse_root(squares / count, missed, eps)
         for j in range(columns):
             y[begin + j] = _affine(x[begin + j] - middle, inverse, gamma[j], beta[j])
         mean[row] = middle
@@ -261,14 +263,15 @@ def layer_norm_backward_rows(dy, x, gamma, mean, inv_std, columns, first, last, 
 def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, last, dgamma, dbeta):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of layer norm, for some columns."""
     real = x.dtype.type
-    few = np.zeros((last - first) * np.uintp(2), x.dtype)
+    sums, products = np.zeros(last - first, x.dtype), np.zeros(last - first, x.dtype)
     for j in range(first, last):
         dgamma[j] = real(0)
         dbeta[j] = real(0)
     whole = rows - rows % _EIGHT
     for row in range(np.uintp(0), whole, _EIGHT):
         if row % _SOME == 0:
-            _pour(few, first, last, dgamma, dbeta)
+            _pour(sums, first, last, dbeta)
+            _pour(products, first, last, dgamma)
         begin = row * columns
         for j in range(first, last):
             total, product = real(0), real(0)
@@ -276,9 +279,10 @@ def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, las
                 slope = dy[begin + k * columns + j]
                 total += slope
                 product += slope * ((x[begin + k * columns + j] - mean[row + k]) * inv_std[row + k])
-            few[j - first] += total
-            few[j - first + last - first] += product
-    _pour(few, first, last, dgamma, dbeta)
+            sums[j - first] += total
+            products[j - first] += product
+    _pour(sums, first, last, dbeta)
+    _pour(products, first, last, dgamma)
     for row in range(whole, rows):
         begin = row * columns
         for j in range(first, last):
@@ -287,10 +291,13 @@ def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, las
             dgamma[j] += slope * ((x[begin + j] - mean[row]) * inv_std[row])
 
 
-@njit(nogil=True, fastmath={"contract"})
-def _sum_of_two(a, b):
-    """a + b, which leave to reassociate must not undo elsewhere."""
-    return a + b
+# Leave to reassociate must not reach these.
+
+
+@njit(nogil=True, **_BY_COLUMNS)
+def _inverse_root(mean_square, missed, eps):
+    spread = np.sqrt(mean_square - missed * missed + eps)
+    return type(spread)(1) / spread
 
 
 @njit(nogil=True, fastmath={"contract"})
