@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,16 +10,9 @@ pytest.importorskip("numba")
 import gemm_parity
 import llvmlite.binding
 from gemm_parity import product
+from narrower import NARROWER, run_narrower
 
-import xpmlp
 from xpmlp.kernels.numba import gemm, simd
-
-# Name of a CPU, its features that matter here, the width to expect, dtypes to compile.
-NARROWER = {
-    "avx2": ("haswell", "avx,avx2,fma,sse4.2,bmi,bmi2", "256", ["float32", "float64"]),
-    "128-bit": ("sandybridge", "avx,fma,sse4.2", "128", ["float32"]),
-    "no-fma": ("nehalem", "sse4.2", "128", ["float32"]),
-}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -35,20 +23,7 @@ def test_every_path(dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", NARROWER)
 def test_every_path_with_narrower_vectors(case):
-    name, features, bits, dtypes = NARROWER[case]
-    host = llvmlite.binding.get_host_cpu_features()
-    if not all(host.get(feature) for feature in features.split(",")):
-        pytest.skip(f"this CPU cannot run code for {name}")
-    asked = ",".join(f"+{feature}" for feature in features.split(","))
-    told = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": asked}
-    done = subprocess.run(
-        [sys.executable, gemm_parity.__file__, bits, *dtypes],
-        env={**os.environ, **told, "PYTHONPATH": str(Path(xpmlp.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip() == "done"
+    run_narrower(case, gemm_parity.__file__)
 
 
 def test_the_width_follows_the_features_numba_is_told(monkeypatch):

@@ -16,7 +16,7 @@ from xpmlp.ops.softmax_cross_entropy import reference
 
 pytest.importorskip("numba")
 
-# Rows in tiles (C ≤ 128), row by row, and few rows whose columns are shared; serial and parallel;
+# Rows shorter than a vector, longer ones, and few whose columns are shared; serial and parallel;
 # sizes of 1, odd ones, and ends that fill no vector.
 SHAPES = [
     *((1, 1), (7, 5), (64, 32), (65, 10), (12000, 10), (5, 33), (3, 100), (2000, 57)),
@@ -184,7 +184,7 @@ def test_gradient_is_as_exact_as_torchs(rng):
         torch.nn.functional.cross_entropy(tensor, torch.tensor(y)).backward()
         _, gradient = ops.softmax_cross_entropy(x, y)
         error = np.sqrt(np.mean((gradient - exact) ** 2))
-        assert error <= 1.5 * np.sqrt(np.mean((tensor.grad.numpy() - exact) ** 2))
+        assert error <= 1.05 * np.sqrt(np.mean((tensor.grad.numpy() - exact) ** 2))
 
 
 def test_result_is_the_same_every_time_and_from_every_thread(rng):

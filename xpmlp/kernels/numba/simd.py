@@ -11,6 +11,7 @@ cache), which is how the tests run the code for narrower vectors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -116,15 +117,22 @@ class Vectors:
         limit = self._splat(self.builder.trunc(count, _INT32), kind)
         return self.builder.icmp_signed("<", numbers, limit)
 
-    def load(self, pointer: ir.Value, mask: ir.Value | None = None) -> ir.Value:
-        """A vector from memory; lanes outside of the mask are 0 and their memory is not touched."""
+    def constant(self, value: float) -> ir.Value:
+        """A vector that holds a number in every lane."""
+        return ir.Constant(self.type, [value] * self.lanes)
+
+    def load(
+        self, pointer: ir.Value, mask: ir.Value | None = None, other: ir.Value | None = None
+    ) -> ir.Value:
+        """A vector from memory; outside of the mask it is the other one, or 0, and memory rests."""
         if mask is None:
             value = self.builder.load(pointer, typ=self.type)
             value.align = self.bytes
             return value
         arguments = [POINTER, _INT32, self._mask_type, self.type]
         load = self._function(f"llvm.masked.load.{self._suffix}.p0", self.type, arguments)
-        return self.builder.call(load, [pointer, _INT32(self.bytes), mask, self.zero])
+        other = self.zero if other is None else other
+        return self.builder.call(load, [pointer, _INT32(self.bytes), mask, other])
 
     def store(self, value: ir.Value, pointer: ir.Value, mask: ir.Value | None = None) -> None:
         """A vector to memory; memory of lanes outside of the mask is not touched."""
@@ -151,6 +159,26 @@ class Vectors:
         """The value where the condition is > 0, else 0."""
         positive = self.builder.fcmp_ordered(">", condition, self.zero)
         return self.builder.select(positive, value, self.zero)
+
+    def sum(self, value: ir.Value) -> ir.Value:
+        """Of all lanes, halves added to halves."""
+        return self._folded(value, self.builder.fadd)
+
+    def largest(self, value: ir.Value) -> ir.Value:
+        """Of all lanes; a NaN may be passed over."""
+
+        def larger(a: ir.Value, b: ir.Value) -> ir.Value:
+            return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+        return self._folded(value, larger)
+
+    def _folded(self, value: ir.Value, join: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+        half = self.lanes // 2
+        while half:
+            low = self.shuffle(value, value, list(range(half)))
+            value = join(low, self.shuffle(value, value, list(range(half, 2 * half))))
+            half //= 2
+        return self.builder.extract_element(value, _INT32(0))
 
     def transpose(self, rows: list[ir.Value]) -> list[ir.Value]:
         """As many vectors as a vector has lanes, read as a square and transposed."""
@@ -188,11 +216,13 @@ def lanes_of(element: ir.Type) -> int:
     return target().bits // (32 if isinstance(element, ir.FloatType) else 64)
 
 
-def private_function(module: ir.Module, name: str, arguments: list[ir.Type]) -> ir.Function | None:
-    """A new function of the module without a result, or None if the module has it already."""
+def private_function(
+    module: ir.Module, name: str, arguments: list[ir.Type], result: ir.Type | None = None
+) -> ir.Function | None:
+    """A new function of the module, or None if the module has it already."""
     if name in module.globals:
         return None
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function = ir.Function(module, ir.FunctionType(result or ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     return function

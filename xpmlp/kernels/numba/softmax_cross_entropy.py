@@ -1,11 +1,8 @@
 """Softmax cross-entropy for NumPy arrays: one read of the logits, one write of the gradient.
 
-Three ways through it, by shape:
-
-* few classes: blocks of rows are transposed into a tile, so that vector lanes hold rows and none
-  is wasted on the end of a short row;
-* otherwise row by row: a row stays in the cache from its maximum to its scaled exponentials;
-* few rows of very many classes: the threads share the columns of each row.
+Blocks of rows stay in the first-level cache from their maxima to their scaled exponentials; what is
+one number for each row is worked out for a whole block at once. Threads share the blocks, or, where
+there are few rows of very many classes, the columns of each row.
 
 With the notation of :func:`xpmlp.ops.softmax_cross_entropy`, a row's gradient is
 ``(Q + 2 z lse) p − q'`` and its loss ``Q lse − Σ q'_c logits_c + z lse²``, where ``Q = Σ q'_c``.
@@ -17,15 +14,19 @@ import numpy as np
 from numba import njit, prange
 
 from ...errors import DataError
-from .elementary import exp_nonpositive, from_ordered_bits, log_positive, ordered_bits
+from .elementary import log_positive
+from .simd import LINE, address, stack_buffer
+from .softmax_rows import row_exponentials, row_maxima, scale_rows
 from .sources import compiled
+from .tape import vector
 from .threads import enter_parallel, leave_parallel, parallel_threads
-from .transpose import transpose_in, transpose_out
 from .twins import twins
 
-_TILE = 64  # rows in a tile: four vectors of 16 floats, a multiple of every vector width
-_EIGHT = np.uintp(8)
-_FEW_CLASSES = 128
+_BLOCK = 64  # rows in a block, or fewer, so that it holds no more than this many elements
+_BLOCK_ELEMENTS = 4096
+_NUMBERS = 8 * _BLOCK  # bytes for a number for each row of a block
+_ALL_NUMBERS = 8 * _NUMBERS
+_SHORT_ROWS = LINE * _BLOCK  # bytes for a vector for each row of a block
 _PARALLEL_ELEMENTS = 100_000  # with fewer, waking a second thread takes longer than it saves
 _SHARED_COLUMNS = 16_384
 
@@ -69,25 +70,20 @@ def _by_class_numbers(
     """Fill gradient and losses; the sum of the losses."""
     rows = losses.size
     classes = x.size // rows
-    few = classes <= _FEW_CLASSES and smoothing == 0.0
     parallel = x.size > _PARALLEL_ELEMENTS and enter_parallel()
     try:
-        if few and not parallel:
-            wrong, total = _few(
-                x, y, weights, z, has_ignore, ignored, mean, batch, gradient, losses
-            )
-        else:
+        if parallel:
             scales = np.empty(rows // batch, x.dtype)
-            wrong = _scale_rows(y, weights, has_ignore, ignored, classes, mean, scales, rows)
+            wrong = _scale_problems(y, weights, has_ignore, ignored, classes, mean, scales, rows)
             if wrong < 0:
-                if parallel and rows < 2 * parallel_threads() and classes >= _SHARED_COLUMNS:
-                    run = _shared_columns_parallel
-                elif few:
-                    run = _tiles_parallel
-                else:
-                    run = _rows_parallel if parallel else _rows
+                few = rows < 2 * parallel_threads() and classes >= _SHARED_COLUMNS
+                run = _shared_columns_parallel if few else _rows_parallel
                 run(x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses)
                 total = _total(losses)
+        else:
+            wrong, total = _serial(
+                x, y, weights, smoothing, z, has_ignore, ignored, mean, batch, gradient, losses
+            )
     finally:
         if parallel:
             leave_parallel()
@@ -136,7 +132,7 @@ def _problem_by_problem(
 
 
 @compiled(nogil=True)
-def _scale_rows(y, weights, has_ignore, ignored, classes, mean, scales, rows):
+def _scale_problems(y, weights, has_ignore, ignored, classes, mean, scales, rows):
     """Fill in what each problem's rows are multiplied by; the first wrong class number, or −1."""
     batch = rows // scales.size
     for problem in range(scales.size):
@@ -173,29 +169,14 @@ def _total(losses):
     return total
 
 
-# --- Pieces of a row, each one vectorized loop ----------------------------------------------------
+# --- Pieces, which become part of the loops below as source ---------------------------------------
 
-# They become part of the loop over the rows as source: each real call would count references to its
-# arrays, and two threads counting at one address wait for each other. They take a range of a flat
-# array, unsigned, which spares the check for negative indices. Sums run in as many partial sums as
-# vectors have lanes ("reassoc"); what that would harm is in functions of scalars, with options of
-# their own.
+# Each real call would count references to its arrays, and two threads counting at one address wait
+# for each other. Arrays are flat, row i from i·C to (i + 1)·C, and indexed without a sign, which
+# spares the check for negative ones. Sums run in as many partial sums as vectors have lanes
+# ("reassoc"); what that would harm is in functions of scalars, with options of their own.
 
 _FAST = {"contract", "reassoc", "nsz"}
-
-
-@njit(inline="always")
-def _exponentials(x, begin, end, peak, out):
-    for j in range(begin, end):
-        out[j] = exp_nonpositive(x[j] - peak)
-
-
-@njit(inline="always")
-def _sum(x, begin, end):
-    total = x.dtype.type(0)
-    for j in range(begin, end):
-        total += x[j]
-    return total
 
 
 @compiled(fastmath={"contract"})
@@ -204,232 +185,166 @@ def _hard_loss(hard, log_total, peak, logit):
     return hard * (log_total + (peak - logit)) if hard != 0 else hard
 
 
+# Numba does not see that the calls in these two write to memory, and may move a parallel loop past
+# what reads from there. What they return it sees.
+
+
 @njit(inline="always")
-def _finish_row(x, g, begin, end, peak, total, y, weights, scale, smoothing, z):
-    """Turn exponentials into the gradient, and give the row's loss."""
-    real = g.dtype.type
-    log_total = log_positive(total)
-    lse = peak + log_total
-    label = begin + np.uintp(y)
-    hard = real(1) - smoothing
-    if weights.size:
-        hard = hard * weights[y]
-    loss = _hard_loss(hard, log_total, peak, x[label])
-    if smoothing == 0:
-        factor = scale * (hard + real(2) * z * lse) / total
-        for j in range(begin, end):
-            g[j] *= factor
-    else:
-        even = smoothing / real(end - begin)
-        mass, wide = np.float64(hard), np.float64(loss)  # sums over all classes in the wider type
-        for j in range(begin, end):
-            soft = even * weights[j - begin] if weights.size else even
-            mass += soft
-            wide += _hard_loss(soft, log_total, peak, x[j])
-        loss = real(wide)
-        factor = real(scale * (mass + 2.0 * z * lse) / total)
-        for j in range(begin, end):
-            soft = even * weights[j - begin] if weights.size else even
-            g[j] = g[j] * factor - scale * soft
-    g[label] -= scale * hard
-    return scale * (loss + z * lse * lse)
+def _maximum(x, columns, zero):
+    """The largest of so many numbers at an address."""
+    found = stack_buffer(LINE)
+    row_maxima(zero, x, 1, columns, found)
+    return vector(found, 1, zero)[0]
+
+
+@njit(inline="always")
+def _exponentials(x, columns, peak, to):
+    """``e^(x − peak)`` of so many numbers at an address, written to another; gives their sum."""
+    known, found = vector(stack_buffer(LINE), 1, peak), stack_buffer(LINE)
+    known[0] = peak
+    row_exponentials(peak, x, 1, columns, address(known), to, columns, found)
+    return vector(found, 1, peak)[0]
+
+
+@njit(inline="always")
+def _numbers(start, which, like):
+    """One number for each row of a block, the ``which``-th of those that start at an address."""
+    return vector(start + which * _NUMBERS, _BLOCK, like)
+
+
+@njit(inline="always")
+def _finish_block(
+    x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses,
+    first, count, exponentials, stride, numbers,
+):  # fmt: skip
+    """Turn a block's peaks, totals and exponentials into losses and gradient."""
+    real = gradient.dtype.type
+    rows, classes = losses.size, np.uintp(x.size // losses.size)
+    batch = rows // scales.size
+    peak, total = _numbers(numbers, 0, real(0)), _numbers(numbers, 1, real(0))
+    scale, hard = _numbers(numbers, 2, real(0)), _numbers(numbers, 3, real(0))
+    logit, log_total = _numbers(numbers, 4, real(0)), _numbers(numbers, 5, real(0))
+    own = _numbers(numbers, 6, np.uintp(0))  # where the row's own class is
+    n, keep = np.uintp(count), real(1) - smoothing
+    problem, row = first // batch, first % batch
+    for r in range(n):
+        if row == batch:
+            problem, row = problem + 1, 0
+        label = y[np.uintp(first) + r] if y.size == rows else y[row]
+        row += 1
+        counts = not has_ignore or label != ignored
+        label = np.uintp(label) if counts else np.uintp(0)
+        own[r] = (np.uintp(first) + r) * classes + label
+        logit[r] = x[own[r]]
+        scale[r] = scales[problem] if counts else real(0)
+        hard[r] = keep * weights[label] if weights.size else keep
+    soft = real(0)  # the mass that label smoothing gives to all classes together
+    if smoothing != 0:
+        soft = smoothing
+        if weights.size:
+            soft = smoothing * (_total(weights) / classes)
+    for r in range(n):
+        log_total[r] = log_positive(total[r])
+        lse = peak[r] + log_total[r]
+        loss = _hard_loss(hard[r], log_total[r], peak[r], logit[r])
+        losses[np.uintp(first) + r] = scale[r] * (loss + z * lse * lse)
+        total[r] = scale[r] * (hard[r] + soft + real(2) * z * lse) / total[r]
+        hard[r] *= scale[r]
+    to = address(gradient) + first * classes * gradient.itemsize
+    scale_rows(real(0), exponentials, stride, count, classes, address(total), to)
+    for r in range(n):
+        gradient[own[r]] -= hard[r]
+    if smoothing != 0:
+        even = smoothing / real(classes)
+        for r in range(n):
+            begin, wide = (np.uintp(first) + r) * classes, 0.0  # a sum over all classes
+            for c in range(classes):
+                share = even * weights[c] if weights.size else even
+                wide += _hard_loss(share, log_total[r], peak[r], x[begin + c])
+                gradient[begin + c] -= scale[r] * share
+            losses[np.uintp(first) + r] += scale[r] * real(wide)
+    if has_ignore:
+        for r in range(n):
+            if scale[r] == 0:  # whatever the logits were, NaN too
+                begin = (np.uintp(first) + r) * classes
+                gradient[begin : begin + classes] = 0
+                losses[np.uintp(first) + r] = 0
 
 
 # --- The ways, each compiled twice: serial, and with its prange in parallel -----------------------
 
-# x and gradient are flat: row i is from i·C to (i + 1)·C.
-
 
 def _rows_body(x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses):
-    rows = losses.size
-    batch = rows // scales.size
-    classes = np.uintp(x.size // rows)
-    real = gradient.dtype.type
-    for i in prange(rows):
-        label = y[i] if y.size == rows else y[i % batch]
-        begin = np.uintp(i) * classes
-        end = begin + classes
-        if has_ignore and label == ignored:
-            gradient[begin:end] = 0
-            losses[i] = 0
-        else:
-            largest = ordered_bits(x[begin])
-            for j in range(begin, end):
-                bits = ordered_bits(x[j])
-                largest = bits if bits > largest else largest
-            peak = from_ordered_bits(largest, x[begin])
-            _exponentials(x, begin, end, peak, gradient)
-            total = _sum(gradient, begin, end)
-            losses[i] = _finish_row(
-                x, gradient, begin, end, peak, total, label, weights, scales[i // batch],
-                real(smoothing), real(z),
-            )  # fmt: skip
-
-
-@njit(inline="always")
-def _look_up_rows(
-    tile, own, scale, hard, classes, first, count, y, rows, batch, weights, scales, has_ignore,
-    ignored,
-):  # fmt: skip
-    """What the tile's columns are multiplied by, and where in it their own classes are."""
-    real, width = tile.dtype.type, np.uintp(_TILE)
-    for r in range(width):
-        tile[scale + r] = real(0)  # stays so where a row does not count
-        tile[hard + r] = real(0)
-        own[r] = r
-    problem, row = first // batch, first % batch
-    for r in range(np.uintp(count)):
-        if row == batch:
-            problem, row = problem + 1, 0
-        label = y[first + r] if y.size == rows else y[row]
-        row += 1
-        if has_ignore and label == ignored:
-            for c in range(classes):
-                tile[c * width + r] = real(0)  # whatever it was, NaN too
-        else:
-            own[r] = np.uintp(label) * width + r
-            tile[scale + r] = scales[problem]
-            tile[hard + r] = weights[label] if weights.size else real(1)
-
-
-def _tiles_body(x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses):
-    rows = losses.size
-    batch = rows // scales.size
-    classes = np.uintp(x.size // rows)
-    real = gradient.dtype.type
-    width, z = np.uintp(_TILE), real(z)
-    for block in prange((rows + _TILE - 1) // _TILE):
-        first = block * _TILE
-        count = min(_TILE, rows - first)
-        # A row for each class, and below them what each column, which is a row of x, comes to.
-        tile = np.empty((classes + np.uintp(5)) * width, gradient.dtype)
-        peak = classes * width
-        total, scale = peak + width, peak + np.uintp(2) * width
-        hard, loss = peak + np.uintp(3) * width, peak + np.uintp(4) * width
-        own = np.empty(_TILE, np.uintp)  # where in the tile a row's own class is
-        transpose_in(x, first * classes, count, classes, tile, _TILE)
-        if scales.size == 1 and not weights.size and not has_ignore:
-            for r in range(width):
-                tile[scale + r] = scales[0]
-                tile[hard + r] = real(1)
-                own[r] = r
-            for r in range(np.uintp(count)):
-                own[r] = np.uintp(y[np.uintp(first) + r]) * width + r
-        else:
-            _look_up_rows(
-                tile, own, scale, hard, classes, first, count, y, rows, batch, weights, scales,
-                has_ignore, ignored,
-            )  # fmt: skip
-        for r in range(width):
-            tile[peak + r] = tile[r]
-            tile[total + r] = real(0)
-            tile[loss + r] = tile[own[r]]
-        # Eight classes at a time: fewer accesses to what is gathered, and smaller rounding errors.
-        whole = classes - classes % _EIGHT
-        for c in range(np.uintp(0), whole, _EIGHT):
-            for r in range(width):
-                most = tile[peak + r]
-                for k in range(_EIGHT):
-                    value = tile[(c + k) * width + r]
-                    most = value if value > most else most
-                tile[peak + r] = most
-        for c in range(whole, classes):
-            for r in range(width):
-                value, most = tile[c * width + r], tile[peak + r]
-                tile[peak + r] = value if value > most else most
-        for c in range(np.uintp(0), whole, _EIGHT):
-            for k in range(_EIGHT):
-                for r in range(width):
-                    tile[(c + k) * width + r] = exp_nonpositive(
-                        tile[(c + k) * width + r] - tile[peak + r]
-                    )
-            for r in range(width):
-                some = real(0)
-                for k in range(_EIGHT):
-                    some += tile[(c + k) * width + r]
-                tile[total + r] += some
-        for c in range(whole, classes):
-            for r in range(width):
-                e = exp_nonpositive(tile[c * width + r] - tile[peak + r])
-                tile[c * width + r] = e
-                tile[total + r] += e
-        for r in range(width):
-            log_total = log_positive(tile[total + r])
-            lse = tile[peak + r] + log_total
-            part = _hard_loss(tile[hard + r], log_total, tile[peak + r], tile[loss + r])
-            tile[loss + r] = tile[scale + r] * (part + z * lse * lse)
-            mass = tile[hard + r] + real(2) * z * lse
-            tile[total + r] = tile[scale + r] * mass / tile[total + r]
-            tile[hard + r] *= tile[scale + r]
-        for c in range(classes):
-            for r in range(width):
-                tile[c * width + r] *= tile[total + r]
-        for r in range(width):
-            tile[own[r]] -= tile[hard + r]
-        transpose_out(tile, _TILE, count, classes, gradient, first * classes)
-        for r in range(np.uintp(count)):
-            losses[np.uintp(first) + r] = tile[loss + r]
+    rows, size = losses.size, gradient.itemsize
+    classes, real = x.size // rows, gradient.dtype.type
+    smoothing, z = real(smoothing), real(z)
+    block = _BLOCK
+    while block > 1 and block * classes > _BLOCK_ELEMENTS:
+        block //= 2
+    short = classes * size < LINE
+    for i in prange((rows + block - 1) // block):
+        numbers, exponentials = stack_buffer(_ALL_NUMBERS), stack_buffer(_SHORT_ROWS)
+        first, stride = i * block, LINE // size
+        count, begin = min(block, rows - first), first * classes * size
+        if not short:
+            exponentials, stride = address(gradient) + begin, classes
+        peaks, totals = numbers, numbers + _NUMBERS
+        row_maxima(real(0), address(x) + begin, count, classes, peaks)
+        row_exponentials(
+            real(0), address(x) + begin, count, classes, peaks, exponentials, stride, totals
+        )
+        _finish_block(
+            x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses,
+            first, count, exponentials, stride, numbers,
+        )  # fmt: skip
 
 
 def _shared_columns_body(
     x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses
 ):
-    rows = losses.size
-    batch = rows // scales.size
-    classes = np.uintp(x.size // rows)
-    real = gradient.dtype.type
+    rows, size = losses.size, gradient.itemsize
+    classes, real = x.size // rows, gradient.dtype.type
+    smoothing, z = real(smoothing), real(z)
     parts = 16  # fixed, so that the sums do not depend on the number of threads
-    width = (classes + np.uintp(parts - 1)) // np.uintp(parts)
+    width = (classes + parts - 1) // parts
     some = np.empty(parts, gradient.dtype)
+    numbers = stack_buffer(_ALL_NUMBERS)
+    peak, total = _numbers(numbers, 0, real(0)), _numbers(numbers, 1, real(0))
     for i in range(rows):
-        label = y[i] if y.size == rows else y[i % batch]
-        begin = np.uintp(i) * classes
-        end = begin + classes
-        if has_ignore and label == ignored:
-            gradient[begin:end] = 0
-            losses[i] = 0
-            continue
+        row, to = address(x) + i * classes * size, address(gradient) + i * classes * size
         for part in prange(parts):
-            left = begin + np.uintp(part) * width
-            largest = ordered_bits(x[left])
-            for j in range(left, min(end, left + width)):
-                bits = ordered_bits(x[j])
-                largest = bits if bits > largest else largest
-            some[part] = from_ordered_bits(largest, x[left])
-        peak = some[0]
+            left = part * width
+            right = min(classes, left + width)
+            some[part] = _maximum(row + left * size, right - left, real(0))
+        highest = some[0]
         for part in range(parts):
-            peak = peak if peak > some[part] else some[part]
+            highest = some[part] if some[part] > highest else highest
         for part in prange(parts):
-            left = begin + np.uintp(part) * width
-            right = min(end, left + width)
-            _exponentials(x, left, right, peak, gradient)
-            some[part] = _sum(gradient, left, right)
-        total = _sum(some, np.uintp(0), np.uintp(parts))
-        losses[i] = _finish_row(
-            x, gradient, begin, end, peak, total, label, weights, scales[i // batch],
-            real(smoothing), real(z),
+            left = part * width
+            right = min(classes, left + width)
+            some[part] = _exponentials(row + left * size, right - left, highest, to + left * size)
+        peak[0], total[0] = highest, real(0)
+        for part in range(parts):
+            total[0] += some[part]
+        _finish_block(
+            x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses,
+            i, 1, to, classes, numbers,
         )  # fmt: skip
 
 
 def _probabilities_body(x, y, weights, scales, smoothing, z, gradient, losses):
-    rows = losses.size
+    rows, size = losses.size, gradient.itemsize
     batch = rows // scales.size
-    classes = np.uintp(x.size // rows)
-    real = gradient.dtype.type
+    classes, real = np.uintp(x.size // rows), gradient.dtype.type
     keep, even = real(1 - smoothing), real(smoothing) / real(classes)
     for i in prange(rows):
         begin = np.uintp(i) * classes
-        end = begin + classes
         # Shared targets start again with every problem.
         q = begin if y.size == x.size else np.uintp(i % batch) * classes
         scale = scales[i // batch]
-        largest = ordered_bits(x[begin])
-        for j in range(begin, end):
-            bits = ordered_bits(x[j])
-            largest = bits if bits > largest else largest
-        peak = from_ordered_bits(largest, x[begin])
-        _exponentials(x, begin, end, peak, gradient)
-        total = _sum(gradient, begin, end)
+        row, to = address(x) + begin * size, address(gradient) + begin * size
+        peak = _maximum(row, classes, real(0))
+        total = _exponentials(row, classes, peak, to)
         log_total = log_positive(total)
         lse = peak + log_total
         mass, loss = 0.0, 0.0
@@ -448,22 +363,21 @@ def _probabilities_body(x, y, weights, scales, smoothing, z, gradient, losses):
         losses[i] = scale * (loss + z * lse * lse)
 
 
-_rows, _rows_parallel = twins(_rows_body, fastmath=_FAST)
-_tiles, _tiles_parallel = twins(_tiles_body, fastmath=_FAST, error_model="numpy")
-_, _shared_columns_parallel = twins(_shared_columns_body, fastmath=_FAST)
-_probabilities, _probabilities_parallel = twins(_probabilities_body, fastmath=_FAST)
+_rows, _rows_parallel = twins(_rows_body, fastmath=_FAST, error_model="numpy")
+_, _shared_columns_parallel = twins(_shared_columns_body, fastmath=_FAST, error_model="numpy")
+_probabilities, _probabilities_parallel = twins(
+    _probabilities_body, fastmath=_FAST, error_model="numpy"
+)
 
 
-def _few_body(x, y, weights, z, has_ignore, ignored, mean, batch, gradient, losses):
+@compiled(nogil=True)
+def _serial(x, y, weights, smoothing, z, has_ignore, ignored, mean, batch, gradient, losses):
     """All of it in one call, for problems that take no longer than a few calls."""
     rows = losses.size
     scales = np.empty(rows // batch, gradient.dtype)
     classes = gradient.size // rows
-    wrong = _scale_rows(y, weights, has_ignore, ignored, classes, mean, scales, rows)
+    wrong = _scale_problems(y, weights, has_ignore, ignored, classes, mean, scales, rows)
     if wrong >= 0:
         return wrong, 0.0
-    _tiles(x, y, weights, scales, 0.0, z, has_ignore, ignored, gradient, losses)
+    _rows(x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses)
     return wrong, _total(losses)
-
-
-_few = compiled(_few_body, nogil=True)

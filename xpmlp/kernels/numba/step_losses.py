@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import gemm
-from .softmax_cross_entropy import _FEW_CLASSES, _rows, _scale_rows, _tiles, _total
+from .softmax_cross_entropy import _rows, _scale_problems, _total
 from .tape import element_share, instruction, integers, share, vector
 
 
@@ -21,7 +21,7 @@ def check_labels(real):
         labels = vector(y, problems * rows, np.int64(0))
         shares = vector(weights, classes if weighted else 0, real(0))
         factors = vector(scales, members, real(0))
-        return 1 + _scale_rows(
+        return 1 + _scale_problems(
             labels, shares, has_ignore != 0, ignored, classes, mean != 0, factors, members * rows
         )
 
@@ -58,16 +58,10 @@ def cross_entropy(real):
             slopes = vector(gradient + row * classes * size, count * classes, real(0))
             values = vector(losses + row * size, count, real(0))
             scale = factors[member : member + 1]
-            if classes <= _FEW_CLASSES and smoothing[member] == 0:
-                _tiles(
-                    logits, labels, shares, scale, smoothing[member], z, has_ignore != 0, ignored,
-                    slopes, values,
-                )  # fmt: skip
-            else:
-                _rows(
-                    logits, labels, shares, scale, smoothing[member], z, has_ignore != 0, ignored,
-                    slopes, values,
-                )  # fmt: skip
+            _rows(
+                logits, labels, shares, scale, smoothing[member], z, has_ignore != 0, ignored,
+                slopes, values,
+            )  # fmt: skip
         return 0
 
     return run
