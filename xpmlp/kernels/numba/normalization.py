@@ -80,9 +80,9 @@ def _run(ways, arrays, results, columns, eps):
 # --- Batch norm, by columns -----------------------------------------------------------------------
 
 # The loops over eight rows unroll; what is left is one vector loop over columns, which reads eight
-# rows for each access to the sums. Eight summands at a time also keep rounding errors small.
+# rows for each access to the sums. These are in double precision: so few additions cost little, and
+# rounding errors no longer grow with the number of rows.
 _EIGHT = np.uintp(8)
-_SOME = np.uintp(128)  # rows whose sums are added up before they join the others, for the same end
 
 
 @njit(inline="always")
@@ -93,53 +93,42 @@ def _median(a, b, c):
 
 
 @njit(nogil=True, **_BY_COLUMNS)
-def _pour(few, first, last, sums):
-    """Add what was gathered of some rows to the sums of all, and begin anew."""
-    for j in range(last - first):
-        sums[first + j] += few[j]
-        few[j] = few.dtype.type(0)
-
-
-@njit(nogil=True, **_BY_COLUMNS)
 def batch_statistics(x, rows, columns, first, last, mean, var):
     """Mean and biased variance of some columns."""
-    real = x.dtype.type
-    start, few = np.empty(last - first, x.dtype), np.zeros(last - first, x.dtype)
+    real, wide = x.dtype.type, np.float64
+    width = last - first
+    start = np.empty(width, x.dtype)
+    middles, squared = np.zeros(width), np.zeros(width)  # squared: the sum of deviations' squares
     half, end = rows // np.uintp(2) * columns, (rows - np.uintp(1)) * columns
-    for j in range(first, last):
-        start[j - first] = _median(x[j], x[half + j], x[end + j])
-        mean[j] = real(0)
-        var[j] = real(0)  # the sum of squared deviations, until the end
+    for j in range(width):
+        start[j] = _median(x[first + j], x[half + first + j], x[end + first + j])
     whole = rows - rows % _EIGHT
     for row in range(np.uintp(0), whole, _EIGHT):
-        after = real(row + _EIGHT)
-        weight, spread = real(8) / after, real(8) * real(row) / after
-        begin = row * columns
-        if row % _SOME == 0:
-            _pour(few, first, last, var)
-        for j in range(first, last):
+        after = wide(row + _EIGHT)
+        weight, apart_weight = wide(8) / after, wide(8) * wide(row) / after
+        begin = row * columns + first
+        for j in range(width):
             total, squares = real(0), real(0)
             for k in range(_EIGHT):
-                total += x[begin + k * columns + j] - start[j - first]
+                total += x[begin + k * columns + j] - start[j]
             middle = total * real(0.125)
             for k in range(_EIGHT):
-                away = (x[begin + k * columns + j] - start[j - first]) - middle
+                away = (x[begin + k * columns + j] - start[j]) - middle
                 squares += away * away
-            apart = middle - mean[j]
-            mean[j] += apart * weight
-            few[j - first] += squares + apart * apart * spread
-    _pour(few, first, last, var)
+            apart = wide(middle) - middles[j]
+            middles[j] += apart * weight
+            squared[j] += wide(squares) + apart * apart * apart_weight
     for row in range(whole, rows):
-        weight = real(1) / real(row + np.uintp(1))
-        begin = row * columns
-        for j in range(first, last):
-            value = x[begin + j] - start[j - first]
-            apart = value - mean[j]
-            mean[j] += apart * weight
-            var[j] += apart * (value - mean[j])
-    for j in range(first, last):
-        mean[j] += start[j - first]
-        var[j] /= real(rows)
+        weight = wide(1) / wide(row + np.uintp(1))
+        begin = row * columns + first
+        for j in range(width):
+            value = wide(x[begin + j] - start[j])
+            apart = value - middles[j]
+            middles[j] += apart * weight
+            squared[j] += apart * (value - middles[j])
+    for j in range(width):
+        mean[first + j] = real(middles[j] + wide(start[j]))
+        var[first + j] = real(squared[j] / wide(rows))
 
 
 @njit(nogil=True, **_BY_COLUMNS)
@@ -147,7 +136,7 @@ def normalize_rows(x, gamma, beta, mean, var, eps, columns, first, last, y):
     """``y = γ (x − μ)/√(σ² + ε) + β`` for some rows and given statistics of the columns."""
     scale = np.empty(columns, x.dtype)
     for j in range(columns):
-        scale[j] = gamma[j] / np.sqrt(var[j] + eps)
+        scale[j] = gamma[j] / np.sqrt(np.float64(var[j]) + eps)
     for row in range(first, last):
         begin = row * columns
         for j in range(columns):
@@ -157,35 +146,29 @@ def normalize_rows(x, gamma, beta, mean, var, eps, columns, first, last, y):
 @njit(nogil=True, **_BY_COLUMNS)
 def batch_norm_parameter_columns(dy, x, mean, var, eps, rows, columns, first, last, dgamma, dbeta):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of batch norm, for some columns."""
-    real = x.dtype.type
-    sums, products = np.zeros(last - first, x.dtype), np.zeros(last - first, x.dtype)
-    for j in range(first, last):
-        dgamma[j] = real(0)
-        dbeta[j] = real(0)
+    real, wide = x.dtype.type, np.float64
+    width = last - first
+    sums, products = np.zeros(width), np.zeros(width)
     whole = rows - rows % _EIGHT
     for row in range(np.uintp(0), whole, _EIGHT):
-        if row % _SOME == 0:
-            _pour(sums, first, last, dbeta)
-            _pour(products, first, last, dgamma)
-        begin = row * columns
-        for j in range(first, last):
+        begin = row * columns + first
+        for j in range(width):
             total, product = real(0), real(0)
             for k in range(_EIGHT):
                 slope = dy[begin + k * columns + j]
                 total += slope
-                product += slope * (x[begin + k * columns + j] - mean[j])
-            sums[j - first] += total
-            products[j - first] += product
-    _pour(sums, first, last, dbeta)
-    _pour(products, first, last, dgamma)
+                product += slope * (x[begin + k * columns + j] - mean[first + j])
+            sums[j] += wide(total)
+            products[j] += wide(product)
     for row in range(whole, rows):
-        begin = row * columns
-        for j in range(first, last):
+        begin = row * columns + first
+        for j in range(width):
             slope = dy[begin + j]
-            dbeta[j] += slope
-            dgamma[j] += slope * (x[begin + j] - mean[j])
-    for j in range(first, last):
-        dgamma[j] /= np.sqrt(var[j] + eps)
+            sums[j] += wide(slope)
+            products[j] += wide(slope * (x[begin + j] - mean[first + j]))
+    for j in range(width):
+        dbeta[first + j] = real(sums[j])
+        dgamma[first + j] = real(products[j] / np.sqrt(wide(var[first + j]) + eps))
 
 
 @njit(nogil=True, **_BY_COLUMNS)
@@ -262,33 +245,29 @@ def layer_norm_backward_rows(dy, x, gamma, mean, inv_std, columns, first, last, 
 @njit(nogil=True, **_BY_COLUMNS)
 def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, last, dgamma, dbeta):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of layer norm, for some columns."""
-    real = x.dtype.type
-    sums, products = np.zeros(last - first, x.dtype), np.zeros(last - first, x.dtype)
-    for j in range(first, last):
-        dgamma[j] = real(0)
-        dbeta[j] = real(0)
+    real, wide = x.dtype.type, np.float64
+    width = last - first
+    sums, products = np.zeros(width), np.zeros(width)
     whole = rows - rows % _EIGHT
     for row in range(np.uintp(0), whole, _EIGHT):
-        if row % _SOME == 0:
-            _pour(sums, first, last, dbeta)
-            _pour(products, first, last, dgamma)
-        begin = row * columns
-        for j in range(first, last):
+        begin = row * columns + first
+        for j in range(width):
             total, product = real(0), real(0)
             for k in range(_EIGHT):
                 slope = dy[begin + k * columns + j]
                 total += slope
                 product += slope * ((x[begin + k * columns + j] - mean[row + k]) * inv_std[row + k])
-            sums[j - first] += total
-            products[j - first] += product
-    _pour(sums, first, last, dbeta)
-    _pour(products, first, last, dgamma)
+            sums[j] += wide(total)
+            products[j] += wide(product)
     for row in range(whole, rows):
-        begin = row * columns
-        for j in range(first, last):
+        begin = row * columns + first
+        for j in range(width):
             slope = dy[begin + j]
-            dbeta[j] += slope
-            dgamma[j] += slope * ((x[begin + j] - mean[row]) * inv_std[row])
+            sums[j] += wide(slope)
+            products[j] += wide(slope * ((x[begin + j] - mean[row]) * inv_std[row]))
+    for j in range(width):
+        dbeta[first + j] = real(sums[j])
+        dgamma[first + j] = real(products[j])
 
 
 # Leave to reassociate must not reach these.
