@@ -4,9 +4,10 @@
     python -m benchmarks.gpu --only step,mnist   # some parts
 
 Each part runs in a process of its own with a time limit, so that none takes another with it: not by
-an error, not by a hung kernel. At the end stand ``benchmarks/results/gpu-<device>.json`` and
-``.md``, with device, driver, versions and date, and every figure beside its bar. MNIST is read from
-``XPMLP_DATA``; without it those figures are left out, and it says so.
+an error, not by a hung kernel; inside of a part, a case that fails leaves the others. After each
+part ``benchmarks/results/gpu-<device>.json`` and ``.md`` are written anew, with device, driver,
+versions and date, and every figure beside its bar. MNIST is read from ``XPMLP_DATA``; without it
+those figures are left out, and it says so.
 
 The exit status is 0 if every part ran and every check passed, 1 without a GPU, else 2. A figure
 that misses its bar is shown as such and changes nothing about the status.
@@ -18,12 +19,16 @@ import argparse
 import datetime
 import importlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,42 +131,49 @@ def main(arguments: list[str] | None = None) -> int:
     except BackendError as error:
         print(f"benchmarks.gpu: there is nothing to measure on: {error}", file=sys.stderr)
         return 1
-    parts = [part for part in PARTS if names is None or part.name in names]
-    outcomes = run_parts(parts, options.seconds)
-    record = {
+    stem = "gpu-" + re.sub(r"[^a-z0-9]+", "-", machine["gpu"].lower()).strip("-")
+    stem += "" if names is None else "-" + "-".join(names)
+    record: dict[str, Any] = {
         "format": FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine,
         "versions": versions(),
-        "parts": {part.name: asdict(outcomes[part.name]) for part in parts},
+        "parts": {},
     }
-    text = markdown(record)
-    print(text)
-    options.results.mkdir(parents=True, exist_ok=True)
-    stem = "gpu-" + re.sub(r"[^a-z0-9]+", "-", machine["gpu"].lower()).strip("-")
-    stem += "" if names is None else "-" + "-".join(names)
+    parts = [part for part in PARTS if names is None or part.name in names]
+    passed = True
+    for part, outcome in run_parts(parts, options.seconds):
+        record["parts"][part.name] = asdict(outcome)
+        write(record, options.results / stem)  # now: whatever ends the next part, this one is kept
+        passed &= outcome.passed
+    print(markdown(record))
+    return 0 if passed else 2
+
+
+def write(record: dict[str, Any], stem: Path) -> None:
+    """The record as JSON and as a page."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(options.results / f"{stem}.json", content.encode())
-    write_atomically(options.results / f"{stem}.md", text.encode())
-    return 0 if all(outcome.passed for outcome in outcomes.values()) else 2
+    write_atomically(stem.with_name(f"{stem.name}.json"), content.encode())
+    write_atomically(stem.with_name(f"{stem.name}.md"), markdown(record).encode())
 
 
 def _name(part: Part) -> str:
     return part.name
 
 
-def run_parts(parts: list[Part], seconds: float) -> dict[str, Outcome]:
+def run_parts(parts: list[Part], seconds: float) -> Iterator[tuple[Part, Outcome]]:
     """Each part in its own process; the time that one leaves goes to those after it."""
-    begin, outcomes = time.perf_counter(), {}
+    begin = time.perf_counter()
     for number, part in enumerate(parts):
         later = sum(p.seconds for p in parts[number + 1 :])
         left = seconds - (time.perf_counter() - begin)
         share = max(min(part.seconds, left), left - later)
         print(f"benchmarks.gpu: {part.title} (at most {share:.0f} s)", file=sys.stderr, flush=True)
-        outcomes[part.name] = run_apart(part, share)
-        if outcomes[part.name].problem:
-            print(f"benchmarks.gpu: {outcomes[part.name].problem}", file=sys.stderr, flush=True)
-    return outcomes
+        outcome = run_apart(part, share)
+        if outcome.problem:
+            print(f"benchmarks.gpu: {outcome.problem}", file=sys.stderr, flush=True)
+        yield part, outcome
 
 
 def run_apart(part: Part, seconds: float) -> Outcome:
@@ -174,9 +186,7 @@ def run_apart(part: Part, seconds: float) -> Outcome:
         command = [sys.executable, "-m", "benchmarks.gpu", "--part", part.name]
         command += ["--seconds", str(seconds - 4), "--to", str(file)]
         try:
-            ended = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=seconds
-            )
+            ended = run_group(command, seconds)
             problem = "" if ended.returncode == 0 else f"{part.title}: {_last_lines(ended.stderr)}"
         except subprocess.TimeoutExpired:
             problem = f"{part.title}: not done after {seconds:.0f} s"
@@ -185,6 +195,27 @@ def run_apart(part: Part, seconds: float) -> Outcome:
     if problem:
         outcome.passed, outcome.problem = False, outcome.problem or problem
     return outcome
+
+
+def run_group(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command, and end whatever it has started: the device belongs to the next one.
+
+    Raises
+    ------
+    subprocess.TimeoutExpired
+    """
+    own: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        # Files, not pipes: those stay open as long as anything that it has started.
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err, **own)
+        try:
+            process.wait(seconds)
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL) if own else process.kill()
+            process.wait()
+        texts = [file.seek(0) or file.read() for file in (out, err)]
+    return subprocess.CompletedProcess(command, process.returncode, *texts)
 
 
 def run_here(name: str, seconds: float, to: Path) -> int:
@@ -214,6 +245,15 @@ FAILED = "FAILED "
 """How the name of a row begins whose check did not pass."""
 
 
+def guarded(what: str, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows of one case; an error becomes a row of its own and the next case runs."""
+    try:
+        yield from rows
+    except Exception as error:
+        traceback.print_exc()
+        yield Row(f"{FAILED}{what}", note=f"{type(error).__name__}: {error}"[:300])
+
+
 def read_outcome(file: Path) -> Outcome:
     """What the part's process has written, if anything."""
     try:
@@ -229,15 +269,20 @@ def driver() -> dict[str, Any]:
     import cupy
 
     runtime = cupy.cuda.runtime
-    free, total = runtime.memGetInfo()
-    device = cupy.cuda.Device()
-    facts = {
-        "driver_cuda": runtime.driverGetVersion(),
-        "runtime_cuda": runtime.runtimeGetVersion(),
-        "compute_capability": device.compute_capability,
-        "device_memory_gb": round(total / 2**30, 1),
-        "device_memory_free_gb": round(free / 2**30, 1),
+    questions: dict[str, Callable[[], Any]] = {
+        "cupy": lambda: cupy.__version__,
+        "driver_cuda": runtime.driverGetVersion,
+        "runtime_cuda": runtime.runtimeGetVersion,
+        "compute_capability": lambda: cupy.cuda.Device().compute_capability,
+        "device_memory_gb": lambda: round(runtime.memGetInfo()[1] / 2**30, 1),
+        "device_memory_free_gb": lambda: round(runtime.memGetInfo()[0] / 2**30, 1),
     }
+    facts = {}
+    for name, ask in questions.items():
+        try:
+            facts[name] = ask()
+        except Exception as error:  # a fact that is missing must not keep the figures away
+            facts[name] = f"? ({type(error).__name__})"
     try:
         query = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm", "--format=csv,noheader"]
         shown = subprocess.run(query, capture_output=True, text=True, timeout=10)

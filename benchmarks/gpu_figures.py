@@ -15,7 +15,7 @@ from xpmlp import ops, to_numpy
 from xpmlp.bench.timing import time_limit
 from xpmlp.kernels.cuda import cublas
 
-from .gpu import FAILED, Row
+from .gpu import FAILED, Row, guarded
 from .gpu_timing import microseconds, seconds_of, torch_on_cuda, wait_for_both, without_kernels
 
 _EACH = 1.0  # seconds of timing a case
@@ -42,18 +42,21 @@ _PRODUCTS = (
 
 def floors(deadline: float) -> Iterator[Row]:
     """What the device can do: a plain copy, and large products in each precision."""
+    yield from guarded("plain copy", _plain_copy())
+    for precision in ("float32", "TF32", "bfloat16", "float16"):
+        n = 8192 if precision != "float32" else 4096
+        yield from guarded(f"product {n}³ {precision}", _large_product(n, precision))
+
+
+def _plain_copy() -> Iterator[Row]:
     yield Row("plain copy", copy_speed() / 1e9, "GB/s", note="1 GiB read and 1 GiB written")
-    for name, dtype, tf32 in (
-        ("float32", np.float32, False),
-        ("TF32", np.float32, True),
-        ("bfloat16", _bfloat16(), False),
-        ("float16", np.float16, False),
-    ):
-        n = 8192 if name != "float32" else 4096
-        a = cupy.ones((n, n), np.float32).astype(dtype)
-        with _precision(tf32):
-            seconds = seconds_of({"ours": lambda a=a: ops.matmul(a, a)}, _EACH / 2)["ours"]
-        yield Row(f"product {n}³ {name}", 2 * n**3 / seconds / 1e12, "TFLOP/s")
+
+
+def _large_product(n: int, precision: str) -> Iterator[Row]:
+    a = cupy.ones((n, n), np.float32).astype(_dtype(precision))
+    with _precision(precision == "TF32"):
+        seconds = seconds_of({"ours": lambda: ops.matmul(a, a)}, _EACH / 2)["ours"]
+    yield Row(f"product {n}³ {precision}", 2 * n**3 / seconds / 1e12, "TFLOP/s")
 
 
 def copy_speed() -> float:
@@ -70,36 +73,48 @@ def copy_speed() -> float:
 def softmax_cross_entropy(deadline: float) -> Iterator[Row]:
     """Loss and gradient, against torch's forward and backward and CuPy's reference."""
     torch, copy = torch_on_cuda(), copy_speed()
-    for (rows, classes), share in _SOFTMAX:
+    for size, share in _SOFTMAX:
         for dtype in ("float32", "bfloat16"):
-            what = f"({rows}, {classes}) {dtype}"
+            what = f"{size} {dtype}"
             if time.perf_counter() > deadline - 3:
                 yield Row(what, note="left out: no time was left")
                 continue
-            _free(torch)
-            wide = _noise(rows, classes)
-            logits = wide.astype(_bfloat16()) if dtype == "bfloat16" else wide
-            labels = cupy.asarray(np.random.default_rng(1).integers(0, classes, rows))
-            runs: dict[str, Callable[[], Any]] = {
-                "ours": lambda: ops.softmax_cross_entropy(logits, labels)  # noqa: B023
-            }
-            runs |= _softmax_peers(torch, wide, labels, dtype, (rows, classes) in _COMPILED)
-            wrong = _compare_softmax(runs)
-            if wrong:
-                yield Row(f"{FAILED}{what}", note=wrong)
-                continue
-            if rows * classes < 1 << 26:  # the reference makes a dozen arrays of that size
-                runs["plain CuPy"] = without_kernels(
-                    lambda: ops.softmax_cross_entropy(logits, labels)  # noqa: B023
-                )
-                runs["plain CuPy"]()
-            times = seconds_of(runs, _EACH, wait_for_both)
-            moved = 2.0 * logits.nbytes + 8 * rows
-            speed = moved / times["ours"] / copy
-            bar = "" if share is None else f"≥ {share:.2f} of a copy"
-            met = None if share is None else speed >= share
-            yield Row(what, speed, "of a copy", bar, met, microseconds(times))
-            yield from _ratios(what, times, {"torch": 2.0, "torch.compile": 1.0})
+            yield from guarded(what, _loss(torch, what, size, dtype, share, copy))
+
+
+def _loss(
+    torch: Any, what: str, size: tuple[int, int], dtype: str, share: float | None, copy: float
+) -> Iterator[Row]:
+    rows, classes = size
+    _free(torch)
+    wide = _noise(rows, classes)
+    logits = wide.astype(_dtype(dtype), copy=False)
+    labels = cupy.asarray(np.random.default_rng(1).integers(0, classes, rows))
+    runs: dict[str, Callable[[], Any]] = {"ours": lambda: ops.softmax_cross_entropy(logits, labels)}
+    runs |= _softmax_peers(torch, wide, labels, dtype, size in _COMPILED)
+    wrong = _compare_softmax(runs)
+    if wrong:
+        yield Row(f"{FAILED}{what}", note=wrong)
+        return
+    if rows * classes < 1 << 26:  # the reference makes a dozen arrays of that size
+        runs["plain CuPy"] = without_kernels(lambda: ops.softmax_cross_entropy(logits, labels))
+        _drop_if_it_fails(runs, "plain CuPy")
+    times = seconds_of(runs, _EACH, wait_for_both)
+    moved = 2.0 * logits.nbytes + 8 * rows
+    speed = moved / times["ours"] / copy
+    bar = "" if share is None else f"≥ {share:.2f} of a copy"
+    met = None if share is None else speed >= share
+    yield Row(what, speed, "of a copy", bar, met, microseconds(times))
+    yield from _ratios(what, times, {"torch": 2.0, "torch.compile": 1.0})
+
+
+def _drop_if_it_fails(runs: dict[str, Callable], name: str) -> None:
+    """One of the others may not know a type, or run out of memory; ours is measured all the same"""
+    try:
+        runs[name]()
+    except Exception as error:
+        print(f"{name}: {error}")
+        del runs[name]
 
 
 def _softmax_peers(
@@ -162,14 +177,14 @@ def matmul(deadline: float) -> Iterator[Row]:
                 if time.perf_counter() > deadline - 2:
                     yield Row(what, note="left out: no time was left")
                     continue
-                yield from _product(torch, what, size, precision, kind)
+                yield from guarded(what, _product(torch, what, size, precision, kind))
 
 
 def _product(
     torch: Any, what: str, size: tuple[int, int, int, int], precision: str, kind: str
 ) -> Iterator[Row]:
     count, m, k, n = size
-    dtype = _bfloat16() if precision == "bfloat16" else np.float32
+    dtype = _dtype(precision)
     shapes = {"a b": ((m, k), (k, n)), "dy bᵀ": ((m, n), (n, k)), "aᵀ dy": ((k, m), (m, n))}[kind]
     a, b = (_noise(count, *shape) for shape in shapes)
     # Transposed operands are stored the other way round, as they are in a backward pass.
@@ -194,8 +209,8 @@ def _product(
             runs["torch.bmm"] = lambda: torch.bmm(tx, ty)
         if precision == "float32":
             runs["cupy.matmul"] = lambda: cupy.matmul(x, y)
-        for run in runs.values():
-            run()
+        for name in [name for name in runs if name != "ours"]:
+            _drop_if_it_fails(runs, name)
         times = seconds_of(runs, _EACH / 3, wait_for_both)
     speed = 2.0 * count * m * k * n / times["ours"] / 1e12
     bar, met = "", None
@@ -222,10 +237,12 @@ def _noise(*shape: int) -> Any:
     return cupy.tile(few, -(-size // few.size))[:size].reshape(shape)
 
 
-def _bfloat16() -> Any:
-    import ml_dtypes
+def _dtype(name: str) -> Any:
+    if name == "bfloat16":
+        import ml_dtypes
 
-    return ml_dtypes.bfloat16
+        return ml_dtypes.bfloat16
+    return np.float16 if name == "float16" else np.float32
 
 
 def _precision(tf32: bool) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from xpmlp import ops
 from xpmlp.backend import synchronize
 from xpmlp.bench.solver import Solver
 from xpmlp.bench.timing import measure
@@ -75,10 +75,7 @@ def without_kernels(run: Callable[[], Any]) -> Callable[[], Any]:
     """What CuPy alone does."""
 
     def reference() -> Any:
-        os.environ["XPMLP_KERNELS"] = "off"
-        try:
+        with ops.without_kernels():
             return run()
-        finally:
-            del os.environ["XPMLP_KERNELS"]
 
     return reference

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from xpmlp import asarray, synchronize, to_numpy
-from xpmlp.bench.cases import Case, initial_parameters, load_race
+from xpmlp.bench.cases import Case, initial_parameters, load_race, select_cases
+from xpmlp.bench.floors import Floors
 from xpmlp.bench.ours import solvers
+from xpmlp.bench.peers import choose_peers
 from xpmlp.bench.report import duration
 from xpmlp.bench.shapes import RECIPE, Net
-from xpmlp.bench.suite import run_suite
+from xpmlp.bench.suite import open_contestants, run_case
+from xpmlp.bench.threads import equal_threads, limit_loaded, thread_count
 from xpmlp.bench.timing import time_limit
 from xpmlp.data.resident import ResidentBatches
 from xpmlp.errors import DataError
@@ -24,7 +27,7 @@ from xpmlp.optim import SGD, Adam
 from xpmlp.training import TrainStep
 from xpmlp.training.captured import CapturedStep
 
-from .gpu import FAILED, Row
+from .gpu import FAILED, Row, guarded
 from .gpu_timing import microseconds, seconds_of, torch_on_cuda, wait_for_both, without_kernels
 
 _NET = Net((784, 512, 512, 10), 512)
@@ -48,26 +51,42 @@ def step(deadline: float) -> Iterator[Row]:
     rng = np.random.default_rng(0)
     x = asarray(np.maximum(rng.standard_normal((512, 784), dtype=np.float32), 0))
     y = asarray(rng.integers(0, 10, 512))
-    yield _replays_equal_eager(x, y)
+    yield from guarded("replays against eager steps", _replays_equal_eager(x, y))
+    yield from guarded("784-512-512-10 at 512", _steps(x, y, deadline))
+
+
+def _steps(x: Any, y: Any, deadline: float) -> Iterator[Row]:
     runs: dict[str, Callable] = {}
     for precision in (None, "tf32", "bf16"):
-        made = CapturedStep(_model(_NET), SoftmaxCrossEntropy(), SGD(0.1), precision=precision)
-        made(x, y)
-        how = made.explain(x, y)
-        if not how.startswith("captured"):
-            yield Row(f"{FAILED}capture, precision {precision}", note=how)
-            return
-        runs["ours" if precision is None else f"ours {precision}"] = lambda made=made: made(x, y)
+        name = "ours" if precision is None else f"ours {precision}"
+        try:
+            made = CapturedStep(_model(_NET), SoftmaxCrossEntropy(), SGD(0.1), precision=precision)
+            made(x, y)
+            how = made.explain(x, y)
+        except Exception as error:
+            how = f"{type(error).__name__}: {error}"
+        if how.startswith("captured"):
+            runs[name] = lambda made=made: made(x, y)
+        else:
+            yield Row(f"{FAILED}capture, precision {precision}", note=how[:300])
     eager = TrainStep(_model(_NET), SoftmaxCrossEntropy(), SGD(0.1))
     runs["ours by layers"] = lambda: eager.by_layers(x, y)
     runs["plain CuPy"] = without_kernels(lambda: eager.by_layers(x, y))
     runs |= _torch_steps(x, y, deadline)
-    for run in runs.values():
-        run()
+    for name in list(runs):
+        try:
+            runs[name]()
+        except Exception as error:
+            yield Row(f"{FAILED}{name}", note=f"{type(error).__name__}: {error}"[:300])
+            del runs[name]
     times = seconds_of(runs, min(8.0, deadline - time.perf_counter() - 5), wait_for_both)
-    ours = times["ours"]
     note = microseconds(times)
-    yield Row("784-512-512-10 at 512", 1e6 * ours, "µs", "≤ 80 µs", ours <= 80e-6, note)
+    what = "784-512-512-10 at 512"
+    if "ours" not in times:
+        yield Row(what, bar="≤ 80 µs", note=note)
+        return
+    ours = times["ours"]
+    yield Row(what, 1e6 * ours, "µs", "≤ 80 µs", ours <= 80e-6, note)
     for name, bar in (("torch", 4.0), ("torch.compile reduce-overhead", 1.0)):
         if name in times:
             ratio = times[name] / ours
@@ -75,10 +94,11 @@ def step(deadline: float) -> Iterator[Row]:
         else:
             yield Row(f"against {name}", bar=f"≥ {bar:g}×", note="torch does not see the device")
     for name in ("ours tf32", "ours bf16"):
-        yield Row(f"784-512-512-10 at 512, {name}", 1e6 * times[name], "µs")
+        if name in times:
+            yield Row(f"{what}, {name}", 1e6 * times[name], "µs")
 
 
-def _replays_equal_eager(x: Any, y: Any) -> Row:
+def _replays_equal_eager(x: Any, y: Any) -> Iterator[Row]:
     """A hundred steps of both."""
     net = Net(_NET.sizes, _NET.batch, "adam", 1e-3)
     eager = TrainStep(_model(net), SoftmaxCrossEntropy(), Adam(1e-3))
@@ -89,7 +109,7 @@ def _replays_equal_eager(x: Any, y: Any) -> Row:
         gaps.append(abs(value - expected) / max(abs(expected), 1e-3))
     worst = max(gaps)
     name = "largest gap of the loss, replayed and eager, 100 steps"
-    return Row(name if worst <= 1e-3 else FAILED + name, worst, "", "≤ 1e-3", worst <= 1e-3)
+    yield Row(name if worst <= 1e-3 else FAILED + name, worst, "", "≤ 1e-3", worst <= 1e-3)
 
 
 def _torch_steps(x: Any, y: Any, deadline: float) -> dict[str, Callable]:
@@ -127,16 +147,20 @@ def mnist(deadline: float) -> Iterator[Row]:
     except DataError as error:
         made_up = np.random.default_rng(0).integers(0, 256, (_EPOCH_ROWS, 784), dtype=np.uint8)
         labels = np.random.default_rng(1).integers(0, 10, _EPOCH_ROWS)
-        yield from _epoch(made_up, labels, "made-up rows")
+        yield from guarded("an epoch", _epoch(made_up, labels, "made-up rows"))
         yield Row("98 % test accuracy", bar="≤ 0.3 s", note=f"left out: {error}")
         yield Row("default recipe", bar="≥ 98.5 %", note=f"left out: {error}")
         return
     x, labels = data["x"], data["labels"].astype(np.int64)
-    yield from _epoch(x, labels, "MNIST")
-    yield from _race(x, labels, data)
+    yield from guarded("an epoch", _epoch(x, labels, "MNIST"))
+    yield from guarded("98 % test accuracy", _race(x, labels, data))
     if time.perf_counter() > deadline - 10:
         yield Row("default recipe", bar="≥ 98.5 %", note="left out: no time was left")
         return
+    yield from guarded("default recipe", _recipe(data))
+
+
+def _recipe(data: dict[str, np.ndarray]) -> Iterator[Row]:
     solver = solvers("cupy")["recipe"](Case("recipe", "mnist", {"recipe": RECIPE}), data)
     with solver.context():
         result = solver.run()
@@ -200,16 +224,27 @@ def _race(x: np.ndarray, labels: np.ndarray, data: dict[str, np.ndarray]) -> Ite
 
 
 def suite(deadline: float) -> Iterator[Row]:
-    """The quick cases of ``xpmlp bench`` on both, torch on both beside them."""
-    record = run_suite(backends=["numpy", "cupy"], peers="torch", quick=True, seconds=1.0)
-    for case in record["cases"]:
-        title = f"{case['kind']} {case['name']}"
-        times = {name: result["median"] for name, result in case["results"].items()}
-        note = ", ".join(f"{name} {duration(value)}" for name, value in times.items())
-        for name, why in case["wrong"].items():
-            yield Row(f"{FAILED if name.startswith('xpmlp') else ''}{title}, {name}", note=why)
-        for name, why in case["not_run"].items():
-            yield Row(f"{FAILED if name.startswith('xpmlp') else ''}{title}, {name}", note=why)
-        if "xpmlp" in times and "xpmlp on cupy" in times:
-            ratio = times["xpmlp"] / times["xpmlp on cupy"]
-            yield Row(f"{title}: GPU over CPU", ratio, "×", note=note)
+    """The quick cases of ``xpmlp bench`` on both, torch on both beside them, one by one."""
+    count = thread_count()
+    with equal_threads(count) as notes:
+        names, peers = ("numpy", "cupy"), choose_peers("torch")
+        contestants, _ = open_contestants(names, peers, True, lambda text: None)
+        limit_loaded(count, notes)
+        floors = Floors(count)
+        for case in select_cases(None, True):
+            if time.perf_counter() > deadline - 5:
+                yield Row(case.title, note="left out: no time was left")
+                continue
+            yield from guarded(case.title, _both_places(case, contestants, floors))
+
+
+def _both_places(case: Case, contestants: Any, floors: Floors) -> Iterator[Row]:
+    record = run_case(case, contestants, floors, 1.0)
+    title = f"{record['kind']} {record['name']}"
+    times = {name: result["median"] for name, result in record["results"].items()}
+    note = ", ".join(f"{name} {duration(value)}" for name, value in times.items())
+    for name, why in (*record["wrong"].items(), *record["not_run"].items()):
+        yield Row(f"{FAILED if name.startswith('xpmlp') else ''}{title}, {name}", note=why)
+    if "xpmlp" in times and "xpmlp on cupy" in times:
+        ratio = times["xpmlp"] / times["xpmlp on cupy"]
+        yield Row(f"{title}: GPU over CPU", ratio, "×", note=note)

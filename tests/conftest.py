@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import xpmlp
+from xpmlp import ops
 from xpmlp.backend import backend_problems
 
 # JAX narrows to 32 bits unless told otherwise before its first use.
@@ -58,6 +59,13 @@ def library(request: pytest.FixtureRequest) -> Iterator[Library]:
 def rng() -> np.random.Generator:
     """Random test data, the same in every run."""
     return np.random.default_rng(231)
+
+
+@pytest.fixture
+def without_kernels() -> Iterator[None]:
+    """Every op is its reference."""
+    with ops.without_kernels():
+        yield
 
 
 def pytest_report_header() -> list[str]:

@@ -28,6 +28,12 @@ def products(rng):
     return ops.matmul(a, b), ops.matmul(a.swapaxes(-1, -2), b)
 
 
+def layer(rng):
+    x, W, b = rng.normal(size=(300, 200)), rng.normal(size=(200, 90)), rng.normal(size=90)
+    y = ops.linear(x, W, b, "tanh")
+    return (y, *ops.linear_backward(y, x, W, y, "tanh"))
+
+
 def gather(rng):
     x = rng.integers(0, 256, (500, 784), dtype=np.uint8)
     return (ops.gather_rows(x, rng.integers(0, 500, 700), 33.0, 78.0, dtype="float32"),)
@@ -53,7 +59,7 @@ def training(rng):
     return (*losses, *model.params.values())
 
 
-WORK: tuple[Callable, ...] = (cross_entropy, products, gather, adam, dropout, training)
+WORK: tuple[Callable, ...] = (cross_entropy, products, gather, adam, dropout, training, layer)
 
 
 def digests(seeds: tuple[int, ...] = (0, 1)) -> list[str]:

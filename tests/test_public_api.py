@@ -31,7 +31,7 @@ PROMISED = {
     "xpmlp.penalties": "L1 L2 L2Norm",
     "xpmlp.optim": "SGD AdaGrad RMSProp Adam AdamW Muon clip_by_global_norm",
     "xpmlp.testing": "gradcheck gradcheck_function assert_close",
-    "xpmlp.errors": "ShapeError DTypeError BackendError DataError CheckpointError",
+    "xpmlp.errors": "ShapeError DTypeError BackendError DataError CheckpointError OutOfMemoryError",
 }
 
 
@@ -145,6 +145,7 @@ def test_errors_can_be_caught_as_the_builtin_one_would_guess():
         errors.ShapeError: ValueError,
         errors.DTypeError: TypeError,
         errors.BackendError: RuntimeError,
+        errors.OutOfMemoryError: MemoryError,
         errors.ConfigError: ValueError,
         errors.DataError: ValueError,
         errors.CheckpointError: ValueError,

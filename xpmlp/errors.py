@@ -21,6 +21,10 @@ class BackendError(XpmlpError, RuntimeError):
     """The array library or device asked for is unknown, missing or does not answer."""
 
 
+class OutOfMemoryError(XpmlpError, MemoryError):
+    """The device has too little memory left; the message says what to lower."""
+
+
 class ConfigError(XpmlpError, ValueError):
     """An option has a value outside of what it may be."""
 

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,7 +54,7 @@ def fake_run(monkeypatch):
     """Parts that write what they are told, in place of processes."""
 
     def install(behaviours):
-        def run(command, timeout, **options):
+        def run(command, seconds):
             name = command[command.index("--part") + 1]
             rows, returncode, late = behaviours[name]
             if rows is not None:
@@ -59,10 +62,10 @@ def fake_run(monkeypatch):
                 file = Path(command[command.index("--to") + 1])
                 file.write_text(json.dumps(gpu.asdict(outcome)))
             if late:
-                raise subprocess.TimeoutExpired(command, timeout)
+                raise subprocess.TimeoutExpired(command, seconds)
             return subprocess.CompletedProcess(command, returncode, "", "one\ntwo\nthree\n")
 
-        monkeypatch.setattr(gpu.subprocess, "run", run)
+        monkeypatch.setattr(gpu, "run_group", run)
 
     return install
 
@@ -71,7 +74,7 @@ def test_a_part_that_fails_or_hangs_leaves_the_others_and_what_it_had(fake_run):
     ends = {"good": (["a", "b"], 0, False), "killed": (["c"], -6, False)}
     fake_run(ends | {"slow": (["d"], 0, True), "silent": (None, 1, False)})
     names = ("killed", "slow", "silent", "good")
-    outcomes = gpu.run_parts([part(name) for name in names], 400)
+    outcomes = {p.name: o for p, o in gpu.run_parts([part(name) for name in names], 400)}
     assert [row.what for row in outcomes["good"].rows] == ["a", "b"] and outcomes["good"].passed
     assert [row.what for row in outcomes["killed"].rows] == ["c"]
     assert outcomes["killed"].problem == "Killed: two / three" and not outcomes["killed"].passed
@@ -82,21 +85,125 @@ def test_a_part_that_fails_or_hangs_leaves_the_others_and_what_it_had(fake_run):
 def test_time_that_is_left_over_goes_to_later_parts(fake_run, monkeypatch):
     limits = {}
     fake_run({name: ([], 0, False) for name in "abc"})
-    run = gpu.subprocess.run
+    run = gpu.run_group
 
-    def noted(command, timeout, **options):
-        limits[command[command.index("--part") + 1]] = round(timeout)
-        return run(command, timeout=timeout, **options)
+    def noted(command, seconds):
+        limits[command[command.index("--part") + 1]] = round(seconds)
+        return run(command, seconds)
 
-    monkeypatch.setattr(gpu.subprocess, "run", noted)
-    gpu.run_parts([part("a", 50), part("b", 30), part("c", 20)], 150)
+    monkeypatch.setattr(gpu, "run_group", noted)
+    assert len(list(gpu.run_parts([part("a", 50), part("b", 30), part("c", 20)], 150))) == 3
     assert limits == {"a": 100, "b": 130, "c": 150}
     assert gpu.run_apart(part("a"), 2).problem == "A: no time was left"
 
 
-def test_a_part_in_its_own_process_keeps_rows_and_says_what_went_wrong(tmp_path, monkeypatch):
-    from contextlib import nullcontext
+@pytest.fixture
+def machine(monkeypatch):
+    """A device that is there to be asked, and no more."""
+    monkeypatch.setattr(gpu, "use_backend", lambda name: nullcontext())
+    monkeypatch.setattr(gpu, "describe_machine", lambda names: {"gpu": "NVIDIA H100 80GB"})
+    monkeypatch.setattr(gpu, "driver", lambda: {"driver": "580"})
 
+
+def test_results_are_written_after_each_part(machine, monkeypatch, tmp_path):
+    def some_parts(parts, seconds):
+        yield parts[0], gpu.Outcome([gpu.Row("first", 1.0, "s")])
+        raise KeyboardInterrupt  # whatever ends the run, the first part has been written
+
+    monkeypatch.setattr(gpu, "run_parts", some_parts)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main(["--results", str(tmp_path / "new")])
+    record = json.loads((tmp_path / "new" / "gpu-nvidia-h100-80gb.json").read_text())
+    assert list(record["parts"]) == ["tests"] and record["machine"]["driver"] == "580"
+    assert "| first | 1 s |" in (tmp_path / "new" / "gpu-nvidia-h100-80gb.md").read_text()
+
+
+def test_the_exit_status_tells_of_a_part_that_failed(machine, monkeypatch, tmp_path, capsys):
+    for passed, status in ((True, 0), (False, 2)):
+        outcomes = [gpu.Outcome(), gpu.Outcome(passed=passed), gpu.Outcome()]
+        monkeypatch.setattr(
+            gpu, "run_parts", lambda parts, s, o=outcomes: zip(parts, o, strict=True)
+        )
+        names = ["--only", "floors,step,suite", "--results", str(tmp_path)]
+        assert gpu.main(names) == status
+    assert (tmp_path / "gpu-nvidia-h100-80gb-floors-step-suite.md").exists()
+    assert "## Training step" in capsys.readouterr().out
+
+
+def test_a_fact_that_the_driver_does_not_tell_keeps_no_figure_away(monkeypatch):
+    def lost():
+        raise RuntimeError("cudaErrorUnknown")
+
+    runtime = SimpleNamespace(
+        driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 12080, memGetInfo=lost
+    )
+    device = SimpleNamespace(compute_capability="90")
+    cuda = SimpleNamespace(runtime=runtime, Device=lambda: device)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, __version__="14.2.0"))
+    facts = gpu.driver()
+    assert facts["device_memory_gb"] == "? (RuntimeError)" and facts["driver_cuda"] == 13000
+    assert (facts["cupy"], facts["compute_capability"]) == ("14.2.0", "90")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_what_a_part_has_started_ends_with_it(tmp_path):
+    note = tmp_path / "child"
+    code = "import subprocess, sys, time; from pathlib import Path\n"
+    code += "child = subprocess.Popen(['sleep', '60'])\n"
+    code += f"Path({str(note)!r}).write_text(str(child.pid))\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        gpu.run_group([sys.executable, "-c", f"{code}time.sleep(60)"], 3)
+    assert not is_alive(int(note.read_text()))
+    ended = gpu.run_group([sys.executable, "-c", f"{code}print(7); sys.exit(3)"], 30)
+    assert (ended.stdout, ended.returncode) == ("7\n", 3)
+    assert not is_alive(int(note.read_text()))
+
+
+def is_alive(pid):
+    """Whether it still runs after a moment; what has ended may wait to be collected."""
+    for _ in range(50):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_a_case_that_fails_is_a_row(capsys):
+    def rows():
+        yield gpu.Row("first")
+        raise RuntimeError("cudaErrorIllegalAddress")
+
+    first, failed = gpu.guarded("the case", rows())
+    assert first.what == "first"
+    assert (failed.what, failed.note) == (
+        "FAILED the case",
+        "RuntimeError: cudaErrorIllegalAddress",
+    )
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_file_of_tests_that_hangs_leaves_the_others_results(monkeypatch, tmp_path):
+    folder = tmp_path / "tests" / "gpu"
+    folder.mkdir(parents=True)
+    (folder / "conftest.py").write_text(
+        "def pytest_configure(config): config.addinivalue_line('markers', 'gpu: x')"
+    )
+    mark = "import pytest, time\npytestmark = pytest.mark.gpu\n"
+    (folder / "test_a.py").write_text(mark + "def test_hangs(): time.sleep(60)\n")
+    (folder / "test_b.py").write_text(mark + "def test_works(): pass\n")
+    (folder / "test_c.py").write_text(mark + "import os\ndef test_faults(): os.abort()\n")
+    monkeypatch.setattr(gpu_checks, "ROOT", tmp_path)
+    a, b, c = gpu_checks.tests(time.perf_counter() + 12)
+    assert (a.what, a.note) == ("FAILED pytest test_a.py", "not done in time")
+    assert b.value == 1 and b.met
+    assert c.what == "FAILED pytest test_c.py" and "Abort" in c.note
+
+
+def test_a_part_in_its_own_process_keeps_rows_and_says_what_went_wrong(tmp_path, monkeypatch):
     def some(deadline):
         yield gpu.Row("first", 1.0)
         yield gpu.Row(f"{gpu.FAILED}second")
@@ -111,8 +218,6 @@ def test_a_part_in_its_own_process_keeps_rows_and_says_what_went_wrong(tmp_path,
 
 
 def test_rows_are_kept_before_a_part_is_killed(tmp_path, monkeypatch):
-    from contextlib import nullcontext
-
     def some(deadline):
         yield gpu.Row("first", 1.0)
         raise SystemExit  # nothing after it gets to run

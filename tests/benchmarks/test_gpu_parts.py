@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_timing, gpu_training
-from benchmarks.gpu import FAILED
+from benchmarks.gpu import FAILED, Row
 from xpmlp import ops
 from xpmlp.bench.shapes import Net
 from xpmlp.data.resident import ResidentBatches
@@ -69,6 +69,41 @@ def test_the_step_part(on_numpy):
     assert rows["against torch"].value is None and rows["against torch"].bar == "≥ 4×"
 
 
+def test_what_cannot_be_captured_leaves_the_other_figures(on_numpy, monkeypatch):
+    class Refused(ByLayers):
+        def __init__(self, *arguments, precision=None):
+            super().__init__(*arguments)
+            self.precision = precision
+            if precision == "bf16":
+                raise RuntimeError("no bfloat16 here")
+
+        def explain(self, x, y):
+            return "captured" if self.precision else "layer by layer (cuBLAS)"
+
+    monkeypatch.setattr(gpu_training, "CapturedStep", Refused)
+    rows = by_name(gpu_training.step(time.perf_counter() + 60))
+    assert rows[f"{FAILED}capture, precision None"].note == "layer by layer (cuBLAS)"
+    assert rows[f"{FAILED}capture, precision bf16"].note == "RuntimeError: no bfloat16 here"
+    assert rows["784-512-512-10 at 512"].value is None
+    assert "plain CuPy" in rows["784-512-512-10 at 512"].note
+
+
+def test_one_figure_of_mnist_that_fails_leaves_the_others(on_numpy, monkeypatch, rng):
+    def broken(*arguments):
+        raise RuntimeError("out of registers")
+        yield
+
+    labels = rng.integers(0, 10, 600)
+    data = {"x": np.zeros((600, 784), np.uint8), "labels": labels}
+    monkeypatch.setattr(gpu_training, "load_race", lambda name: data)
+    monkeypatch.setattr(gpu_training, "_epoch", broken)
+    monkeypatch.setattr(gpu_training, "_race", broken)
+    monkeypatch.setattr(gpu_training, "_recipe", lambda data: [Row("default recipe", 98.6)])
+    rows = by_name(gpu_training.mnist(time.perf_counter() + 60))
+    assert rows[f"{FAILED}an epoch"].note == "RuntimeError: out of registers"
+    assert f"{FAILED}98 % test accuracy" in rows and rows["default recipe"].value == 98.6
+
+
 def test_a_captured_step_that_differs_is_a_failure(on_numpy, monkeypatch):
     class Wrong(ByLayers):
         def __call__(self, x, y):
@@ -106,15 +141,49 @@ def test_mnist_that_is_there(on_numpy, monkeypatch, rng):
     assert rows["default recipe"].met and rows["default recipe"].value == pytest.approx(98.71)
 
 
-def test_the_suite_part_compares_both(monkeypatch):
-    case = {"kind": "step", "name": "a", "wrong": {"torch": "off"}, "not_run": {}}
-    case["results"] = {"xpmlp": {"median": 4e-4}, "xpmlp on cupy": {"median": 1e-4}}
+def test_the_suite_part_compares_both_case_by_case(monkeypatch):
+    row = {"kind": "step", "name": "a", "wrong": {"torch": "off"}, "not_run": {}}
+    row["results"] = {"xpmlp": {"median": 4e-4}, "xpmlp on cupy": {"median": 1e-4}}
     broken = {"kind": "step", "name": "b", "wrong": {}, "not_run": {"xpmlp on cupy": "no"}}
-    record = {"cases": [case, broken | {"results": {}}]}
-    monkeypatch.setattr(gpu_training, "run_suite", lambda **options: record)
-    rows = by_name(gpu_training.suite(0.0))
+    answers = [row, broken | {"results": {}}, RuntimeError("the device is gone"), row]
+    opened = []
+
+    def run_case(case, contestants, floors, seconds):
+        assert contestants == "contestants"
+        answer = answers[case.title]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def open_contestants(names, peers, quick, progress):
+        opened.append((names, list(peers), quick))
+        return "contestants", {}
+
+    cases = [SimpleNamespace(title=number) for number in range(4)]
+    monkeypatch.setattr(gpu_training, "select_cases", lambda only, quick: cases)
+    monkeypatch.setattr(gpu_training, "open_contestants", open_contestants)
+    monkeypatch.setattr(gpu_training, "run_case", run_case)
+    found = list(gpu_training.suite(time.perf_counter() + 60))
+    assert opened == [(("numpy", "cupy"), ["torch"], True)]
+    rows = by_name(found)
     assert rows["step a: GPU over CPU"].value == pytest.approx(4)
     assert f"{FAILED}step b, xpmlp on cupy" in rows and "step a, torch" in rows
+    assert rows[f"{FAILED}2"].note == "RuntimeError: the device is gone"
+    assert [row.what for row in found].count("step a: GPU over CPU") == 2  # one after it, too
+    assert all(row.note.startswith("left out") for row in gpu_training.suite(0.0))
+
+
+def test_the_suite_is_what_it_takes_the_parts_of(monkeypatch):
+    """With NumPy in both places, one small case, really run."""
+    from xpmlp.bench import suite
+
+    case = next(case for case in gpu_training.select_cases(None, True) if case.kind == "dropout")
+    monkeypatch.setattr(gpu_training, "select_cases", lambda only, quick: [case])
+    monkeypatch.setattr(gpu_training, "choose_peers", lambda names: {})
+    solvers = suite.ours.solvers
+    monkeypatch.setattr(suite.ours, "solvers", lambda backend: solvers("numpy"))
+    (row,) = gpu_training.suite(time.perf_counter() + 60)
+    assert row.what == f"{case.kind} {case.name}: GPU over CPU" and row.value > 0
 
 
 def test_calls_are_timed_in_groups():
@@ -127,6 +196,17 @@ def test_calls_are_timed_in_groups():
     times = gpu_timing.seconds_of({"a": run}, 0.05, lambda: waits.append(0))
     assert 1e-3 <= times["a"] < 3e-3
     assert len(waits) < len(calls)
+
+
+def fails_once(function):
+    answers = iter([RuntimeError("illegal address")])
+
+    def run(*arguments):
+        for answer in answers:
+            raise answer
+        return function(*arguments)
+
+    return run
 
 
 def test_single_operations_are_measured_and_checked(monkeypatch):
@@ -170,6 +250,15 @@ def test_single_operations_are_measured_and_checked(monkeypatch):
         assert figures._noise(3, 4).shape == (3, 4)
         late = by_name(figures.matmul(0.0))
         assert all(row.note.startswith("left out") for row in late.values())
+        # One of the others that fails is left out; one of ours is a failure; the next case runs.
+        fake.matmul = lambda a, b: 1 / 0
+        without = by_name(figures.matmul(deadline))
+        assert not [n for n in without if "cupy" in n or n.startswith(FAILED)]
+        assert len(without) == 9
+        monkeypatch.setattr(figures.ops, "softmax_cross_entropy", fails_once(loss))
+        rows = by_name(figures.softmax_cross_entropy(deadline))
+        assert rows[f"{FAILED}(16, 30) float32"].note == "RuntimeError: illegal address"
+        assert rows["(16, 30) bfloat16"].value
         # A product that is wrong is a failure, not a figure.
         monkeypatch.setattr(figures.ops, "matmul", lambda a, b: 1.1 * matmul(a, b))
         assert all(name.startswith(FAILED) for name in by_name(figures.matmul(deadline)))

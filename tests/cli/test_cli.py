@@ -192,9 +192,8 @@ def test_info_says_what_runs_and_why(xpmlp_command):
     assert facts["backend"] == "numpy" and facts["why"] == "set_backend"
 
 
-def test_info_reports_kernels_switched_off(xpmlp_command, monkeypatch):
-    monkeypatch.setenv("XPMLP_KERNELS", "off")
-    assert "XPMLP_KERNELS=off" in xpmlp_command("info")[1]
+def test_info_reports_kernels_switched_off(xpmlp_command, without_kernels):
+    assert "reference (without_kernels)" in xpmlp_command("info")[1]
 
 
 def test_version(xpmlp_command):
@@ -217,6 +216,10 @@ def test_version(xpmlp_command):
         (("train", "--lr", "-1"), "lr"),
         (("train", "--dropout", "1.0"), "dropout"),
         (("train", "--validation", "5000"), "validation"),
+        (("train", "--validation", "-1"), "0 for none, got -1"),
+        (("train", "--validation", "2.5"), "0 for none, got 2.5"),
+        (("train", "--dtype", "float16"), "float32, float64"),
+        (("train", ".."), "got a folder"),
         (("train", "digits", "--target", "x"), "table options"),
         (("evaluate", "absent"), "finished run"),
         (("predict", "absent", "x.csv"), "finished run"),
@@ -230,6 +233,61 @@ def test_mistakes_are_one_line_and_leave_nothing(arguments, message, xpmlp_comma
     assert status == 1
     assert message in err and err.startswith("xpmlp: ") and err.count("\n") <= 3
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_columns_can_be_left_out(xpmlp_command, tmp_path):
+    path = write_table(tmp_path / "t.csv")
+    rows = list(csv.reader(path.read_text().splitlines()))
+    wide = [
+        [f"{'name' if i == 0 else f'sample {i}'}", *row, "note" if i == 0 else "x"]
+        for i, row in enumerate(rows)
+    ]
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(wide)
+    status, _, err = xpmlp_command("train", path, *QUICK, "--target", "outcome")
+    assert status == 1 and "--drop" in err
+    status, out, _ = xpmlp_command("train", path, *QUICK, "--drop", "name, note", "--json")
+    assert status == 0
+    config = json.loads((Path(last_json(out)["run"]) / "config.json").read_text())
+    assert config["data"]["drop"] == ["name", "note"]
+    assert xpmlp_command("evaluate", "runs/t-1")[0] == 0
+    assert xpmlp_command("predict", "runs/t-1", path)[0] == 0
+    status, _, err = xpmlp_command("train", path, "--drop", "outcome", "--target", "outcome")
+    assert status == 1 and "different columns" in err
+
+
+def test_another_table_is_scored_on_the_same_target(xpmlp_command, tmp_path):
+    path = write_table(tmp_path / "t.csv", regression=True)
+    xpmlp_command("train", path.name, *QUICK, "--target", "b", "--out", "run")
+    path.rename(tmp_path / "moved.csv")
+    status, _, err = xpmlp_command("evaluate", "run")
+    assert status == 1 and "xpmlp evaluate RUN FILE" in err
+    status, out, _ = xpmlp_command("evaluate", "run", "moved.csv", "--json")
+    here = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert status == 0
+    assert last_json(out)["rmse"] == pytest.approx(here["test_rmse"])
+
+
+def test_divergence_is_told_and_its_json_is_json(xpmlp_command, tmp_path):
+    path = write_table(tmp_path / "t.csv")
+    status, out, err = xpmlp_command(
+        "train", path, *QUICK, "--lr", "1e30", "--validation", "0", "--json"
+    )
+    assert status == 1 and "diverged" in err
+    assert "NaN" not in out and last_json(out)["test_loss"] is None
+    assert "NaN" not in (tmp_path / "runs" / "t-1" / "result.json").read_text()
+
+
+def test_a_terminal_without_unicode_is_no_obstacle(tmp_path):
+    write_table(tmp_path / "t.csv", regression=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "xpmlp", "train", "t.csv", *QUICK],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"test R? " in done.stdout and b"RMSE" in done.stdout
 
 
 def test_unknown_backend_in_the_environment(xpmlp_command, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,8 @@ def cupy() -> Iterator:
     """CuPy as the current backend."""
     module = pytest.importorskip("cupy")
     with xpmlp.use_backend("cupy"):
+        if os.environ.get("XPMLP_TEST_PLAIN_ALLOCATOR"):  # for compute-sanitizer
+            module.cuda.set_allocator(None)
         yield module
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import xpmlp
 from xpmlp import ops, optim
-from xpmlp.errors import BackendError
+from xpmlp.errors import BackendError, OutOfMemoryError
 from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.training.captured import CapturedStep
@@ -18,8 +18,20 @@ pytestmark = pytest.mark.gpu
 def test_too_large_an_array_is_explained(cupy):
     from xpmlp.kernels.cuda import launch
 
-    with pytest.raises(BackendError, match=r"MiB were asked for, .* MiB of .* MiB are free"):
+    words = r"expected 134,217,728\.0 MiB of device memory .* MiB that are free, of .* MiB"
+    with pytest.raises(OutOfMemoryError, match=words):
         launch.empty((1 << 45,), np.float32)
+
+
+def test_a_step_that_is_too_large_is_explained_and_a_smaller_one_runs(cupy, rng):
+    step = CapturedStep(FullyConnectedNet([8, 1 << 14, 4]), SoftmaxCrossEntropy(), optim.SGD(0.1))
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    rows = free // (4 << 14)  # the first layer's outputs alone take all of it
+    x = cupy.zeros((rows, 8), np.float32)
+    with pytest.raises(OutOfMemoryError, match=r"expected .* got .* lower the batch size"):
+        step(x, cupy.zeros(rows, np.int64))
+    step(x[:64], cupy.zeros(64, np.int64))
+    assert step.explain(x[:64], cupy.zeros(64, np.int64)) == "captured"
 
 
 def test_a_kernel_that_does_not_compile_is_explained(cupy, monkeypatch):

@@ -5,8 +5,6 @@ Tests whose ids say ``smallest`` also run under compute-sanitizer.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from tolerances import EPS
@@ -41,11 +39,8 @@ def close(actual, expected, dtype, ulps=64):
 
 def expected_of(op, *arrays, **options):
     """What the reference gives in float64, without NumPy's kernels, which take long to build."""
-    os.environ["XPMLP_KERNELS"] = "off"
-    try:
+    with ops.without_kernels():
         return getattr(ops, op)(*map(exact_floats, arrays), **options)
-    finally:
-        del os.environ["XPMLP_KERNELS"]
 
 
 def exact_floats(value):
@@ -206,11 +201,8 @@ def test_dropout_draws_the_masks_of_every_library(cupy, rng, dtype, shape):
             continue
         generator = Generator(seed)
         found = xpmlp.to_numpy(ops.dropout(x, p, generator, 3))
-        os.environ["XPMLP_KERNELS"] = "off"
-        try:
+        with ops.without_kernels():
             wanted = ops.dropout(xpmlp.to_numpy(x), p, generator, 3)
-        finally:
-            del os.environ["XPMLP_KERNELS"]
         np.testing.assert_array_equal(found, wanted)
 
 

@@ -9,8 +9,11 @@ numba = pytest.importorskip("numba")
 
 from xpmlp.kernels.numba.elementary import (  # noqa: E402
     exp_nonpositive,
+    expm1_nonpositive,
     from_ordered_bits,
+    log1p_of_unit,
     log_positive,
+    normal,
     ordered_bits,
     sigmoid,
     tanh,
@@ -39,6 +42,24 @@ def tanhs(x, out):
 def sigmoids(x, out):
     for i in range(x.size):
         out[i] = sigmoid(x[i])
+
+
+@numba.njit(error_model="numpy")
+def expm1s(x, out):
+    for i in range(x.size):
+        out[i] = expm1_nonpositive(x[i])
+
+
+@numba.njit(error_model="numpy")
+def log1ps(x, out):
+    for i in range(x.size):
+        out[i] = log1p_of_unit(x[i])
+
+
+@numba.njit(error_model="numpy")
+def normals(x, distribution, density):
+    for i in range(x.size):
+        distribution[i], density[i] = normal(x[i])
 
 
 @numba.njit
@@ -79,6 +100,58 @@ def test_tanh_and_sigmoid_are_within_three_units_in_the_last_place(dtype, rng):
     assert ulps(out, np.tanh(wide)) < 3.0
     sigmoids(x, out)
     assert ulps(out, 1 / (1 + np.exp(-wide))) < 3.0
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("float32", -20), ("float64", -40)])
+def test_expm1_and_log1p_are_within_four_units_in_the_last_place(dtype, least, rng):
+    scales = 10.0 ** rng.uniform(-12, 0, 200_000)
+    x = np.concatenate([-scales, least * rng.random(200_000)]).astype(dtype)
+    out = np.empty_like(x)
+    expm1s(x, out)
+    assert ulps(out, np.expm1(x.astype(np.longdouble))) < 4.0
+    x = np.concatenate([scales, rng.random(200_000)]).astype(dtype)
+    log1ps(x, out)
+    assert ulps(out, np.log1p(x.astype(np.longdouble))) < 4.0
+
+
+def normal_tail(x, density):
+    """1 − Φ(x) for x ≥ 0: Φ's series around 0, a continued fraction further out."""
+    term = total = x * density
+    for n in range(3, 80, 2):
+        term = term * x * x / n
+        total = total + term
+    fraction = x + 0
+    for n in range(400, 0, -1):
+        fraction = x + n / np.maximum(fraction, 1)
+    return np.where(x < 1.2, 0.5 - total, density / np.maximum(fraction, 1))
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 13.1), ("float64", 37.6)])
+def test_normal_is_within_six_units_in_the_last_place(dtype, most, rng):
+    x = np.concatenate([most * rng.random(40_000), 3 * rng.random(40_000), [1e-9, 0]]).astype(dtype)
+    wide = x.astype(np.longdouble)
+    exact = np.exp(-wide * wide / 2) / np.sqrt(2 * np.longdouble("3.14159265358979323846"))
+    out, density = np.empty_like(x), np.empty_like(x)
+    normals(x, out, density)
+    assert ulps(out, 1 - normal_tail(wide, exact)) < 4.0
+    assert ulps(density, exact) < 4.0
+    normals(-x, out, density)
+    assert ulps(out, normal_tail(wide, exact)) < 6.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_expm1_log1p_and_normal_far_out(dtype):
+    x = np.array([0.0, -0.0, -1e-30, -1e5, -np.inf, np.nan], dtype)
+    out, density = np.empty_like(x), np.empty_like(x)
+    expm1s(x, out)
+    np.testing.assert_array_equal(out, np.array([0, -0.0, -1e-30, -1, -1, np.nan], dtype))
+    log1ps(-x, out)
+    np.testing.assert_array_equal(out[[0, 1, 2, 5]], np.array([-0.0, 0, 1e-30, np.nan], dtype))
+    x = np.array([50, -50, 1e30, -1e30, np.inf, -np.inf, np.nan], dtype)
+    out, density = np.empty_like(x), np.empty_like(x)
+    normals(x, out, density)
+    np.testing.assert_array_equal(out, np.array([1, 0, 1, 0, 1, 0, np.nan], dtype))
+    np.testing.assert_array_equal(density, np.array([0, 0, 0, 0, 0, 0, np.nan], dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -132,17 +132,17 @@ def test_updates_of_the_unusual(name, rng):
 
 @pytest.mark.parametrize("name", RULES)
 def test_updates_in_place(name, rng):
-    """A range of flat arrays, the others untouched; weight decay of both kinds in the same pass."""
+    """A range of flat arrays, the others untouched; decay of both kinds and clipping on the way."""
     from xpmlp.kernels.numba import update
 
     op, slots, rates = rule(name)
     arrays = [rng.random(1000).astype(np.float32) for _ in range(2 + slots)]
     w, g, *rest = (a.copy() for a in arrays)
     in_place = getattr(update, f"{op}_in_place")
-    begin, end, decay, shrink = np.uintp(3), np.uintp(901), 0.02, 0.99
-    in_place(w, g, *rest, begin, end, *rates.values(), decay, shrink)
+    begin, end, decay, shrink, clip = np.uintp(3), np.uintp(901), 0.02, 0.99, 0.4
+    in_place(w, g, *rest, begin, end, *rates.values(), decay, shrink, clip)
     old = arrays[0]
-    slope = arrays[1] + np.float32(decay) * old
+    slope = np.float32(clip) * arrays[1] + np.float32(decay) * old
     wanted = as_tuple(getattr(references, f"{op}_reference")(old, slope, *arrays[2:], **rates))
     wanted = [wanted[0] - np.float32(1 - shrink) * old, *wanted[1:]]
     for ours, whole, before in zip((w, *rest), wanted, (old, *arrays[2:]), strict=True):
@@ -151,7 +151,7 @@ def test_updates_in_place(name, rng):
         np.testing.assert_array_equal(ours[901:], before[901:])
     np.testing.assert_array_equal(g, arrays[1])
     plain, *kept = (a.copy() for a in (arrays[0], *arrays[2:]))
-    in_place(plain, g, *kept, np.uintp(0), np.uintp(1000), *rates.values(), 0.0, 1.0)
+    in_place(plain, g, *kept, np.uintp(0), np.uintp(1000), *rates.values(), 0.0, 1.0, 1.0)
     results = as_tuple(getattr(ops, f"{op}_update")(*arrays, **rates))
     # To rounding: a shrink of 1 that is not known when compiled is one more factor.
     for ours, same in zip((plain, *kept), results, strict=True):
@@ -168,7 +168,7 @@ def test_updates_are_compiled_to_vectors(name, rng):
     op, slots, rates = rule(name)
     arrays = [rng.random(64).astype(np.float32) for _ in range(2 + slots)]
     in_place = getattr(update, f"{op}_in_place")
-    in_place(*arrays, np.uintp(0), np.uintp(64), *rates.values(), 0.0, 1.0)
+    in_place(*arrays, np.uintp(0), np.uintp(64), *rates.values(), 0.0, 1.0, 1.0)
     code = in_place.inspect_asm(in_place.signatures[0])
     operation = "vsqrtps" if "eps" in rates else "vmulps|vfn?m(?:add|sub)[0-9]*ps"
     assert re.search(rf"(?:{operation})\s.*%[yz]mm", code)

@@ -211,17 +211,20 @@ def test_forked_children_compute_too(rng):
         assert pool.map_async(_loss_in_child, [(x, y)] * 4).get(60) == [expected] * 4
 
 
-def test_selection_and_its_reasons(rng, monkeypatch):
+def test_selection_and_its_reasons(rng):
     x, y = rng.normal(size=(4, 3)), np.zeros(4, int)
     explain = ops.explain
     name = "softmax_cross_entropy"
     assert explain(name, x, y) == f"{name} on numpy: kernel numba (fits these shapes and dtypes)"
     assert "not float32 or float64" in explain(name, x.astype(np.float16), y)
     assert "targets are float32" in explain(name, x, x.astype(np.float32))
-    monkeypatch.setenv("XPMLP_KERNELS", "off")
-    assert "XPMLP_KERNELS=off" in explain(name, x, y)
-    y[0] = 99  # the kernel would refuse it: this is the reference
     ops.softmax_cross_entropy(x, y)
+    y[0] = 99  # which the kernel refuses and the reference does not look at
+    with ops.without_kernels():
+        assert "(without_kernels)" in explain(name, x, y)
+        ops.softmax_cross_entropy(x, y)
+    with pytest.raises(DataError, match="got 99 in row 0"):
+        ops.softmax_cross_entropy(x, y)
 
 
 def test_without_numba_the_reference_runs():

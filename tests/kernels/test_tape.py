@@ -8,10 +8,28 @@ import pytest
 numba = pytest.importorskip("numba", reason='needs numba: pip install "xpmlp[fast]"')
 
 from xpmlp.kernels.numba import instructions, tape  # noqa: E402
-from xpmlp.layers import Linear, ReLU, Sequential  # noqa: E402
-from xpmlp.losses import MSE, SoftmaxCrossEntropy  # noqa: E402
+from xpmlp.layers import (  # noqa: E402
+    GELU,
+    Linear,
+    LogSoftmax,
+    ReLU,
+    Residual,
+    Sequential,
+    Softmax,
+)
+from xpmlp.losses import (  # noqa: E402
+    MAE,
+    MSE,
+    NLL,
+    BCEWithLogits,
+    HalfSSE,
+    Huber,
+    MulticlassHinge,
+    SoftmaxCrossEntropy,
+)
 from xpmlp.models import FullyConnectedNet  # noqa: E402
 from xpmlp.optim import SGD, AdaGrad, Adam, RMSProp  # noqa: E402
+from xpmlp.penalties import L1, L2  # noqa: E402
 from xpmlp.training import TrainStep  # noqa: E402
 
 
@@ -56,26 +74,88 @@ CASES = {
     ),
     "silu": (dict(sizes=[20, 50, 1], activation="silu"), MSE, lambda: AdaGrad(0.1), 29),
     "leaky relu": (dict(sizes=[20, 50, 2], activation="leaky_relu"), MSE, lambda: SGD(0.1), 1),
-    "rectified outputs": (dict(sizes=[20, 50], ends="rectified"), MSE, lambda: SGD(0.1), 40),
+    "rmsnorm": (
+        dict(sizes=[20, 50, 33, 5], normalization="rmsnorm"),
+        SoftmaxCrossEntropy,
+        lambda: SGD(0.1),
+        61,
+    ),
+    "elu": (dict(sizes=[20, 50, 2], activation="elu"), MSE, lambda: SGD(0.1), 19),
+    "gelu": (dict(sizes=[20, 50, 2], activation="gelu"), MSE, lambda: SGD(0.1), 19),
+    "softplus": (dict(sizes=[20, 50, 2], activation="softplus"), MSE, lambda: SGD(0.1), 19),
+    "rectified outputs": (
+        dict(sizes=[20, 50], layers=lambda linear: [linear(20, 50), ReLU()]),
+        MSE,
+        lambda: SGD(0.1),
+        40,
+    ),
+    "residual": (
+        dict(
+            sizes=[20, 50],
+            layers=lambda linear: [
+                linear(20, 50),
+                Residual(Sequential(ReLU(), linear(50, 50), GELU("tanh"))),
+            ],
+        ),
+        MSE,
+        lambda: SGD(0.1),
+        61,
+    ),
     "one of each": (dict(sizes=[1, 1, 1]), MSE, lambda: SGD(0.1), 1),
+    "shares of classes": (dict(sizes=[20, 33, 50], shares=True), SoftmaxCrossEntropy, SGD, 70),
+    **{
+        loss.__name__: (dict(sizes=[20, 33, 7]), loss, SGD, 70)
+        for loss in (MAE, HalfSSE, Huber, BCEWithLogits, NLL, MulticlassHinge)
+    },
+    "softmax layers": (
+        dict(
+            sizes=[20, 33],
+            layers=lambda linear: [linear(20, 33), Softmax(), linear(33, 33), LogSoftmax()],
+        ),
+        NLL,
+        SGD,
+        70,
+    ),
+    "l1": (dict(sizes=[20, 70, 5], step={"penalty": L1(0.1)}), SoftmaxCrossEntropy, SGD, 9),
+    "l2, clipped": (
+        dict(sizes=[20, 70, 5], step={"penalty": L2(0.1, biases=True), "clip_norm": 0.01}),
+        SoftmaxCrossEntropy,
+        SGD,
+        9,
+    ),
+}
+WIDTHS = {
+    "layernorm of different widths": (
+        dict(sizes=[20, [50, 3, 20], 5], normalization="layernorm", activation="sigmoid"),
+        SoftmaxCrossEntropy,
+        SGD,
+        61,
+    ),
+    "rmsnorm of different widths": (
+        dict(sizes=[20, [50, 3, 20], 5], normalization="rmsnorm"),
+        SoftmaxCrossEntropy,
+        SGD,
+        61,
+    ),
 }
 
 
 def program_after_a_step(case, rng, population=None):
     """A step's program, its batch copied in, and every buffer it computes in."""
-    options, loss, optimizer, rows = CASES[case]
+    options, loss, optimizer, rows = (CASES | WIDTHS)[case]
     options = {**options, "population": population}
-    sizes = options.pop("sizes")
-    if options.pop("ends", None) == "rectified":
+    sizes, shares = options.pop("sizes"), options.pop("shares", False)
+    constraints = options.pop("step", {})
+    if "layers" in options:
         common = {"population": population, "rng": 0 if population is None else range(population)}
-        model = Sequential(Linear(*sizes, **common), ReLU())
+        model = Sequential(*options["layers"](lambda *sizes: Linear(*sizes, **common)))
     else:
         model = FullyConnectedNet(sizes, **options)
-    step = TrainStep(model, loss(), optimizer())
+    step = TrainStep(model, loss(), optimizer(), **constraints)
     outputs = sizes[-1]
     x = rng.normal(size=(rows, sizes[0])).astype(np.float32)
     y = rng.integers(0, outputs, rows)
-    if loss is MSE:
+    if shares or loss in (MSE, MAE, HalfSSE, Huber, BCEWithLogits):
         y = rng.normal(size=(rows, outputs)).astype(np.float32)
     step(x, y)
     compiled = step._program(x, y)
@@ -86,7 +166,14 @@ def program_after_a_step(case, rng, population=None):
 def buffers(step, program):
     memory = step._memory
     kept = [a for a in program._kept if a.base is not None]
-    return [memory.params, memory.grads, *memory.slots, *memory.state.values(), *kept]
+    return [
+        memory.params,
+        memory.grads,
+        memory.adjusted(),
+        *memory.slots,
+        *memory.state.values(),
+        *kept,
+    ]
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5, 64])
@@ -106,7 +193,7 @@ def test_shares_make_a_whole(case, parts, rng):
     assert x.size  # the batch that the arguments point to lives until here
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES | WIDTHS)
 def test_members_are_shares_of_their_own(case, rng):
     step, program, x = program_after_a_step(case, rng, population=3)
     calls = program.tape._tables[1]
@@ -124,24 +211,28 @@ def test_members_are_shares_of_their_own(case, rng):
 
 def test_every_instruction_is_in_one_of_the_cases(rng):
     used = set()
-    for case in CASES:
-        _, program, _ = program_after_a_step(case, rng)
+    for case in CASES | WIDTHS:
+        _, program, _ = program_after_a_step(case, rng, 3 if case in WIDTHS else None)
         used |= {row[0] for table in program.tape._tables for row in table.tolist()}
     for name in instructions.__all__:
         made = getattr(instructions, name)
-        pair = made.values() if name == "ACTIVATIONS" else [(made,)] if callable(made) else []
-        for each in pair:
-            for one in each:
-                assert one(np.dtype("float32")) in used, name
+        several = made.values() if isinstance(made, dict) else [made] if callable(made) else []
+        for one in several:
+            for each in one if isinstance(one, tuple) else [one]:
+                assert each(np.dtype("float32")) in used, name
 
 
 @pytest.mark.parametrize(
-    ("total", "parts", "unit"), [(0, 3, 4), (1, 3, 4), (100, 7, 12), (5, 9, 1)]
+    ("total", "parts", "unit"), [(0, 3, 4), (0, 3, 0), (1, 3, 4), (100, 7, 12), (5, 9, 1)]
 )
 def test_shares_are_disjoint_and_complete(total, parts, unit):
+    @numba.njit
+    def share(total, part, parts, unit):
+        return tape.share(total, part, parts, unit)
+
     found = []
     for part in range(parts):
-        first, last = tape.share.py_func(total, part, parts, unit)
+        first, last = share(total, part, parts, unit)
         found += range(first, last)
-        assert first % unit == 0 or first >= total
+        assert first >= total or first % unit == 0
     assert found == list(range(total))

@@ -48,9 +48,9 @@ def test_what_fits_is_taken():
     ("reason", "call"),
     [
         ("float64", lambda a: rules.matmul(a(4, 3), a(3, 5, dtype="float64"))),
-        ("empty", lambda a: rules.matmul(a(0, 3), a(3, 5))),
+        ("a is empty", lambda a: rules.matmul(a(0, 3), a(3, 5))),
         ("int32", lambda a: rules.matmul(a(4, 3, dtype="int32"), a(3, 5, dtype="int32"))),
-        ("ndarray", lambda a: rules.matmul(a(4, 3), np.ones((3, 5), np.float32))),
+        ("b is a ndarray", lambda a: rules.matmul(a(4, 3), np.ones((3, 5), np.float32))),
         ("uint64", lambda a: rules.softmax_cross_entropy(a(4, 3), a(4, dtype="uint64"))),
         ("float64", lambda a: rules.softmax_cross_entropy(a(4, 3), a(4, 3, dtype="float64"))),
         (r"\(7, 2,", lambda a: rules.linear(a(7, 2, 4, 3), a(2, 3, 5), None, activation=None)),
@@ -64,15 +64,21 @@ def test_what_fits_is_taken():
         ("axis", lambda a: rules.elementwise(a())),
         ("shape", lambda a: rules.elementwise(a(4), a(5))),
     ],
-    ids=str,
+    # The reason, and the op that the call names after ``rules``.
+    ids=lambda value: value if isinstance(value, str) else value.__code__.co_names[1],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_the_reason(reason, call):
     assert re.search(reason, call(Array))
 
 
 def test_arrays_on_two_devices_are_named():
-    with pytest.raises(BackendError, match=r"\(4, 3\) on 0, \(3, 5\) on 1"):
+    with pytest.raises(BackendError, match=r"a \(4, 3\) on 0, b \(3, 5\) on 1; make"):
         rules.matmul(Array(4, 3), Array(3, 5, device=1))
+    x, W, b = Array(4, 3), Array(3, 5), Array(5, device=1)
+    with pytest.raises(BackendError, match=r"x \(4, 3\) on 0, W \(3, 5\) on 0, b \(5,\) on 1"):
+        rules.linear(x, W, b, activation=None)
+    with pytest.raises(BackendError, match=r"dy \(3,\) on 0, x \(3,\) on 1, y \(3,\) on 0"):
+        rules.elementwise(Array(3), Array(3, device=1), Array(3))
 
 
 def test_every_kernel_exists_and_takes_what_its_op_gives():

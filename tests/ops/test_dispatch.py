@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import types
 
@@ -30,7 +32,6 @@ def kernel(monkeypatch):
     module = types.ModuleType("fake_kernels")
     module.matmul = matmul
     monkeypatch.setitem(sys.modules, "fake_kernels", module)
-    monkeypatch.delenv("XPMLP_KERNELS", raising=False)
     candidate = Candidate("matmul", "fake", "numpy", "fake_kernels:matmul", refuses)
     monkeypatch.setattr(dispatch, "CANDIDATES", [candidate])
     dispatch._load.cache_clear()
@@ -73,14 +74,31 @@ def test_reference_runs_for_arrays_of_another_library(kernel):
     )
 
 
-@pytest.mark.parametrize("value", ["off", "OFF", " off "])
-def test_environment_switches_kernels_off(kernel, monkeypatch, value):
-    monkeypatch.setenv("XPMLP_KERNELS", value)
-    assert (ops.matmul(*PLAIN) == 3).all()
-    assert not kernel
-    assert (
-        ops.explain("matmul", *PLAIN) == "matmul on numpy: array-API reference (XPMLP_KERNELS=off)"
+def test_kernels_can_be_switched_off(kernel):
+    with ops.without_kernels():
+        assert (ops.matmul(*PLAIN) == 3).all()
+        with ops.without_kernels():
+            pass
+        assert not kernel
+        explanation = "matmul on numpy: array-API reference (without_kernels)"
+        assert ops.explain("matmul", *PLAIN) == explanation
+    assert (ops.matmul(*PLAIN) == 42).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "off"),
+    [("off", True), (" OFF ", True), ("0", True), ("", False), ("on", False), (None, False)],
+)
+def test_environment_switches_kernels_off_from_the_start(value, off):
+    code = (
+        "import numpy as np; from xpmlp import ops\n"
+        "print(ops.explain('matmul', np.ones((300, 300)), np.ones((300, 300))))"
     )
+    environment = {k: v for k, v in os.environ.items() if k != "XPMLP_KERNELS"}
+    if value is not None:
+        environment["XPMLP_KERNELS"] = value
+    said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert ("reference (XPMLP_KERNELS=" in said) == off
 
 
 def test_first_candidate_that_accepts_wins(kernel, monkeypatch):
@@ -116,9 +134,8 @@ def test_explain_of_an_unknown_op_lists_the_known():
 def test_kernel_summary(kernel, monkeypatch):
     assert dispatch.kernel_summary("numpy") == "fake for matmul; else array-API reference"
     assert dispatch.kernel_summary("torch") == "array-API reference"
-    monkeypatch.setenv("XPMLP_KERNELS", "off")
-    assert dispatch.kernel_summary("numpy") == "array-API reference (XPMLP_KERNELS=off)"
-    monkeypatch.delenv("XPMLP_KERNELS")
+    with ops.without_kernels():
+        assert dispatch.kernel_summary("numpy") == "array-API reference (without_kernels)"
     monkeypatch.setattr(dispatch.numba_rules, "installed", lambda: False)
     assert 'pip install "xpmlp[fast]"' in dispatch.kernel_summary("numpy")
 

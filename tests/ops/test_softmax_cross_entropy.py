@@ -285,6 +285,7 @@ BAD = {
     "ints": (np.zeros((2, 3), int), [0, 1], {}, DTypeError, "floating"),
     "1-d": (np.zeros(3), [0], {}, ShapeError, r"x\[None, :\]"),
     "rows": (np.zeros((2, 3)), [0], {}, ShapeError, r"\(2,\) \(class numbers\)"),
+    "a column": (np.zeros((2, 3)), [[0], [1]], {}, ShapeError, "flatten them"),
     "floats": (np.zeros((2, 3)), [0.0, 1.0], {}, ShapeError, "must be integers"),
     "bools": (np.zeros((2, 3)), [True, False], {}, DTypeError, "bool"),
     "onehot": (np.zeros((2, 3)), np.eye(3)[:2, :2], {}, ShapeError, "probabilities"),

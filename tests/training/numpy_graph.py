@@ -17,6 +17,7 @@ import numpy as np
 
 from xpmlp import ops
 from xpmlp.ops.activations import FUSABLE
+from xpmlp.random import permutation
 from xpmlp.training.metrics import correct
 
 _tape: list[Callable[[], Any]] | None = None
@@ -287,6 +288,54 @@ class LossScale:
         launch(kernel)
 
 
+def gather(x, labels, x_out, labels_out, *, mean, std, rows, batch, batches, seeds, shuffle,
+           step=None, offset=0):  # fmt: skip
+    """``kernels.cuda.gather.gather`` for one member."""
+    x, labels, x_out, labels_out = map(_plain, (x, labels, x_out, labels_out))
+    counter = None if step is None else _plain(step)
+
+    def kernel():
+        epoch, index = divmod(offset + (0 if counter is None else int(counter[0])), batches)
+        order = np.arange(len(x))
+        if shuffle:
+            order = permutation(len(x), seed=int(seeds[0]), epoch=epoch)
+        chosen = order[index * batch :][:rows]
+        values = x[chosen].astype(x_out.dtype)
+        x_out[...] = values if mean is None else (values - mean) / std
+        labels_out[...] = labels[chosen]
+
+    launch(kernel)
+
+
+class DoubleBuffer:
+    """``kernels.cuda.transfer.DoubleBuffer``; what is sent arrives when it is received."""
+
+    def __init__(self, *layouts):
+        self.pinned = [[np.zeros(*layout) for layout in layouts] for _ in range(2)]
+        self.device = [[traced(np.zeros(*layout)) for layout in layouts] for _ in range(2)]
+        self.log = []
+
+    def host(self, place):
+        self.log.append(("host", place))
+        return self.pinned[place]
+
+    def send(self, place):
+        assert ("used", place) in self.log or ("sent", place) not in self.log
+        self.log.append(("sent", place))
+
+    def receive(self, place):
+        for there, here in zip(self.device[place], self.pinned[place], strict=True):
+            _plain(there)[...] = here
+        self.log.append(("received", place))
+        return self.device[place]
+
+    def done(self, place):
+        self.log.append(("used", place))
+
+    def wait(self):
+        self.log.append(("waited", None))
+
+
 def contiguous(array):
     return array if array.flags.c_contiguous else array.copy()
 
@@ -346,8 +395,11 @@ def make(*, fused: bool = True) -> Any:
         FlatUpdate=FlatUpdate,
         LossScale=LossScale,
         contiguous=contiguous,
+        gather=gather,
+        DoubleBuffer=DoubleBuffer,
+        free_memory=lambda: 1 << 40,
         tensor_float_32=tensor_float_32,
-        out_of_memory=lambda what, lower: nullcontext(),
+        explained_memory=lambda where, what, lower: nullcontext(),
         precision_problem=lambda precision: None,
         half_dtype=lambda p: np.dtype(np.float16 if p == "fp16" else ml_dtypes.bfloat16),
         entered=0,

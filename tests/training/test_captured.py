@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from training import numpy_graph
 from training.numpy_graph import traced
 
 from xpmlp import optim, schedules
-from xpmlp.errors import BackendError, ConfigError, DTypeError, ShapeError
+from xpmlp.errors import BackendError, ConfigError, DTypeError, OutOfMemoryError, ShapeError
 from xpmlp.layers import BatchNorm, Dropout, Flatten, Linear, ReLU, Residual, Sequential
 from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
@@ -22,10 +23,9 @@ STEPS = 100
 
 
 @pytest.fixture(autouse=True)
-def references_are_recorded(monkeypatch):
+def references_are_recorded(monkeypatch, without_kernels):
     """Numba's kernels would compute unseen by the recording; CUDA's kernels count as on."""
-    monkeypatch.setenv("XPMLP_KERNELS", "off")
-    monkeypatch.setattr(captured, "kernels_are_off", lambda: False)
+    monkeypatch.setattr(captured, "why_kernels_are_off", lambda: "")
 
 
 def net(**options):
@@ -230,10 +230,10 @@ def test_nothing_travels_when_nothing_has_changed(rng):
     for x, y in data[:2]:
         replayed(x, y)
     setup = replayed._setup
-    travels = setup.counters.travels, setup.rates.flat.travels
+    travels = setup.numbers.counters.travels, setup.rates.flat.travels
     for x, y in data[2:]:
         replayed(x, y)
-    assert (setup.counters.travels, setup.rates.flat.travels) == travels
+    assert (setup.numbers.counters.travels, setup.rates.flat.travels) == travels
 
 
 def test_a_full_schedule_table_is_replaced(rng, monkeypatch):
@@ -418,6 +418,61 @@ def test_a_failed_recording_runs_by_layers_and_says_why(rng):
     assert "cudaErrorStreamCapture" in replayed.explain(*map(traced, data[0]))
 
 
+class FullDevice(MemoryError):
+    """CuPy's own."""
+
+
+@pytest.fixture
+def small_device():
+    """Memory for no more than 40 rows; what is said of it as xpmlp.kernels.cuda says it."""
+
+    @contextmanager
+    def explained(where, what, lower):
+        try:
+            yield
+        except FullDevice as error:
+            raise OutOfMemoryError(f"`{where}`: {what}; {lower}") from error
+
+    class Small(numpy_graph.Recorder):
+        def rehearse(self, work):
+            result = work()
+            if result[1].shape[0] > 40:
+                raise FullDevice
+            return result
+
+    cuda = numpy_graph.make()
+    cuda.explained_memory, cuda.Recorder = explained, Small
+    return cuda
+
+
+def test_a_device_that_is_full_is_explained_and_takes_a_smaller_batch(rng, small_device):
+    eager, replayed = both(lambda: net(dropout=0.2), OPTIMIZERS["adam"])
+    replayed._cuda = small_device
+    x, y = next(batches(rng, 1, rows=50))
+    words = "`CapturedStep`: recording a training step; lower the batch size, ask for precision="
+    with pytest.raises(OutOfMemoryError, match=words):
+        replayed(traced(x), traced(y))
+    assert replayed._setup is None  # and with it all that it held
+    assert_equal_training(eager, replayed, batches(rng, 5))
+    held = replayed._setup
+    with pytest.raises(OutOfMemoryError):
+        replayed(traced(x), traced(y))
+    assert replayed._setup is held  # recordings that work are kept
+    assert_equal_training(eager, replayed, batches(rng, 5))
+
+
+def test_a_device_that_is_full_is_explained_layer_by_layer(rng, small_device):
+    class Eager:
+        def by_layers(self, x, y):
+            raise FullDevice
+
+    options = {"precision": "bf16", "eager": Eager(), "cuda": small_device}
+    step = CapturedStep(net(dtype="float32"), SoftmaxCrossEntropy(), optim.SGD(0.1), **options)
+    words = "running a training step; lower the batch size, keep fewer data on it"
+    with pytest.raises(OutOfMemoryError, match=words):
+        step._by_layers(*next(batches(rng, 1)))
+
+
 def test_a_dropout_layer_used_twice_is_not_captured(rng):
     drop = Dropout(0.3, rng=0)
     model = Sequential(Linear(6, 4, rng=1, dtype="float64"), drop, ReLU(), drop)
@@ -430,11 +485,11 @@ def test_a_dropout_layer_used_twice_is_not_captured(rng):
 
 
 def test_kernels_off_means_by_layers(rng, monkeypatch):
-    monkeypatch.setattr(captured, "kernels_are_off", lambda: True)
+    monkeypatch.setattr(captured, "why_kernels_are_off", lambda: "a reason")
     eager, replayed = both(net, OPTIMIZERS["sgd"])
     assert_equal_training(eager, replayed, batches(rng, 2))
     x, y = next(batches(rng, 1))
-    assert replayed.explain(traced(x), traced(y)) == "layer by layer (XPMLP_KERNELS=off)"
+    assert replayed.explain(traced(x), traced(y)) == "layer by layer (a reason)"
 
 
 def test_errors_of_the_batch_are_those_of_the_layers(rng):

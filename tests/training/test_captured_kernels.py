@@ -23,15 +23,14 @@ from xpmlp.training.captured import CapturedStep
 
 
 @pytest.fixture
-def cuda(monkeypatch, shim):  # noqa: F811
+def cuda(monkeypatch, without_kernels, shim):  # noqa: F811
     """``xpmlp.kernels.cuda.graph`` with everything that needs a device in other hands."""
-    monkeypatch.setenv("XPMLP_KERNELS", "off")
-    monkeypatch.setattr(captured, "kernels_are_off", lambda: False)
-    monkeypatch.setattr(cuda_rules, "same_type", lambda *arrays: None)
+    monkeypatch.setattr(captured, "why_kernels_are_off", lambda: "")
+    monkeypatch.setattr(cuda_rules, "same_type", lambda **arrays: None)
     device = stand_in.put_in_place(monkeypatch, shim)
     pure = numpy_graph.make(fused=False)
     names = {name: getattr(graph, name) for name in graph.__all__}
-    for name in ("Recorder", "out_of_memory", "precision_problem", "half_dtype", "contiguous"):
+    for name in ("Recorder", "explained_memory", "precision_problem", "half_dtype", "contiguous"):
         names[name] = getattr(pure, name)
     return SimpleNamespace(**names, device=device)
 
@@ -103,7 +102,7 @@ def test_lower_precision_with_kernels(cuda, rng, precision):
         x = x.astype(np.float32)
         expected = float(eager.by_layers(x, y))
         assert float(replayed(traced(x), traced(y))) == pytest.approx(expected, rel=0.05)
-    W, copy = replayed.model.layers[0].W, replayed._setup._copies
+    W, copy = replayed.model.layers[0].W, replayed._setup.places.copies
     if precision == "tf32":
         assert not copy and all(tf32 for _, _, tf32 in cuda.device.products)
     else:  # the update's kernel has written them

@@ -8,12 +8,42 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from xpmlp.errors import DataError, ShapeError
-from xpmlp.layers import Dropout, Flatten, Linear, ReLU, Residual, Sequential
-from xpmlp.losses import MAE, MSE, SoftmaxCrossEntropy
+from xpmlp.errors import ConfigError, DataError, ShapeError
+from xpmlp.layers import (
+    ELU,
+    GELU,
+    BatchNorm,
+    Dropout,
+    Flatten,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    LogSoftmax,
+    ReLU,
+    Residual,
+    RMSNorm,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from xpmlp.layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
+from xpmlp.losses import (
+    MAE,
+    MSE,
+    NLL,
+    BCEWithLogits,
+    HalfSSE,
+    Huber,
+    MulticlassHinge,
+    SoftmaxCrossEntropy,
+)
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD, AdaGrad, Adam, AdamW, Muon, RMSProp
-from xpmlp.penalties import L2
+from xpmlp.penalties import L1, L2, L2Norm
 from xpmlp.schedules import Step
 from xpmlp.training import TrainStep
 
@@ -30,18 +60,41 @@ MODELS = {
     "batchnorm": {"normalization": "batchnorm", "dropout": 0.2, "bias": False},
     "batchnorm cs231n": {"normalization": "batchnorm", "batchnorm": "cs231n", "bias": False},
     "layernorm": {"normalization": "layernorm"},
+    "rmsnorm": {"normalization": "rmsnorm", "dropout": 0.2},
     "tanh": {"activation": "tanh"},
     "sigmoid": {"activation": "sigmoid"},
     "silu": {"activation": "silu", "dropout": 0.2},
     "leaky relu": {"activation": "leaky_relu", "normalization": "layernorm"},
+    "elu": {"activation": "elu"},
+    "gelu": {"activation": "gelu", "dropout": 0.2},
+    "softplus": {"activation": "softplus", "normalization": "layernorm"},
 }
 LOSSES = {
     "cross-entropy": SoftmaxCrossEntropy,
     "smoothed": lambda: SoftmaxCrossEntropy(label_smoothing=0.1, z_loss=0.01),
     "weighted": lambda: SoftmaxCrossEntropy(class_weights=[1, 2, 3, 4], ignore_index=1),
     "summed": lambda: SoftmaxCrossEntropy(reduction="sum"),
+    "z": lambda: SoftmaxCrossEntropy(z_loss=0.1),
+    "hinge": MulticlassHinge,
+    "hinge summed": lambda: MulticlassHinge(0.3, reduction="sum"),
+    "log-likelihood": NLL,
+    "log-likelihood summed": lambda: NLL(reduction="sum"),
+}
+ELEMENTWISE = {
     "mse": MSE,
     "mse summed": lambda: MSE(reduction="sum"),
+    "half squared": HalfSSE,
+    "half squared mean": lambda: HalfSSE(reduction="mean"),
+    "mae": MAE,
+    "mae summed": lambda: MAE(reduction="sum"),
+    "huber": Huber,
+    "huber summed": lambda: Huber(0.1, reduction="sum"),
+    "bce": BCEWithLogits,
+    "bce summed": lambda: BCEWithLogits(reduction="sum"),
+    "shares": SoftmaxCrossEntropy,
+    "shares summed": lambda: SoftmaxCrossEntropy(reduction="sum"),
+    "shares smoothed": lambda: SoftmaxCrossEntropy(label_smoothing=0.2, z_loss=0.01),
+    "shares weighted": lambda: SoftmaxCrossEntropy(class_weights=[1, 2, 3, 4]),
 }
 OPTIMIZERS = {
     "sgd": lambda: SGD(0.05),
@@ -57,8 +110,9 @@ OPTIMIZERS = {
 
 def batch(rng, dtype="float32", rows=13, lead=(), loss="cross-entropy"):
     x = rng.normal(size=(*lead, rows, D)).astype(dtype)
-    if loss.startswith("mse"):
-        return x, rng.normal(size=(*lead, rows, C)).astype(dtype)
+    if loss in ELEMENTWISE:
+        y = rng.random(size=(*lead, rows, C))
+        return x, (y / y.sum(-1, keepdims=True)).astype(dtype)
     return x, rng.integers(0, C, (*lead, rows))
 
 
@@ -105,10 +159,174 @@ def test_models_take_the_same_steps(model, dtype, rng):
     run_both(pair(dtype, **MODELS[model]), batches, TOLERANCES[dtype])
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_losses_give_the_same_steps(loss, rng):
-    batches = [batch(rng, "float64", loss=loss) for _ in range(3)]
-    run_both(pair("float64", loss=LOSSES[loss], optimizer=lambda: SGD(0.01)), batches, 1e-13)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+    ("population", "lead"), [(None, ()), (3, ()), (3, (3,))], ids=["single", "shared", "separate"]
+)
+@pytest.mark.parametrize("loss", LOSSES | ELEMENTWISE)
+def test_losses_give_the_same_steps(loss, population, lead, dtype, rng):
+    batches = [batch(rng, dtype, loss=loss, lead=lead) for _ in range(3)]
+    make = (LOSSES | ELEMENTWISE)[loss]
+    steps = pair(dtype, loss=make, optimizer=lambda: SGD(0.01), population=population)
+    run_both(steps, batches, TOLERANCES[dtype])
+    np.testing.assert_allclose(
+        steps[0].loss.backward(), steps[1].loss.backward(), rtol=1e-5, atol=TOLERANCES[dtype]
+    )
+
+
+@pytest.mark.parametrize("loss", LOSSES | ELEMENTWISE)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_losses_pass_on_what_is_not_finite(loss, value, rng):
+    x, y = batch(rng, "float64", loss=loss)
+    make = (LOSSES | ELEMENTWISE)[loss]
+    steps = pair("float64", sizes=[D, C], loss=make, optimizer=lambda: SGD(0.0))
+    for step in steps:
+        step.model.layers[0].b = np.array([0.0, value, 0.0, 0.0])
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(
+            np.isfinite(steps[0](x, y)), np.isfinite(steps[1].by_layers(x, y))
+        )
+    mine, expected = steps[0].loss.backward(), steps[1].loss.backward()
+    np.testing.assert_array_equal(np.isnan(mine), np.isnan(expected))
+    np.testing.assert_allclose(mine, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(ReLU, LeakyReLU, ELU, GELU, lambda: GELU("tanh"), SiLU, Tanh, Sigmoid, Softplus),
+        *(lambda: Residual(GELU()), lambda: Residual(ReLU()), Softmax, LogSoftmax),
+        *(lambda: RMSNorm(C, dtype="float64"), lambda: LayerNorm(C, dtype="float64")),
+    ],
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, -1e300, 30.0, -30.0])
+def test_layers_pass_on_what_is_not_finite(layer, value, rng):
+    x, y = batch(rng, "float64", loss="mse")
+    steps = []
+    for _ in range(2):
+        model = Sequential(Linear(D, C, rng=1, dtype="float64"), layer())
+        model.layers[0].b = np.array([0.0, value, 0.0, 0.0])
+        steps.append(TrainStep(model, HalfSSE(), SGD(0.0)))
+    with np.errstate(all="ignore"):
+        assert steps[0].explain(x, y) == "compiled"
+        mine, expected = steps[0](x, y), steps[1].by_layers(x, y)
+    np.testing.assert_allclose(mine, expected, rtol=1e-12)
+    np.testing.assert_allclose(steps[0].outputs, steps[1].outputs, rtol=1e-12, atol=1e-13)
+    for name, grad in steps[1].model.grads.items():
+        np.testing.assert_allclose(steps[0].model.grads[name], grad, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("loss", [NLL, MulticlassHinge])
+def test_a_number_of_no_class_is_taken_as_layer_by_layer(loss, rng):
+    x, y = batch(rng, "float64")
+    y[[2, 5, 7]] = C, -1, 1000
+    run_both(pair("float64", loss=loss, optimizer=lambda: SGD(0.01)), [(x, y)], 1e-13)
+
+
+NETWORKS = {
+    "tanh gelu": lambda linear, own: [linear(D, 9), GELU("tanh"), linear(9, C)],
+    "elu with a constant": lambda linear, own: [linear(D, 9), ELU(0.3), linear(9, C)],
+    "residual": lambda linear, own: [
+        linear(D, 9),
+        Residual(Sequential(linear(9, 5), ReLU(), linear(5, 9))),
+        linear(9, C),
+    ],
+    "rectified before, inside and after a residual": lambda linear, own: [
+        linear(D, 9),
+        ReLU(),
+        Residual(Sequential(ReLU(), linear(9, 9), ReLU())),
+        ReLU(),
+        linear(9, C),
+    ],
+    "preactivation": lambda linear, own: [
+        linear(D, 9),
+        *[
+            Residual(Sequential(own(LayerNorm, 9), ReLU(), linear(9, 9), Tanh(), linear(9, 9)))
+            for _ in range(3)
+        ],
+        own(BatchNorm, 9),
+        linear(9, C),
+    ],
+    "preactivation by root mean squares": lambda linear, own: [
+        linear(D, 9),
+        *[
+            Residual(Sequential(own(RMSNorm, 9), linear(9, 20), GELU(), linear(20, 9)))
+            for _ in range(3)
+        ],
+        linear(9, C),
+    ],
+    "residuals in a residual": lambda linear, own: [
+        linear(D, 9),
+        Residual(Sequential(Residual(SiLU()), Residual(Residual(linear(9, 9))), Tanh())),
+        linear(9, C),
+    ],
+    "residuals of next to nothing": lambda linear, own: [
+        linear(D, C),
+        Residual(Sequential()),
+        Residual(ReLU()),
+        Residual(Residual(Sequential(ReLU(), ReLU()))),
+    ],
+    "logarithms of a softmax": lambda linear, own: [
+        linear(D, 9),
+        Softmax(),
+        linear(9, C),
+        LogSoftmax(),
+    ],
+    "activations at the ends": lambda linear, own: [linear(D, C), Tanh(), ReLU()],
+}
+
+
+def network_pair(network, population=None, loss=SoftmaxCrossEntropy):
+    """Two equal steps of float64 layers put together by hand."""
+
+    def make():
+        seeds = iter(range(100, 200))
+        seed = (lambda: next(seeds)) if population is None else lambda: [next(seeds)] * population
+        common = {"population": population, "dtype": "float64"}
+        return Sequential(
+            *NETWORKS[network](
+                lambda *sizes: Linear(*sizes, rng=seed(), **common),
+                lambda kind, size: kind(size, **common),
+            )
+        )
+
+    return [TrainStep(make(), loss(), SGD(0.05)) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("population", "lead"), [(None, ()), (3, ()), (3, (3,))], ids=["single", "shared", "separate"]
+)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_take_the_same_steps(network, population, lead, rng):
+    batches = [batch(rng, "float64", lead=lead) for _ in range(3)]
+    steps = network_pair(network, population)
+    run_both(steps, batches, 1e-12)
+    np.testing.assert_allclose(steps[0].loss.backward(), steps[1].loss.backward(), atol=1e-12)
+
+
+@pytest.mark.parametrize("population", [None, 3])
+@pytest.mark.parametrize(
+    "layer",
+    [ReLU, GELU, lambda: Residual(ReLU()), lambda: Sequential(Residual(Tanh()))],
+    ids=["relu", "gelu", "residual", "nested"],
+)
+def test_the_batch_itself_may_be_activated(layer, population, rng):
+    lead = () if population is None else (population,)
+    seeds = 0 if population is None else range(population)
+    x, y = batch(rng, "float64", lead=lead)
+    given = x.copy()
+    steps = [
+        TrainStep(
+            Sequential(
+                layer(), Linear(D, C, rng=seeds, population=population, dtype="float64"), layer()
+            ),
+            SoftmaxCrossEntropy(),
+            SGD(0.1),
+        )
+        for _ in range(2)
+    ]
+    run_both(steps, [(x, y), (x.copy(), y)], 1e-12)
+    np.testing.assert_array_equal(x, given)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -127,6 +345,43 @@ def test_optimizers_take_the_same_steps(optimizer, population, rng):
 def test_populations_take_the_same_steps(model, lead, rng):
     batches = [batch(rng, "float64", lead=lead) for _ in range(3)]
     run_both(pair("float64", population=3, **MODELS[model]), batches, 1e-13)
+
+
+@pytest.mark.parametrize("lead", [(), (3,)], ids=["shared", "separate"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalization": "layernorm", "activation": "silu"},
+        {"normalization": "rmsnorm", "dropout": 0.2},
+        {"activation": "sigmoid"},
+        {"activation": "softplus", "normalization": "layernorm", "dropout": 0.2},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())),
+)
+def test_members_of_different_widths_take_the_same_steps(options, lead, rng):
+    sizes = [D, [17, 3, 1], [9, 9, 20], C]
+    steps = pair("float64", population=3, sizes=sizes, optimizer=lambda: AdamW(0.01), **options)
+    run_both(steps, [batch(rng, "float64", lead=lead) for _ in range(4)], 1e-11)
+    for number in range(3):
+        assert steps[0].model.member(number).config["sizes"] == [
+            size if isinstance(size, int) else size[number] for size in sizes
+        ]
+
+
+@pytest.mark.parametrize("norm", [MaskedLayerNorm, MaskedRMSNorm])
+def test_gradients_of_what_a_member_does_not_have_are_masked(norm, rng):
+    widths, common = [9, 4, 1], {"population": 3, "dtype": "float64"}
+    steps = []
+    for _ in range(2):
+        model = Sequential(
+            Linear(D, 9, rng=range(3), **common),
+            Mask(9, widths, dtype="float64"),
+            norm(9, widths, dtype="float64"),
+            GELU(),
+            Linear(9, C, rng=range(3, 6), **common),  # with weights also where nothing comes in
+        )
+        steps.append(TrainStep(model, SoftmaxCrossEntropy(), SGD(0.1)))
+    run_both(steps, [batch(rng, "float64") for _ in range(3)], 1e-12)
 
 
 def test_members_may_have_their_own_options(rng):
@@ -207,9 +462,20 @@ def test_a_short_last_batch_takes_its_turn(rng):
     run_both(pair("float64", optimizer=lambda: Adam(0.01)), [full, short, full, short], 1e-11)
 
 
-def test_steady_state_asks_for_no_memory(rng):
-    step, _ = pair(normalization="batchnorm", dropout=0.2, optimizer=lambda: AdamW(0.01))
+@pytest.mark.parametrize("case", ["relu", "gelu", "residual", "widths"])
+def test_steady_state_asks_for_no_memory(case, rng):
+    if case == "relu":
+        step, _ = pair(normalization="batchnorm", dropout=0.2, optimizer=lambda: AdamW(0.01))
+    elif case == "gelu":
+        step, _ = pair(normalization="rmsnorm", activation="gelu", loss=NLL)
+        step.penalty, step.clip_norm = L1(0.1), 0.1
+    elif case == "residual":
+        inner = Sequential(LayerNorm(D), ReLU(), Linear(D, D), LogSoftmax())
+        step = TrainStep(Sequential(Linear(D, D), Residual(inner)), MulticlassHinge(), SGD(0.1))
+    else:
+        step, _ = pair(population=3, sizes=[D, [17, 9, 20], C], activation="softplus")
     x, y = batch(rng, rows=2000)
+    assert step.explain(x, y) == "compiled"
     for _ in range(3):
         step(x, y)
     tracemalloc.start()
@@ -308,17 +574,28 @@ def test_parameters_of_another_shape_are_refused(rng):
         step(x, y)
 
 
+class Doubled(Linear):
+    """A layer that nobody has instructions for."""
+
+
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        (lambda: TrainStep(Residual(Linear(D, D)), MSE(), SGD(0.1)), "not a Sequential"),
-        (lambda: TrainStep(FullyConnectedNet([D, D]), MAE(), SGD(0.1)), "MAE"),
+        (lambda: TrainStep(Residual(Doubled(D, D)), MSE(), SGD(0.1)), "for Doubled"),
         (
-            lambda: TrainStep(FullyConnectedNet([D, 5, D], activation="elu"), MSE(), SGD(0.1)),
-            "ELU",
+            lambda: TrainStep(Sequential(Linear(D, D), Softmax(axis=-2)), MSE(), SGD(0.1)),
+            "1.Softmax is over axis -2",
+        ),
+        (lambda: TrainStep(FullyConnectedNet([D, D]), MAE("none"), SGD(0.1)), "is 'none'"),
+        (
+            lambda: TrainStep(Sequential(Residual(Linear(D, 7)), Linear(7, D)), MSE(), SGD(0.1)),
+            "adds 12 features to 7",
         ),
         (lambda: TrainStep(FullyConnectedNet([D, D], dtype="float64"), MSE(), SGD(0.1)), "float"),
-        (lambda: TrainStep(Sequential(ReLU(), Linear(D, D)), MSE(), SGD(0.1)), "into the batch"),
+        (
+            lambda: TrainStep(Sequential(GELU(), Linear(D, D, population=2)), MSE(), SGD(0.1)),
+            "acts on a batch that members share",
+        ),
     ],
 )
 def test_explain_says_why_a_step_runs_layer_by_layer(step, why, rng):
@@ -327,15 +604,69 @@ def test_explain_says_why_a_step_runs_layer_by_layer(step, why, rng):
     assert step().explain(x, x).startswith("layer by layer")
 
 
-def test_kernels_can_be_switched_off(monkeypatch, rng):
-    monkeypatch.setenv("XPMLP_KERNELS", "off")
+def test_what_the_documentation_says_is_compiled():
+    from xpmlp import layers, losses
+    from xpmlp.training import lowering
+
+    ours = {kind for kind in vars(layers).values() if isinstance(kind, type)}
+    ours = {kind for kind in ours if issubclass(kind, Layer) and "forward" in vars(kind)}
+    left = ours - lowering.layers.LAYERS.keys() - {layers.Activation, Layer, Sequential}
+    assert left == {layers.Matmul, layers.Log}
+    ours = {kind for kind in vars(losses).values() if isinstance(kind, type)}
+    ours = {kind for kind in ours if issubclass(kind, losses.Loss)}
+    left = ours - lowering.losses.LOSSES.keys()
+    assert left == {losses.Loss, losses._ElementwiseLoss}
+
+
+def test_kernels_can_be_switched_off(without_kernels, rng):
     step, _ = pair()
-    assert step.explain(*batch(rng)) == "layer by layer (XPMLP_KERNELS=off)"
+    assert step.explain(*batch(rng)) == "layer by layer (without_kernels)"
+
+
+CONSTRAINTS = {
+    "l1": {"penalty": L1(0.1)},
+    "l2 on biases too": {"penalty": L2(0.1, biases=True)},
+    "clipped": {"clip_norm": 0.01},
+    "not clipped": {"clip_norm": 1e6},
+    "l2 and clipped": {"penalty": L2(0.1), "clip_norm": 0.1},
+    "of each member": {"penalty": L1([0.1, 0.0, 1.0]), "clip_norm": [1e-3, 10.0, 0.1]},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("population", [None, 3])
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_penalties_and_clipping_give_the_same_steps(constraint, population, optimizer, rng):
+    options = CONSTRAINTS[constraint]
+    population = 3 if constraint == "of each member" else population
+    steps = [
+        TrainStep(step.model, step.loss, step.optimizer, **options)
+        for step in pair(
+            "float64",
+            optimizer=OPTIMIZERS[optimizer],
+            population=population,
+            sizes=[D, 70, 9, C],
+            normalization="layernorm",
+        )
+    ]
+    run_both(steps, [batch(rng, "float64") for _ in range(4)], 1e-11)
+
+
+def test_a_changed_penalty_or_bound_is_heeded(rng):
+    steps = [TrainStep(s.model, s.loss, s.optimizer, penalty=L2(0.1)) for s in pair("float64")]
+    batches = [batch(rng, "float64"), batch(rng, "float64", rows=5)]
+    run_both(steps, batches, 1e-13)
+    for step in steps:
+        step.penalty.strength = 0.7
+    run_both(steps, batches, 1e-13)
+    for step in steps:
+        step.penalty, step.clip_norm = None, 0.05
+    run_both(steps, batches, 1e-13)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"penalty": L2(0.1)}, {"clip_norm": 0.01}, {}],
+    [{"penalty": L2Norm(0.1)}, {"penalty": L2Norm(0.1), "clip_norm": 0.01}, {}],
     ids=["penalty", "clipping", "an optimizer without instructions"],
 )
 def test_what_has_no_instructions_follows_the_compiled_backward(options, rng):
@@ -350,6 +681,16 @@ def test_what_has_no_instructions_follows_the_compiled_backward(options, rng):
         assert compiled(x, y) == pytest.approx(by_layers.by_layers(x, y), rel=1e-12)
     for name, values in by_layers.model.params.items():
         np.testing.assert_allclose(compiled.model.params[name], values, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"clip_norm": 0.0}, ConfigError), ({"penalty": L2([0.1, 0.2])}, ShapeError)],
+)
+def test_wrong_bounds_and_strengths_are_refused(options, error, rng):
+    step, _ = pair()
+    with pytest.raises(error):
+        TrainStep(step.model, step.loss, step.optimizer, **options)(*batch(rng))
 
 
 def test_steps_in_several_threads_do_not_disturb_each_other(rng):

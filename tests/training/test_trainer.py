@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 import xpmlp
+from xpmlp import kernels
 from xpmlp.data import Normalization, load_digits
 from xpmlp.errors import ConfigError
 from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD, Adam
 from xpmlp.schedules import Cosine
-from xpmlp.training import Callback, EarlyStopping, SaveHistory, Trainer
+from xpmlp.training import Callback, EarlyStopping, History, SaveHistory, Trainer
+from xpmlp.training.progress import Progress
 
 
 def digits(rows=400):
@@ -287,9 +289,27 @@ def test_population_is_trained_together():
 
 
 @pytest.mark.parametrize("option", ["epochs", "batch_size"])
-def test_sizes_below_one_are_refused(option):
+@pytest.mark.parametrize("value", [0, 2.5, "3"])
+def test_sizes_other_than_whole_numbers_are_refused(option, value):
     with pytest.raises(ConfigError, match=option):
-        trainer(**{option: 0})
+        trainer(**{option: value})
+    trainer(**{option: np.int64(2)})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("loss", "mse"), ("loss", MSE), ("optimizer", "adam"), ("optimizer", [SGD(0.1)]),
+     ("penalty", 1e-4), ("loss", SGD(0.1))],
+)  # fmt: skip
+def test_other_objects_in_place_of_parts_are_refused(option, value):
+    with pytest.raises(ConfigError, match=f"expected {option} to be a"):
+        trainer(**{option: value})
+
+
+def test_validation_data_are_a_pair():
+    x, y = digits(64)
+    with pytest.raises(ConfigError, match=r"validation=\(x, y\)"):
+        trainer().fit(x, y, validation=x)
 
 
 def test_unknown_monitor_lists_the_columns():
@@ -317,6 +337,29 @@ def test_live_bar_shows_in_a_terminal(monkeypatch, capsys):
     trainer(progress=True).fit(x, y)
     text = capsys.readouterr().err
     assert "samples/s" in text and "epoch 1/3" in text and "━" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_wait_for_the_compiler_is_explained_once_in_a_terminal(
+    rich, terminal, monkeypatch, capsys
+):
+    if rich:
+        pytest.importorskip("rich")
+    else:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar, running = Progress(), trainer(progress=False)
+    running.steps_per_epoch = 3
+    bar.on_start(running)
+    for _ in range(2):
+        if kernels.on_compile is not None:
+            kernels.on_compile()
+    bar.on_end(running, History())
+    assert kernels.on_compile is None
+    assert ("compiling for this machine" in capsys.readouterr().err) == terminal
 
 
 def test_label_smoothing_reaches_the_loss():

@@ -1,6 +1,7 @@
 """The operations under the layers: pure functions, each with a reference in array-API calls.
 
-A kernel may stand in for a reference where it is faster; :func:`explain` says what runs and why.
+A kernel may stand in for a reference where it is faster; :func:`explain` says what runs and why,
+:func:`without_kernels` switches them off.
 """
 
 from .activations import (
@@ -23,7 +24,7 @@ from .activations import (
     tanh,
     tanh_backward,
 )
-from .dispatch import explain
+from .dispatch import explain, without_kernels
 from .dropout import dropout
 from .gather import gather_rows
 from .linear import linear, linear_backward
@@ -95,4 +96,5 @@ __all__ = [
     "softplus_backward",
     "tanh",
     "tanh_backward",
+    "without_kernels",
 ]

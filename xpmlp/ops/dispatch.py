@@ -4,14 +4,16 @@ An op asks :func:`choose` with its name, its arrays and its options. The candida
 tried in order; the first whose backend is the arrays' own and whose ``refuses`` has no objection is
 imported (at first use) and returned. Without one, the reference runs, which is always right.
 
-``XPMLP_KERNELS=off`` switches every kernel off. :func:`explain` says what would run and why.
+:func:`explain` says what would run and why. Every kernel is off where ``XPMLP_KERNELS=off`` was set
+when xpmlp was imported, and inside of :func:`without_kernels`.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -61,6 +63,8 @@ def _cuda(op: str, module: str, refuses: Callable[..., str | None]) -> Candidate
 CANDIDATES: list[Candidate] = [
     _numba("softmax_cross_entropy", "softmax_cross_entropy", numba_rules.softmax_cross_entropy),
     _numba("matmul", "matmul", numba_rules.matmul),
+    _numba("linear", "linear", numba_rules.linear),
+    _numba("linear_backward", "linear", numba_rules.linear_backward),
     _numba("dropout", "dropout", numba_rules.dropout),
     _numba("relu", "elementwise", numba_rules.same_float_arrays),
     _numba("relu_backward", "elementwise", numba_rules.same_float_arrays),
@@ -91,8 +95,6 @@ CANDIDATES: list[Candidate] = [
 
 def choose(op: str, reference: Callable, *arrays: Array, **options: Any) -> Callable:
     """The implementation to run for these arrays and options."""
-    if not CANDIDATES:
-        return reference
     kernel, _ = _select(op, arrays, options)
     return reference if kernel is None else _load(kernel.target)
 
@@ -119,7 +121,8 @@ def explain(op: str, *arrays: Array, **options: Any) -> str:
     >>> ops.explain("softmax", np.ones((2, 2)))
     'softmax on numpy: array-API reference (no kernel for this op)'
     """
-    known = [name for name in importlib.import_module("xpmlp.ops").__all__ if name != "explain"]
+    ops = importlib.import_module("xpmlp.ops").__all__
+    known = [name for name in ops if name not in ("explain", "without_kernels")]
     if op not in known:
         raise ConfigError(f"`explain`: expected an op among {', '.join(known)}, got {op!r}")
     if not arrays:
@@ -134,8 +137,8 @@ def explain(op: str, *arrays: Array, **options: Any) -> str:
 
 def kernel_summary(library: str) -> str:
     """The kernels that may run for a library's arrays, or why there are none."""
-    if kernels_are_off():
-        return "array-API reference (XPMLP_KERNELS=off)"
+    if _off:
+        return f"array-API reference ({_off})"
     kernels = [c for c in CANDIDATES if c.library == library]
     if not kernels:
         return "array-API reference"
@@ -156,14 +159,43 @@ def thread_summary() -> str:
     return _load("xpmlp.kernels.thread_count:describe_threads")()
 
 
-def kernels_are_off() -> bool:
-    """Whether ``XPMLP_KERNELS=off`` is set."""
-    return os.environ.get("XPMLP_KERNELS", "").strip().lower() == "off"
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Inside of ``with``, every op is its array-API reference, in all threads.
+
+    To see what a kernel changes, in time or in the last digits. Training steps that are compiled
+    for NumPy or recorded for CuPy run layer by layer meanwhile.
+
+    Examples
+    --------
+    >>> with ops.without_kernels():
+    ...     expected = ops.matmul(a, b)
+    """
+    global _off
+    before, _off = _off, "without_kernels"
+    try:
+        yield
+    finally:
+        _off = before
+
+
+def why_kernels_are_off() -> str:
+    """What switched them off, or an empty string."""
+    return _off
+
+
+def _environment_says_off() -> str:
+    value = os.environ.get("XPMLP_KERNELS", "").strip().lower()
+    return f"XPMLP_KERNELS={value}" if value in ("off", "no", "false", "0") else ""
+
+
+# Not asked of the environment for each op: that would take longer than a small one.
+_off = _environment_says_off()
 
 
 def _select(op: str, arrays: tuple, options: dict) -> tuple[Candidate | None, str]:
-    if kernels_are_off():
-        return None, "XPMLP_KERNELS=off"
+    if _off:
+        return None, _off
     objections = []
     library = "numpy" if type(arrays[0]) is np.ndarray else _library(arrays[0])
     for candidate in CANDIDATES:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from ..backend import Array, array_namespace
 from ..errors import ShapeError
 from .activations import FUSABLE
@@ -107,23 +110,27 @@ def linear_backward(
                 f"`{where}`: expected y of shape {expected} for {activation}, got None"
             )
         check_same_shape(where, "y", y, expected)
-        dy = FUSABLE[activation][1](dy, y, y)
-    chosen = choose("linear_backward", reference_backward, dy, x, W, input_grad=input_grad)
-    return chosen(dy, x, W, input_grad)
+    else:
+        y = None
+    options: dict[str, Any] = {"activation": activation, "input_grad": input_grad}
+    return choose(where, reference_backward, dy, x, W, y, **options)(dy, x, W, y, **options)
 
 
 def reference_backward(
-    dz: Array, x: Array, W: Array, input_grad: bool
+    dy: Array, x: Array, W: Array, y: Array | None, activation: str | None, input_grad: bool
 ) -> tuple[Array | None, Array, Array]:
-    """The definition, for dz = dL/d(x W + b)."""
+    """The definition."""
+    dz = dy if activation is None else FUSABLE[activation][1](dy, y, y)
     xp = array_namespace(dz, x, W)
     if x.ndim == 1:
-        dx, dW, db = reference_backward(dz[..., None, :], x[None, :], W, input_grad)
+        rows = dz[..., None, :], x[None, :], W, None, None
+        dx, dW, db = reference_backward(*rows, input_grad)
         return (None if dx is None else dx[0, :]), dW, db
     if W.ndim == 2:
         # Every leading axis is only more rows: two plain products.
-        rows = xp.reshape(dz, (-1, dz.shape[-1]))
-        dW = matmul(transpose(xp, xp.reshape(x, (-1, x.shape[-1]))), rows)
+        count = math.prod(x.shape[:-1])
+        rows = xp.reshape(dz, (count, dz.shape[-1]))
+        dW = matmul(transpose(xp, xp.reshape(x, (count, x.shape[-1]))), rows)
         db = sum_wide(xp, rows, 0)
         dx = xp.reshape(matmul(rows, transpose(xp, W)), x.shape) if input_grad else None
         return dx, dW, db

@@ -180,3 +180,50 @@ def matmul(a: np.ndarray, b: np.ndarray) -> str | None:
     if count + count * rows * depth * columns / 4000 < _WORTH_CALLING:
         return "so small that NumPy's product is done before a kernel is called"
     return None
+
+
+_VECTOR_WORK = 80_000  # multiply-adds by a vector, with which NumPy's product is the faster one
+
+
+def linear(
+    x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None, *, activation: str | None = None
+) -> str | None:
+    """One batch, or one a member, any strides; not large matrices by vectors."""
+    return _fully_connected(x, W, b)
+
+
+def linear_backward(
+    dy: np.ndarray,
+    x: np.ndarray,
+    W: np.ndarray,
+    y: np.ndarray | None = None,
+    *,
+    activation: str | None = None,
+    input_grad: bool = True,
+) -> str | None:
+    """As :func:`linear`."""
+    return _fully_connected(x, W, dy, y)
+
+
+def _fully_connected(x: np.ndarray, W: np.ndarray, *others: np.ndarray | None) -> str | None:
+    if not installed():
+        return MISSING
+    dtype = x.dtype
+    for array in (x, W, *others):
+        if array is None:
+            continue
+        if type(array) is not np.ndarray:
+            return f"an operand is a {type(array).__name__}, not a plain array"
+        if array.dtype != dtype or dtype not in _NATIVE_FLOATS:
+            return f"operands are {dtype} and {array.dtype}, not all float32 or all float64"
+        if not array.flags.aligned:
+            return "elements are not aligned in memory"
+        if array.size == 0:
+            return "an operand is empty"
+    if x.ndim == 1 or W.ndim > 3 or (W.ndim == 3 and x.ndim > 3):
+        return f"x has shape {x.shape} for weights {W.shape}"
+    members = W.shape[0] if W.ndim == 3 else 1
+    rows, columns = x.shape[-2] if W.ndim == 3 else math.prod(x.shape[:-1]), W.shape[-1]
+    if min(rows, columns) == 1 and members * rows * columns * x.shape[-1] > _VECTOR_WORK:
+        return "a large matrix by a vector: NumPy's product is as fast"
+    return None

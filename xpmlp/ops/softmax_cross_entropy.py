@@ -11,7 +11,7 @@ import numpy as np
 
 from ..backend import Array, array_namespace, dtype_name
 from ..errors import ConfigError, DTypeError, ShapeError
-from .dispatch import choose, kernels_are_off
+from .dispatch import choose, why_kernels_are_off
 from .shapes import check_choice, check_floating, check_ndim, per_member, working_dtype
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -79,7 +79,7 @@ def softmax_cross_entropy(
         targets.shape,
         label_smoothing if type(label_smoothing) is float else _metadata(label_smoothing),
         None if class_weights is None else _metadata(class_weights),
-        *(ignore_index, z_loss, reduction, kernels_are_off()),
+        *(ignore_index, z_loss, reduction, why_kernels_are_off()),
     )
     # Everything that is checked, and the choice of a kernel, depends on these alone: a training
     # step, which comes with the same ones again and again, pays for them once.
@@ -259,7 +259,10 @@ def _check_targets(where: str, logits: Array, targets: Array) -> bool:
             f"`{where}`: expected targets of integers (class numbers) or floats (probabilities), "
             f"got {dtype_name(targets.dtype)}"
         )
-    hint = "; class numbers must be integers" if math.prod(target_shape) == shape[-2] else ""
+    hint = ""
+    if math.prod(target_shape) == shape[-2]:  # one a row
+        is_integer = "int" in dtype_name(targets.dtype)
+        hint = "; flatten them" if is_integer else "; class numbers must be integers"
     raise ShapeError(
         f"`{where}`: expected targets of shape {wanted} for logits of shape {shape}, got "
         f"{target_shape} {dtype_name(targets.dtype)}{hint}"

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 class Callback:
     """Base of all callbacks; each method may be overridden, none must be."""
 
+    @property
+    def sees_steps(self) -> bool:
+        """Whether :meth:`on_step` does anything. If none does, an epoch on a GPU runs as a whole.
+
+        Asked before each epoch, after :meth:`on_start`.
+        """
+        return getattr(self.on_step, "__func__", None) is not Callback.on_step
+
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step; the trainer knows ``total_steps`` and ``steps_per_epoch``."""
 

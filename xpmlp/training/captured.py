@@ -11,20 +11,23 @@ Whatever cannot be recorded runs layer by layer, and :meth:`CapturedStep.explain
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import array_api_compat
+
 from ..backend import Array, array_namespace, dtype_name
-from ..errors import BackendError, ConfigError, DTypeError
+from ..errors import BackendError, ConfigError, DTypeError, OutOfMemoryError
 from ..layers import Sequential
 from ..layers.base import Layer
 from ..losses import Loss
-from ..ops.dispatch import kernels_are_off, load_kernels
+from ..ops.dispatch import load_kernels, why_kernels_are_off
 from ..ops.shapes import check_choice
 from ..optim import Optimizer
 from ..penalties import Penalty
-from .metrics import correct
+from .metrics import are_classes, correct
 from .rates import flat_kind
-from .recording import NotCaptured, Recording, Setup, are_classes, device_of
+from .recording import NotCaptured, Recording, Setup
 
 PRECISIONS = (None, "tf32", "bf16", "fp16")
 
@@ -96,7 +99,9 @@ class CapturedStep:
         recording.y[...] = y
         return self._replay(recording)
 
-    def run_epoch(self, batches: Any, number: int = 0) -> tuple[Array, Array | None]:
+    def run_epoch(
+        self, batches: Any, number: int = 0, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[Array, Array | None]:
         """All batches of a resident data set once; nothing but launches comes from the host.
 
         Parameters
@@ -104,19 +109,23 @@ class CapturedStep:
         batches : xpmlp.data.resident.ResidentBatches
         number : int
             Which epoch, for the order of the rows.
+        stopped : callable
+            Asked after each step: whether to leave out the rest of the epoch.
 
         Returns
         -------
         losses : array, shape (steps,) or (steps, P)
-            On the device.
+            Of the steps made, on the device.
         hits : array of int32 of that shape, or None
             Rows with their largest output at their class.
         """
         losses: Any = None
         hits: Any = None
+        made = 0
         for index, rows in enumerate(batches.sizes()):
             place = number * len(batches) + index
-            x, y = batches.like(rows)
+            with self._explained_memory("the batches of"):
+                x, y = batches.like(rows)
             recording = self._recording(x, y, batches, place)
             if isinstance(recording, str):
                 value = self._by_layers(*batches.batch(number, index))
@@ -132,12 +141,15 @@ class CapturedStep:
             losses[index, ...] = value
             if hits is not None:
                 hits[index, ...] = found
-        return losses, hits
+            made += 1
+            if stopped():
+                break
+        return losses[:made, ...], None if hits is None else hits[:made, ...]
 
     def refuses(self, x: Array, y: Array) -> str | None:
         """Why such a batch would run layer by layer, or None. Looks at shapes and types only."""
-        if kernels_are_off():
-            return "XPMLP_KERNELS=off"
+        if off := why_kernels_are_off():
+            return off
         params = list(self.model.params.values())
         if not params:
             return "there is nothing to train"
@@ -177,10 +189,18 @@ class CapturedStep:
 
             options = {"penalty": self.penalty, "clip_norm": self.clip_norm}
             self._eager = TrainStep(self.model, self.loss, self.optimizer, **options)
-        value = self._eager.by_layers(x, y)
+        with self._explained_memory("running"):
+            value = self._eager.by_layers(x, y)
         self.outputs = self._eager.outputs
         self.correct = correct(self.outputs, y) if are_classes(self.outputs, y) else None
         return value
+
+    def _explained_memory(self, doing: str) -> Any:
+        lower = "lower the batch size"
+        if self.precision not in ("bf16", "fp16"):
+            lower += ", ask for precision='bf16'"
+        what = f"{doing} a training step"
+        return self._cuda.explained_memory("CapturedStep", what, f"{lower}, keep fewer data on it")
 
     # --- Recording --------------------------------------------------------------------------------
 
@@ -201,12 +221,16 @@ class CapturedStep:
             return reason
         _check_places(self.model, x, y)
         try:
-            with self._cuda.out_of_memory("a captured step", "lower the batch size"):
+            with self._explained_memory("recording"):
                 if setup is None:
                     setup = self._setup = Setup(self)
                 return setup.record(key, x, y, batches, place)
         except NotCaptured as error:
             reason = self._failed[key] = str(error)
+        except OutOfMemoryError:
+            if setup is not None and not setup.recordings:
+                self._setup = None  # gives back what it has, for a smaller batch
+            raise
         warnings.warn(f"`CapturedStep`: steps run layer by layer: {reason}", stacklevel=4)
         return reason
 
@@ -227,9 +251,11 @@ def _check_places(model: Layer, x: Array, y: Array) -> None:
     arguments = {f"the parameter {name}": param, "x": x, "y": y}
     kinds = {what: type(a).__module__.partition(".")[0] for what, a in arguments.items()}
     if len(set(kinds.values())) == 1:
-        if len({str(device_of(a)) for a in arguments.values()}) == 1:
+        if len({str(array_api_compat.device(a)) for a in arguments.values()}) == 1:
             return
-        kinds = {what: f"{kinds[what]} on {device_of(a)}" for what, a in arguments.items()}
+        kinds = {
+            what: f"{kinds[what]} on {array_api_compat.device(a)}" for what, a in arguments.items()
+        }
     found = ", ".join(f"{what} from {kind}" for what, kind in kinds.items())
     raise BackendError(
         f"`TrainStep`: expected everything in one library and on one device, got {found}; move it "

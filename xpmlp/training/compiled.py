@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..layers import Flatten, Linear
+from ..layers import Flatten, Linear, Sequential
 from ..layers.base import Layer
 from ..losses import Loss
 from ..ops import numba_rules
-from ..ops.dispatch import kernels_are_off
+from ..ops.dispatch import why_kernels_are_off
 from ..optim import Optimizer
-from .lowering import LOSSES, can_update, in_order, lower_layers, lower_update
+from ..penalties import Penalty
+from .lowering import can_update, lower_layer, lower_loss, lower_update
 from .memory import StepMemory
 from .program import Activation, NotCompiled, Program
 
@@ -32,7 +33,8 @@ class CompiledStep:
 
     Parameters
     ----------
-    model, loss, optimizer
+    model, loss, optimizer, penalty, clip_norm
+        As in :class:`~xpmlp.training.TrainStep`; without an optimizer, there is no update.
     memory : StepMemory
         Shared by the programs for other shapes.
     x, y : array
@@ -58,6 +60,8 @@ class CompiledStep:
         model: Layer,
         loss: Loss,
         optimizer: Optimizer | None,
+        penalty: Penalty | None,
+        clip_norm: Any,
         memory: StepMemory,
         x: np.ndarray,
         y: np.ndarray,
@@ -67,18 +71,16 @@ class CompiledStep:
         features = _features(model, x)
         batch = 0 if P is None or x.ndim == 2 else rows * features
         program = Program(P, rows, Activation(None, features, batch), memory)
-        lower_loss = LOSSES.get(type(loss))
-        if lower_loss is None:
-            raise NotCompiled(f"there are no instructions for {type(loss).__name__}")
-        outputs, append_backward = lower_layers(program, model)
+        outputs, append_backward = lower_layer(program, "", model, program.x)
         if outputs.array is None:
             raise NotCompiled("no layer computes anything")
         self._value = program.buffer(P or 1)
         gradient = lower_loss(program, loss, outputs, y, self._value)
-        append_backward(gradient)
+        with program.holding(gradient):  # the loss gives it out
+            append_backward(program.gate(gradient, outputs), False)
         self.updates = optimizer is not None
         if optimizer is not None:
-            lower_update(program, optimizer)
+            lower_update(program, optimizer, penalty, clip_norm, self._value)
         self.outputs = outputs.array if P is not None else outputs.array[0]
         self._gradient = gradient if P is not None else gradient[0]
         self._loss, self._memory, self._program = loss, memory, program
@@ -115,33 +117,35 @@ class CompiledStep:
 def compile_step(
     model: Layer,
     loss: Loss,
-    optimizer: Optimizer | None,
+    optimizer: Optimizer,
+    penalty: Penalty | None,
+    clip_norm: Any,
     memory: StepMemory | None,
     x: np.ndarray,
     y: np.ndarray,
 ) -> tuple[CompiledStep, StepMemory]:
     """A step for batches like (x, y), and the memory it works in.
 
-    With an optimizer that has no instructions, the step leaves the update to the caller.
+    With an optimizer or a penalty that has no instructions, the step leaves the update to the
+    caller, penalty and clipping with it.
 
     Raises
     ------
     NotCompiled
         With the reason.
     """
-    if kernels_are_off():
-        raise NotCompiled("XPMLP_KERNELS=off")
+    if off := why_kernels_are_off():
+        raise NotCompiled(off)
     if not numba_rules.installed():
         raise NotCompiled(numba_rules.MISSING)
     dtypes = {array.dtype for array in model.params.values()}
     if len(dtypes) != 1 or not dtypes <= set(_DTYPES) or x.dtype not in dtypes:
         raise NotCompiled("parameters and batch are not all float32 or all float64")
-    if optimizer is not None and not can_update(optimizer):
-        optimizer = None
+    updating = optimizer if can_update(optimizer, penalty, clip_norm, model.population) else None
     if memory is None:
-        memory = StepMemory(model, optimizer, x.dtype)
-    step = CompiledStep(model, loss, optimizer, memory, x, y)
-    for _, layer in in_order(model):
+        memory = StepMemory(model, updating, x.dtype)
+    step = CompiledStep(model, loss, updating, penalty, clip_norm, memory, x, y)
+    for _, layer in model.named_layers():
         layer._saved = None  # what an earlier forward left must not be taken for this step's
     return step, memory
 
@@ -154,7 +158,9 @@ def _features(model: Layer, x: np.ndarray) -> int:
         raise NotCompiled(f"a batch of shape {shape}")
     features = math.prod(shape[own:])
     if x.ndim > own + 1:
-        first = next((layer for _, layer in in_order(model)), None)
+        first = model
+        while isinstance(first, Sequential) and first.layers:
+            first = first.layers[0]
         flattens = isinstance(first, Flatten) and first._joined(shape) == (*shape[:own], features)
         if isinstance(first, Linear):
             flattens = first.W.shape[-2] == features != shape[-1]

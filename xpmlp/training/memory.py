@@ -70,6 +70,7 @@ class StepMemory:
         self.size = end
         self.params, self.grads = zeros((end,), dtype), zeros((end,), dtype)
         self.slots = tuple(zeros((end,), dtype) for _ in range(optimizer.slots if optimizer else 0))
+        self._adjusted: np.ndarray | None = None
         self.state: dict[str, np.ndarray] = {}
         self._optimizer = optimizer
         self._places: list[tuple[dict[str, Any], str, np.ndarray]] = []
@@ -92,6 +93,21 @@ class StepMemory:
     def row(self, name: str) -> int:
         """The distance between two rows of a parameter, in elements."""
         return self._rows[name]
+
+    def matrix(self, name: str, members: int) -> tuple[int, int]:
+        """Rows and columns of one member's part of a parameter, padding included."""
+        size, row = self.offsets[name][1], self._rows[name]
+        return size // (members * row), row
+
+    def is_weight(self, name: str) -> bool:
+        """Whether weight decay applies to a parameter."""
+        return self.offsets[name][0] < self.weights_end
+
+    def adjusted(self) -> np.ndarray:
+        """A second buffer for gradients, shape (size,)."""
+        if self._adjusted is None:
+            self._adjusted = zeros((self.size,), self.params.dtype)
+        return self._adjusted
 
     def view(self, buffer: np.ndarray, name: str, shape: Sequence[int]) -> np.ndarray:
         """A parameter's part of one of the buffers."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..backend import Array, to_numpy
 from ..capacity import bytes_per_member, check_fits
-from ..data.loader import Batches
 from ..data.member_batches import MemberBatches
 from ..data.normalization import Normalization
 from ..data.orders import SAMPLINGS, Orders, orders_for
@@ -29,7 +28,15 @@ from .selection import (
     select_penalty,
 )
 from .step import TrainStep
-from .trainer import Data, EpochFigures, Trainer, _floating_dtype, _last_rate, scores_of
+from .trainer import (
+    Data,
+    EpochFigures,
+    Trainer,
+    _floating_dtype,
+    _last_rate,
+    minibatches,
+    scores_of,
+)
 
 _EVALUATED = 16_384  # rows at a time, of all members together
 _WORTH_DROPPING = 0.25  # share of stopped members from which the others go on without them
@@ -265,29 +272,19 @@ class PopulationTrainer(Trainer):
         )
         check_fits("PopulationTrainer", model.population or 1, each, "in training")
 
-    def _batches(self, x: Any, y: Any) -> Batches | MemberBatches:
+    def _batches(self, x: Any, y: Any) -> Any:
         x = x if hasattr(x, "shape") else np.asarray(x)
         orders = self.orders
         if orders is None:
             orders = orders_for(self.sampling, len(x), self.seeds)
-        options: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "drop_last": self.drop_last,
-            "dtype": _floating_dtype(self.model),
-        }
+        options: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
         if orders is None:
-            return Batches(
-                x,
-                y,
-                shuffle=self.shuffle,
-                seed=self.seed,
-                normalization=self.normalization,
-                reuse=True,
-                **options,
-            )
+            options |= {"shuffle": self.shuffle, "seed": self.seed}
+            return minibatches(self.model, x, y, normalization=self.normalization, **options)
         if not self.shuffle:
             orders = Orders(orders.rows, orders.seeds, shuffle=False)
-        return MemberBatches(x, y, orders, normalization=self.normalizations, **options)
+        options |= {"normalization": self.normalizations, "dtype": _floating_dtype(self.model)}
+        return MemberBatches(x, y, orders, **options)
 
     def _alike(self, rows: Sequence[np.ndarray]) -> Iterable[list[int]]:
         """The members, grouped by equal rows and normalization."""
@@ -308,20 +305,17 @@ class PopulationTrainer(Trainer):
             )
         return given[member]
 
-    def _held_out(self, x: Any, y: Any, member: int | None = None) -> Batches:
-        return Batches(
+    def _held_out(self, x: Any, y: Any, member: int | None = None) -> Any:
+        return minibatches(
+            self.model,
             x,
             y,
             batch_size=max(1, _EVALUATED // (self.model.population or 1)),
             shuffle=False,
             normalization=self._normalization_of(member),
-            dtype=_floating_dtype(self.model),
-            reuse=True,
         )
 
-    def _curves(
-        self, work: _Work, figures: EpochFigures, held_out: Batches | None
-    ) -> dict[str, np.ndarray]:
+    def _curves(self, work: _Work, figures: EpochFigures, held_out: Any) -> dict[str, np.ndarray]:
         """This epoch's figures of every member (P,); NaN where it does not run any more."""
         found = {"train_loss": figures.loss}
         if figures.accuracy is not None:
@@ -407,6 +401,7 @@ class _Work:
             trainer.optimizer,
             penalty=trainer.penalty,
             clip_norm=trainer.clip_norm,
+            precision=trainer.precision,
         )
 
     def without_the_stopped(self) -> _Work:
@@ -428,6 +423,7 @@ class _Work:
             select_optimizer(step.optimizer, runs),
             penalty=select_penalty(step.penalty, runs),
             clip_norm=select_hyper(step.clip_norm, runs),
+            precision=step.precision,
         )
         return smaller
 

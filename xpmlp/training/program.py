@@ -7,7 +7,8 @@ comes from the user at another address each time, or the same for all members: i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ class Activation:
         It is a rectifier's output: whoever computes its gradient sets that to 0 where it is 0.
     product : array of int64, optional
         The arguments of the product that made it and may still rectify it.
+    shared : bool
+        Others read it too: it must stay as it is.
     """
 
     array: np.ndarray | None
@@ -43,10 +46,12 @@ class Activation:
     batch: int
     gated: bool = False
     product: np.ndarray | None = None
+    shared: bool = False
 
 
 Backward = Callable[[np.ndarray, bool], "np.ndarray | None"]
-"""``dx = backward(dy, wanted)``; dx is None unless it is wanted."""
+"""``dx = backward(dy, wanted)``; dx is None unless it is wanted. What overwrites dy does so only
+after :meth:`Program.own`."""
 
 
 class Program:
@@ -84,6 +89,7 @@ class Program:
         self.hits: np.ndarray | None = None
         self.before: list[Callable[[], None]] = []
         self._watched: list[tuple[Any, str, Any]] = []
+        self._held: list[np.ndarray] = []
 
     def watch(self, owner: Any, *names: str) -> None:
         """These attributes are built into the program; it is stale once they change."""
@@ -186,17 +192,45 @@ class Program:
         """``max(x, 0)``, in place, inside the product that makes x if there is one."""
         if x.product is not None:
             x.product[-1] |= self._gemm.RELU
-        else:
-            size = self.rows * x.features
-            self.add(self.instructions.rectified, x, self.members, size, work=size / 40)
+            return Activation(x.array, x.features, x.batch, gated=True)
+        if x.array is None or x.shared:
+            y = self.activation(x.features)
+            self._copy(x, y, self.rows * x.features)
+            x = y
+        size = self.rows * x.features
+        self.add(self.instructions.rectified, x, self.members, size, work=size / 40)
         return Activation(x.array, x.features, x.batch, gated=True)
 
     def gate(self, dx: np.ndarray, x: Activation) -> np.ndarray:
         """dx as the gradient of x: where x was rectified, 0."""
         if x.gated:
-            size = self.rows * x.features
+            dx, size = self.own(dx), self.rows * x.features
             self.add(self.instructions.gated, dx, x, self.members, size, work=size / 40)
         return dx
+
+    def sum(self, a: Any, b: Any, features: int) -> np.ndarray:
+        """``a + b`` of activations or gradients, in a new buffer."""
+        array, size = self.buffer(self.members, self.rows, features), self.rows * features
+        self.add(self.instructions.summed, a, b, array, self.members, size, work=size / 25)
+        return array
+
+    def own(self, dy: np.ndarray) -> np.ndarray:
+        """A gradient that may be overwritten: dy, or a copy while dy is held."""
+        if not any(dy is held for held in self._held):
+            return dy
+        copy = self.buffer(*dy.shape)
+        self._copy(dy, copy, dy.size // self.members)
+        return copy
+
+    @contextmanager
+    def holding(self, dy: np.ndarray) -> Iterator[None]:
+        """Instructions that are appended meanwhile leave dy as it is."""
+        self._held.append(dy)
+        yield
+        self._held.pop()
+
+    def _copy(self, source: Any, target: Any, size: int) -> None:
+        self.add(self.instructions.copied, source, target, self.members, size, work=size / 25)
 
 
 def _integer(argument: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .history import History
     from .trainer import Trainer
 
+_COMPILING = "compiling for this machine, the first time only"
 _REFRESH_SECONDS = 0.2  # reading the loss waits for the device, so it is read this rarely
 
 
@@ -25,8 +27,15 @@ class Progress(Callback):
     The bar is drawn by ``rich`` where it is installed.
     """
 
+    _bar: Any = None
+
+    @property
+    def sees_steps(self) -> bool:
+        """Only to draw a live bar."""
+        return self._bar is not None
+
     def on_start(self, trainer: Trainer) -> None:
-        self._bar: Any = None
+        self._bar = None
         self._last = self._epoch_start = time.monotonic()
         self._total = trainer.steps_per_epoch
         self._done = 0
@@ -45,6 +54,18 @@ class Progress(Callback):
             )
             self._bar.start()
             self._task = self._bar.add_task("epoch 1", total=self._total, figures="")
+        self._hear_of_compiling(self._say_why_nothing_moves)
+
+    def _hear_of_compiling(self, tell: Callable[[], None] | None) -> None:
+        kernels: Any = importlib.import_module("xpmlp.kernels")
+        kernels.on_compile = tell
+
+    def _say_why_nothing_moves(self) -> None:
+        self._hear_of_compiling(None)  # once
+        if self._bar is not None:
+            self._bar.update(self._task, description=_COMPILING)
+        elif sys.stderr.isatty():
+            print(_COMPILING, file=sys.stderr, flush=True)
 
     def on_step(self, trainer: Trainer, loss: Array) -> None:
         self._done += 1
@@ -72,6 +93,7 @@ class Progress(Callback):
         self._epoch_start = time.monotonic()
 
     def on_end(self, trainer: Trainer, history: History) -> None:
+        self._hear_of_compiling(None)
         if self._bar is not None:
             self._bar.stop()
         if history.ending != "finished":

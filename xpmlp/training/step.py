@@ -7,6 +7,7 @@ arrays by a recorded graph (captured.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat
@@ -94,7 +95,8 @@ class TrainStep:
         if array_api_compat.is_cupy_array(x):
             captured = self._capture()
             value = captured(x, y)
-            self.outputs, self.correct = captured.outputs, captured.correct
+            self.outputs = captured.outputs
+            self.correct = None if captured.correct is None else captured.correct.copy()
             return value
         program = self._program(x, y)
         if isinstance(program, str):
@@ -102,6 +104,15 @@ class TrainStep:
         value = program(x, y)
         self.outputs, self.correct = program.outputs, program.correct
         return value if program.updates else self._update(value)
+
+    def run_epoch(
+        self, batches: Any, number: int, stopped: Callable[[], bool]
+    ) -> tuple[Array, Array | None]:
+        """All batches of data on a device: see :meth:`CapturedStep.run_epoch`."""
+        captured = self._capture()
+        losses, hits = captured.run_epoch(batches, number, stopped)
+        self.outputs, self.correct = captured.outputs, captured.correct
+        return losses, hits
 
     def explain(self, x: Array, y: Array) -> str:
         """How a step on such a batch runs, and why, in one line."""
@@ -173,11 +184,8 @@ class TrainStep:
         if program is None or (not isinstance(program, str) and program.is_stale()):
             if len(self._programs) >= _SHAPES:
                 self._programs.clear()
-            alone = self.penalty is None and self.clip_norm is None
             try:
-                program, self._memory = compile_step(
-                    self.model, self.loss, self.optimizer if alone else None, self._memory, x, y
-                )
+                program, self._memory = compile_step(*parts, self._memory, x, y)
             except NotCompiled as reason:
                 program = str(reason)
             self._programs[shape] = program

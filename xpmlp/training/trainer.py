@@ -8,16 +8,20 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
-from ..backend import Array, array_namespace, dtype_name, to_numpy
+from ..backend import Array, array_namespace, dtype_name, get_backend, to_numpy
 from ..data.loader import Batches
 from ..data.normalization import Normalization
+from ..data.resident import ResidentBatches, batches_on_device
 from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss, SoftmaxCrossEntropy
+from ..ops.dispatch import why_kernels_are_off
 from ..optim import Adam, Optimizer
 from ..penalties import Penalty
 from ..schedules import Constant, Schedule, Step
@@ -122,8 +126,18 @@ class Trainer:
         drop_last: bool = False,
     ):
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if value < 1:
-                raise ConfigError(f"`Trainer`: expected {name} ≥ 1, got {value}")
+            if not isinstance(value, Integral) or value < 1:
+                raise ConfigError(f"`Trainer`: expected {name} to be an integer ≥ 1, got {value!r}")
+        for name, value, kind, example in (
+            ("loss", loss, Loss, "losses.MSE()"),
+            ("optimizer", optimizer, Optimizer, "optim.AdamW(1e-3)"),
+            ("penalty", penalty, Penalty, "penalties.L2(1e-4)"),
+        ):
+            if not isinstance(value, kind | None):
+                raise ConfigError(
+                    f"`Trainer`: expected {name} to be a {kind.__name__}, such as {example}, got "
+                    f"{value!r}"
+                )
         self.model = model
         self.loss = SoftmaxCrossEntropy() if loss is None else loss
         self.optimizer = Adam(1e-3) if optimizer is None else optimizer
@@ -166,21 +180,22 @@ class Trainer:
             Ctrl-C ends the training after the step that runs, keeps the best result so far and
             returns as well; ``history.interrupted`` then says so. A second Ctrl-C raises.
         """
-        dtype = _floating_dtype(self.model)
-        # A batch is done with before the next is asked for: its memory may be used again.
-        options = {"normalization": self.normalization, "dtype": dtype, "reuse": True}
-        batches = Batches(
+        is_pair = isinstance(validation, tuple | list) and len(validation) == 2
+        if validation is not None and not is_pair:
+            raise ConfigError(
+                f"`Trainer.fit`: expected validation=(x, y), got {type(validation).__name__}"
+            )
+        batches = minibatches(
+            self.model,
             x,
             y,
             batch_size=self.batch_size,
             shuffle=self.shuffle,
             seed=self.seed,
             drop_last=self.drop_last,
-            **options,
+            normalization=self.normalization,
         )
-        held_out = None
-        if validation is not None:
-            held_out = Batches(*validation, batch_size=4096, shuffle=False, **options)
+        held_out = None if validation is None else self._held_out(*validation)
         self.steps_per_epoch = len(batches)
         self.total_steps = self.epochs * len(batches)
         self._fill_schedule()
@@ -241,22 +256,16 @@ class Trainer:
             ``loss`` (without the penalty) and ``accuracy`` in [0, 1] for class numbers or ``r2``
             for floats. For a population, the means over its members.
         """
-        dtype = _floating_dtype(self.model)
-        return self._evaluate(
-            Batches(
-                x,
-                y,
-                batch_size=4096,
-                shuffle=False,
-                normalization=self.normalization,
-                dtype=dtype,
-                reuse=True,
-            )
-        )
+        return self._evaluate(self._held_out(x, y))
 
     def stop(self, reason: str) -> None:
         """End the training after the current step; callbacks may call this."""
         self._ending = reason
+
+    def _held_out(self, x: Any, y: Any) -> Any:
+        """Batches to evaluate on."""
+        options: dict[str, Any] = {"normalization": self.normalization, "shuffle": False}
+        return minibatches(self.model, x, y, batch_size=4096, **options)
 
     def _fill_schedule(self) -> None:
         if self.lr_decay != 1.0:
@@ -267,8 +276,30 @@ class Trainer:
     def _run_epoch(self, step: TrainStep, batches: Any) -> EpochFigures:
         """All batches once; values stay on the device until the end."""
         start = time.perf_counter()
+        number = self.epoch - 1
+        watched = any(getattr(callback, "sees_steps", True) for callback in self.callbacks)
+        if isinstance(batches, ResidentBatches) and not watched:
+            losses, hits = step.run_epoch(batches, number, lambda: self._ending is not None)
+            sizes = list(batches.sizes())[: losses.shape[0]]
+        else:
+            losses, hits, sizes = self._step_by_step(step, batches.epoch(number))
+        step.settle()
+        values = to_numpy(losses)
+        samples = sum(sizes)
+        return EpochFigures(
+            values,
+            np.average(values, axis=0, weights=sizes),
+            None if hits is None else to_numpy(hits).sum(axis=0) / samples,
+            samples,
+            time.perf_counter() - start,
+        )
+
+    def _step_by_step(
+        self, step: TrainStep, batches: Iterable[tuple[Array, Array]]
+    ) -> tuple[Array, Array | None, list[int]]:
+        """Losses, hits and rows of each step; callbacks look on."""
         losses, hits, sizes = [], [], []
-        for xb, yb in batches.epoch(self.epoch - 1):
+        for xb, yb in batches:
             loss = step(xb, yb)
             losses.append(loss)
             sizes.append(step.outputs.shape[-2])
@@ -278,19 +309,8 @@ class Trainer:
                 callback.on_step(self, loss)
             if self._ending is not None:
                 break
-        step.settle()
-        values = to_numpy(array_namespace(losses[0]).stack(losses))
-        samples = sum(sizes)
-        accuracy = None
-        if hits:
-            accuracy = to_numpy(array_namespace(hits[0]).stack(hits)).sum(axis=0) / samples
-        return EpochFigures(
-            values,
-            np.average(values, axis=0, weights=sizes),
-            accuracy,
-            samples,
-            time.perf_counter() - start,
-        )
+        together = array_namespace(losses[0]).stack(losses)
+        return together, array_namespace(hits[0]).stack(hits) if hits else None, sizes
 
     def _row(self, figures: EpochFigures) -> dict[str, Any]:
         """An epoch's row of the history; of a population, means over its members."""
@@ -306,7 +326,7 @@ class Trainer:
         row["samples_per_second"] = figures.samples / figures.seconds
         return row
 
-    def _evaluate(self, batches: Batches) -> dict[str, float]:
+    def _evaluate(self, batches: Any) -> dict[str, float]:
         scores = scores_of(self.model, self.loss, batches.epoch())
         return {name: float(np.mean(values)) for name, values in scores.items()}
 
@@ -369,6 +389,30 @@ def scores_of(
     elif outputs.shape == targets.shape:
         scores["r2"] = np.asarray(r2(outputs, targets))
     return scores
+
+
+def minibatches(model: Layer, x: Any, y: Any, **options: Any) -> Any:
+    """Batches of the model's dtype, on the current backend.
+
+    On CuPy, of data that stay on the device or stream to it, where steps can be captured. A batch
+    may be written over the one before, so one must be done with before the next is asked for.
+
+    Parameters
+    ----------
+    model : Layer
+    x, y : array_like
+    **options
+        As for :class:`~xpmlp.data.Batches`.
+    """
+    dtype = _floating_dtype(model)
+    if dtype in ("float32", "float64") and _is_on_cuda(model) and not why_kernels_are_off():
+        return batches_on_device(x, y, dtype=dtype, **options)
+    return Batches(x, y, dtype=dtype, reuse=True, **options)
+
+
+def _is_on_cuda(model: Layer) -> bool:
+    params = model.params.values()
+    return get_backend().name == "cupy" and all(map(array_api_compat.is_cupy_array, params))
 
 
 def _last_rate(optimizer: Optimizer) -> Any:

@@ -34,6 +34,11 @@ def asarray(values: Any) -> Any:
     return np.array(values).view(Traced)
 
 
+def matmul(a: Any, b: Any) -> Any:
+    assert a.dtype.itemsize > 2, "CuPy has no product of bfloat16"
+    return np.matmul(a, b)
+
+
 class Device:
     """Launches and products, done when they are enqueued or replayed.
 
@@ -166,6 +171,7 @@ def put_in_place(monkeypatch: Any, program: Callable[[str, str], Program]) -> De
         asarray=asarray,
         ascontiguousarray=numpy_graph.contiguous,
         broadcast_to=np.broadcast_to,
+        matmul=matmul,
     )
     monkeypatch.setattr(launch, "library", lambda: library)
     monkeypatch.setattr(launch, "empty", empty)
@@ -176,4 +182,5 @@ def put_in_place(monkeypatch: Any, program: Callable[[str, str], Program]) -> De
     monkeypatch.setattr(launch, "device_number", lambda: id(device))
     monkeypatch.setattr(launch, "run", device.run)
     monkeypatch.setattr(cublas, "handle", lambda: device)
+    monkeypatch.setattr(cublas, "is_missing", lambda: False)
     return device

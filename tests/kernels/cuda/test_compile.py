@@ -30,8 +30,9 @@ REGISTERS = {
 
 
 def compiled(op: str, suffix: str, architecture: int, text: str | None = None):
-    # CuPy adds -ftz=true by itself.
-    options = (f"-arch=sm_{architecture}", "-ftz=true", "--ptxas-options=-v")
+    # CuPy adds the first three by itself.
+    options = (f"-arch=sm_{architecture}", "-ftz=true", "--device-as-default-execution-space")
+    options = (*options, "--ptxas-options=-v")
     options = (*source.options(suffix), *options)
     return nvrtc.compile_source(source.read(op) if text is None else text, f"{op}.cu", options)
 

@@ -30,11 +30,17 @@ class Library:
         return [name for name, *_ in self.calls]
 
 
+def cupy_built_with(major):
+    runtime = SimpleNamespace(runtimeGetVersion=lambda: 1000 * major + 80)
+    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+
+
 @pytest.fixture
 def library(monkeypatch):
     monkeypatch.setattr(launch, "empty", lambda shape, dtype: SimpleNamespace(shape=shape))
     monkeypatch.setattr(launch, "address", lambda space: 4096 + space.shape[0])
     monkeypatch.setattr(launch, "driver_text", lambda: "the driver supports CUDA 11.0")
+    monkeypatch.setattr(launch, "library", lambda: cupy_built_with(13))
     return Library()
 
 
@@ -127,7 +133,43 @@ def test_the_declared_types_fit_the_calls(monkeypatch, library):
         assert len(getattr(declared, name).argtypes) == len(arguments), name
 
 
-def test_a_library_that_is_not_there_is_explained(monkeypatch):
+@pytest.mark.parametrize("major", [12, 13])
+def test_the_library_is_of_the_cuda_that_cupy_was_built_with(monkeypatch, major):
+    tried = []
+
+    def absent(name=None):
+        tried.append(name)
+        raise OSError("not here")
+
+    monkeypatch.setattr(launch, "library", lambda: cupy_built_with(major))
+    monkeypatch.setattr(cublas, "_found_by_cupy", absent)
+    monkeypatch.setattr(cublas.ctypes, "CDLL", absent)
+    with pytest.raises(BackendError, match=rf"expected cuBLAS {major} .*cupy-cuda{major}x\[ctk"):
+        cublas._load()
+    assert tried[1:] == [f"libcublas.so.{major}", f"cublas64_{major}.dll"]
+
+
+def test_a_library_that_is_missing_is_looked_for_once(monkeypatch, library):
+    looked = []
+
+    def absent():
+        looked.append(0)
+        raise BackendError("no cuBLAS")
+
+    monkeypatch.setattr(cublas, "_library", absent)
+    cublas.is_missing.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"go through CuPy, .* not recorded: no cuBLAS"):
+            assert cublas.is_missing()
+        assert cublas.is_missing() and len(looked) == 1
+        cublas.is_missing.cache_clear()
+        monkeypatch.setattr(cublas, "_library", lambda: library)
+        assert not cublas.is_missing()
+    finally:
+        cublas.is_missing.cache_clear()
+
+
+def test_a_library_that_is_not_there_is_explained(monkeypatch, library):
     def absent():
         raise RuntimeError("no such file: libcublas\nsearched in: everywhere")
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from xpmlp.errors import BackendError
+from xpmlp.errors import BackendError, OutOfMemoryError
 from xpmlp.kernels.cuda import geometry, graph, launch, source
 
 
-class OutOfMemoryError(MemoryError):
+class CupysOutOfMemoryError(MemoryError):
     pass
 
 
@@ -22,8 +23,19 @@ class CompileException(Exception):
 
 
 class Kernel:
-    def __init__(self, log):
-        self.log, self.kernel = log, object()
+    functions: ClassVar[dict[str, int]] = {}
+
+    def __init__(self, log, name):
+        self.log, self.kernel, self.name = log, object(), name
+
+    @property
+    def max_dynamic_shared_size_bytes(self):
+        """As on a device, it belongs to the function of that name, not to this object."""
+        return self.functions.get(self.name, 48 * 1024)
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size):
+        self.functions[self.name] = size
 
     def __call__(self, grid, block, arguments, shared_mem):
         self.log.append((grid, block, arguments, shared_mem))
@@ -39,7 +51,7 @@ def cupy(monkeypatch):
         modules.append((code, options))
         if fake.problem is not None:
             raise fake.problem
-        return SimpleNamespace(get_function=lambda name: Kernel(log))
+        return SimpleNamespace(get_function=lambda name: Kernel(log, name))
 
     def empty(shape, dtype):
         if fake.problem is not None:
@@ -61,10 +73,11 @@ def cupy(monkeypatch):
         cuda=SimpleNamespace(
             runtime=runtime,
             compiler=SimpleNamespace(CompileException=CompileException),
-            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            memory=SimpleNamespace(OutOfMemoryError=CupysOutOfMemoryError),
         ),
     )
     monkeypatch.setattr(launch, "library", lambda: fake)
+    monkeypatch.setattr(Kernel, "functions", {})
     for cached in (launch._module, launch._kernel):
         cached.cache_clear()
     yield fake
@@ -92,6 +105,14 @@ def test_much_shared_memory_is_asked_for(cupy):
     assert cupy.log[0][3] == 100_000
 
 
+def test_what_one_launch_may_have_is_not_taken_from_another(cupy):
+    """The driver keeps one bound for a function, whatever shapes it is launched for."""
+    for shared in (100_000, 60_000, 49_000, 100_000, 200_000, 1000):
+        launch.run("dropout", "f32", geometry.Launch("dropout_f32", (1,) * 3, (32, 1, 1), shared))
+        assert Kernel.functions["dropout_f32"] >= shared
+    assert Kernel.functions["dropout_f32"] == 200_000
+
+
 def test_a_kernel_that_does_not_compile_is_named_with_the_compilers_words(cupy):
     cupy.problem = CompileException()
     plan = geometry.Launch("dropout_f32", (1, 1, 1), (32, 1, 1))
@@ -114,16 +135,19 @@ def test_a_driver_that_is_too_old_is_named_with_both_versions(cupy, error):
 
 
 def test_memory_that_runs_out_is_explained(cupy):
-    cupy.problem = OutOfMemoryError("Out of memory allocating 4,194,304 bytes")
-    with pytest.raises(
-        BackendError, match=r"\(1024, 1024\): 4.0 MiB were asked for, 3.0 MiB of 8.0 MiB are free"
-    ):
+    cupy.problem = CupysOutOfMemoryError("Out of memory allocating 4,194,304 bytes (limit: 0)")
+    words = (
+        r"expected 4\.0 MiB of device memory for an array of shape \(1024, 1024\), got 3\.0 MiB "
+        r"that are free, of 8\.0 MiB; lower the batch size, or the precision, or end other"
+    )
+    with pytest.raises(OutOfMemoryError, match=words) as found:
         launch.empty((1024, 1024), np.float32)
+    assert isinstance(found.value, MemoryError)
     with (
-        pytest.raises(BackendError, match=r"a captured step: Out of memory.*lower the batch size"),
-        graph.out_of_memory("a captured step", "lower the batch size"),
+        pytest.raises(OutOfMemoryError, match=r"`CapturedStep`: expected more of .*; use less, or"),
+        graph.explained_memory("CapturedStep", "a step", "use less"),
     ):
-        raise cupy.problem
+        raise CupysOutOfMemoryError("some other words")
 
 
 # --- Recording
@@ -176,6 +200,8 @@ def recorder(cupy, monkeypatch):
     cupy.cuda.MemoryPool = lambda: SimpleNamespace(malloc="private pool")
     cupy.cuda.using_allocator = Allocator
     cupy.cuda.get_current_stream = lambda: current
+    free = SimpleNamespace(free_all_blocks=lambda: log.append("free"))
+    cupy.get_default_memory_pool = lambda: free
     return graph.Recorder()
 
 
@@ -201,6 +227,7 @@ def test_recorders_share_a_stream_but_no_memory(cupy, recorder):
 def test_a_rehearsal_really_runs_and_waits(cupy, recorder):
     assert recorder.rehearse(lambda: recorder.recording) is False
     assert "begin" not in cupy.log and cupy.log.count("wait") == 1
+    assert cupy.log[:3] == ["wait for the rest", "free", "enter"]  # memory for the private pool
 
 
 def test_a_failed_recording_ends_the_capture_and_keeps_the_first_error(cupy, recorder):
@@ -215,6 +242,9 @@ def test_a_failed_recording_ends_the_capture_and_keeps_the_first_error(cupy, rec
 
 
 def test_precision_is_refused_where_there_are_no_such_tensor_cores(monkeypatch):
+    cupy = SimpleNamespace(__version__="14.2.0")
+    monkeypatch.setattr(launch, "library", lambda: cupy)
+
     def of(capability):
         monkeypatch.setattr(launch, "device", lambda: geometry.Device(capability))
         return [graph.precision_problem(p) is None for p in (None, "tf32", "bf16", "fp16")]
@@ -222,3 +252,8 @@ def test_precision_is_refused_where_there_are_no_such_tensor_cores(monkeypatch):
     assert of(90) == of(80) == [True, True, True, True]
     assert of(75) == of(70) == [True, False, False, True]
     assert "8.0 on, and this device has 7.5" in (of(75), graph.precision_problem("bf16"))[1]
+    cupy.__version__ = "13.6.0"
+    assert of(90) == [True, True, False, True]
+    assert graph.precision_problem("bf16") == (
+        "CuPy knows bfloat16 from version 14 on, and this is 13.6.0"
+    )

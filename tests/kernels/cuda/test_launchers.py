@@ -10,7 +10,7 @@ from kernels.cuda import stand_in
 from kernels.cuda.stand_in import asarray
 from tolerances import EPS
 
-from xpmlp.kernels.cuda import bias_activation, elementwise, linear, normalization
+from xpmlp.kernels.cuda import bias_activation, cublas, elementwise, launch, linear, normalization
 from xpmlp.kernels.cuda import dropout as cuda_dropout
 from xpmlp.kernels.cuda import gather as cuda_gather
 from xpmlp.kernels.cuda import matmul as cuda_matmul
@@ -34,8 +34,7 @@ OPTIONS = {
 
 
 @pytest.fixture
-def device(monkeypatch, shim):
-    monkeypatch.setenv("XPMLP_KERNELS", "off")  # references compute what is expected
+def device(monkeypatch, without_kernels, shim):
     return stand_in.put_in_place(monkeypatch, shim)
 
 
@@ -50,6 +49,56 @@ def close(actual, expected, dtype, ulps=64):
 
 def wide(arrays):
     return [None if a is None else np.asarray(a, np.float64) for a in arrays]
+
+
+@pytest.mark.parametrize("dtype", [*TYPES, "bfloat16"])
+def test_without_cublas_products_go_through_cupy(device, rng, monkeypatch, dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    monkeypatch.setattr(cublas, "is_missing", lambda: True)
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((3, 40, 50), (50, 20)))
+    found = cuda_matmul.matmul(asarray(a), asarray(b))
+    assert found.dtype == a.dtype and not device.products
+    wanted = a.astype(np.float64) @ b.astype(np.float64)
+    tolerance = EPS.get(np.dtype(dtype).name, 2.0**-7)
+    np.testing.assert_allclose(found.astype(np.float64), wanted, rtol=0, atol=64 * tolerance)
+
+
+def test_a_device_that_launches_no_cluster_reads_wide_rows_otherwise(device, rng, monkeypatch):
+    """A part of a device, say; it is asked once."""
+    run, refused = device.run, []
+    monkeypatch.setattr(cuda_loss, "_without_clusters", set())
+
+    def refusing(op, suffix, plan, *arguments):
+        if "cluster" in plan.kernel:
+            refused.append(plan.kernel)
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE")
+        run(op, suffix, plan, *arguments)
+
+    monkeypatch.setattr(launch, "run", refusing)
+    logits, labels = asarray(rng.standard_normal((2, 20_000))), asarray([3, 19_999])
+    with pytest.warns(UserWarning, match="clusters of blocks are not used: CUDA_ERROR"):
+        loss, gradient = cuda_loss.softmax_cross_entropy(logits, labels)
+    expected = loss_op.reference(logits, labels, **OPTIONS)
+    close(loss, expected[0], "float64")
+    close(gradient, expected[1], "float64")
+    cuda_loss.softmax_cross_entropy(logits, labels)
+    assert len(refused) == 1
+    device.launches.clear()
+    narrow = asarray(rng.standard_normal((2, 5)))
+    cuda_loss.softmax_cross_entropy(narrow, asarray([3, 4]))
+    assert device.launches[0] == "softmax_cross_entropy_thread_f64"
+
+
+def test_what_is_no_matter_of_clusters_is_not_hidden(device, rng, monkeypatch):
+    def refusing(*arguments):
+        raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    monkeypatch.setattr(cuda_loss, "_without_clusters", set())
+    monkeypatch.setattr(launch, "run", refusing)
+    with pytest.raises(RuntimeError, match="ILLEGAL"):
+        cuda_loss.softmax_cross_entropy(asarray(rng.standard_normal((2, 5))), asarray([3, 4]))
+    assert not cuda_loss._without_clusters
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -149,10 +198,7 @@ def test_linear_and_its_gradients(device, rng, dtype, activation, x_shape, W_sha
     close(y, exact, dtype)
     dy = asarray(rng.standard_normal(exact.shape).astype(dtype))
     y = asarray(exact.astype(dtype))
-    dz = np.asarray(dy, np.float64)
-    if activation is not None:
-        dz = FUSABLE[activation][1](dz, None, np.asarray(y, np.float64))
-    expected = linear_op.reference_backward(dz, *wide((x, W)), True)
+    expected = linear_op.reference_backward(*wide((dy, x, W, y)), activation, True)
     found = linear.backward(dy, x, W, y, activation, None, b_shape if bias else None, True)
     for actual, wanted in zip(found, expected, strict=True):
         if actual is None:
@@ -160,10 +206,10 @@ def test_linear_and_its_gradients(device, rng, dtype, activation, x_shape, W_sha
         else:
             assert actual.dtype == np.dtype(dtype)
             close(actual, wanted, dtype)
-    if activation is None:
-        for actual, wanted in zip(linear.linear_backward(dy, x, W, True), expected, strict=True):
-            close(actual, wanted, dtype)
-        assert linear.linear_backward(dy, x, W, False)[0] is None
+    whole = linear.linear_backward(dy, x, W, y, activation, True)
+    for actual, wanted in zip(whole, expected, strict=True):
+        close(actual, wanted, dtype)
+    assert linear.linear_backward(dy, x, W, y, activation, False)[0] is None
 
 
 @pytest.mark.parametrize("dtype", TYPES)

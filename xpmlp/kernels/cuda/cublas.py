@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,7 +36,7 @@ _STATUS = {
     14: "CUBLAS_STATUS_INTERNAL_ERROR",
     15: "CUBLAS_STATUS_NOT_SUPPORTED",
 }
-_NAMES = ("libcublas.so.13", "libcublas.so.12", "cublas64_13.dll", "cublas64_12.dll")
+_NAMES = ("libcublas.so.{major}", "cublas64_{major}.dll")
 
 _tf32: ContextVar[bool] = ContextVar("xpmlp_tf32", default=False)
 _local = threading.local()
@@ -143,6 +144,18 @@ def handle() -> Handle:
 
 
 @cache
+def is_missing() -> bool:
+    """Whether the library cannot be found; a warning says so once."""
+    try:
+        _library()
+    except BackendError as error:
+        text = "products go through CuPy, which copies transposed operands and is not recorded"
+        warnings.warn(f"{text}: {error}", stacklevel=2)
+        return True
+    return False
+
+
+@cache
 def _library() -> ctypes.CDLL:
     """The cuBLAS that CuPy uses, with the types of what we call."""
     found = _load()
@@ -166,14 +179,15 @@ def _library() -> ctypes.CDLL:
 
 def _load() -> ctypes.CDLL:
     problems = []
-    for name in (_found_by_cupy, *_NAMES):
+    major = launch.library().cuda.runtime.runtimeGetVersion() // 1000
+    for name in (_found_by_cupy, *(name.format(major=major) for name in _NAMES)):
         try:
             return ctypes.CDLL(name() if callable(name) else name)
         except (ImportError, OSError, RuntimeError) as error:
             problems.append(str(error).splitlines()[0])
     raise BackendError(
-        f"expected cuBLAS where CuPy finds it, got {'; '.join(problems)}; "
-        'pip install "cupy-cuda12x[ctk]" (or 13x), or install the CUDA toolkit'
+        f"expected cuBLAS {major} where CuPy finds it, got {'; '.join(problems)}; "
+        f'pip install "cupy-cuda{major}x[ctk]", or install the CUDA toolkit'
     )
 
 

@@ -76,6 +76,9 @@ _LANES = {
 """Lanes a row and pieces of 16 bytes a lane, for rows in registers: 64 to 1024 classes
 (float64: 512)."""
 
+CLUSTERS_FROM = 90
+"""The compute capability from which blocks can share a row."""
+
 _FEW_CLASSES = 32
 _ROOMY = 72 * 1024  # with rows (or shares of rows) no larger, three blocks fit a multiprocessor
 
@@ -114,9 +117,10 @@ def softmax_cross_entropy(
     for lanes, pieces in _LANES[suffix]:
         if width <= lanes * pieces * per_piece:
             return launch(f"{lanes}x{pieces}", _ceil(rows, 128 // lanes), 128)
-    for blocks in (1, 2, 4, 8) if device.capability >= 90 else (1,):
+    clusters = device.capability >= CLUSTERS_FROM
+    for blocks in (1, 2, 4, 8) if clusters else (1,):
         share = row_share(classes, suffix, blocks, aligned)
-        last = blocks == 8 or device.capability < 90
+        last = blocks == 8 or not clusters
         most = device.shared_optin - _FIXED_SHARED
         if share <= (most if last else min(most, _ROOMY)):
             layout = "block" if blocks == 1 else f"cluster{blocks}"

@@ -34,16 +34,17 @@ __all__ = [
     "activate_backward",
     "contiguous",
     "cross_entropy",
+    "explained_memory",
     "gather",
     "half_dtype",
     "linear",
     "linear_backward",
-    "out_of_memory",
     "precision_problem",
     "tensor_float_32",
 ]
 
 contiguous = launch.contiguous
+explained_memory = launch.explained_memory
 
 
 class Recorder:
@@ -62,6 +63,8 @@ class Recorder:
     def rehearse(self, work: Callable[[], Any]) -> Any:
         """Do the work once, really: kernels are compiled, the pool filled, cuBLAS made ready."""
         launch.library().cuda.get_current_stream().synchronize()  # what the work reads is there
+        # What CuPy's own pool keeps for later is of no use to this one.
+        launch.library().get_default_memory_pool().free_all_blocks()
         with self._inside():
             result = work()
             self._stream.synchronize()
@@ -143,14 +146,12 @@ def precision_problem(precision: str | None) -> str | None:
     """Why the current device cannot compute in ``"tf32"``, ``"bf16"`` or ``"fp16"``, or None."""
     least = {"tf32": 80, "bf16": 80, "fp16": 70}.get(precision or "", 0)
     capability = launch.device().capability
+    version = launch.library().__version__
+    if precision == "bf16" and int(version.partition(".")[0]) < 14:
+        return f"CuPy knows bfloat16 from version 14 on, and this is {version}"
     if capability >= least:
         return None
     return (
         f"tensor cores take {precision} from compute capability {least / 10} on, and this device "
         f"has {capability / 10}"
     )
-
-
-def out_of_memory(what: str, lower: str) -> Any:
-    """A context in which CuPy's out-of-memory error says what was asked and what to lower."""
-    return launch.explained_memory(what, None, lower)

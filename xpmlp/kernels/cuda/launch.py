@@ -7,7 +7,7 @@ a kernel that does not compile, a driver that is too old, a device whose memory 
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BackendError, MissingDependencyError
+from ...errors import BackendError, MissingDependencyError, OutOfMemoryError
 from . import geometry, source
+
+LOWER = "lower the batch size, or the precision"
+"""What needs less memory in most cases."""
 
 _STATIC_SHARED = 48 * 1024  # dynamic shared memory beyond this must be asked for
 _TOO_OLD = (
@@ -59,8 +62,7 @@ def run(op: str, suffix: str, launch: geometry.Launch, *arguments: Any) -> None:
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """An uninitialised array on the current device."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    with explained_memory(f"an array of shape {shape}", size, "use smaller batches"):
+    with explained_memory("xpmlp.kernels.cuda", f"an array of shape {shape}", LOWER):
         return library().empty(shape, dtype)
 
 
@@ -95,17 +97,26 @@ def address(array: Any) -> int:
 
 
 @contextmanager
-def explained_memory(what: str, size: int | None, lower: str) -> Iterator[None]:
-    """Turn CuPy's out-of-memory error into ours: what was asked, what is free, what to lower."""
+def explained_memory(where: str, what: str, lower: str) -> Iterator[None]:
+    """Turn CuPy's out-of-memory error into ours: what was asked, what is free, what to lower.
+
+    Parameters
+    ----------
+    where : str
+        Who asks.
+    what, lower : str
+        In words, what the memory is for, and what would need less.
+    """
     cupy = library()
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
         free, total = cupy.cuda.runtime.memGetInfo()
-        asked = str(error) if size is None else f"{_size_text(size)} were asked for"
-        raise BackendError(
-            f"`cupy`: no device memory for {what}: {asked}, {_size_text(free)} of "
-            f"{_size_text(total)} are free; {lower}, or end other programs on the device"
+        asked = re.search(r"allocating ([\d,]+) bytes", str(error))
+        size = "more" if asked is None else _size_text(int(asked[1].replace(",", "")))
+        raise OutOfMemoryError(
+            f"`{where}`: expected {size} of device memory for {what}, got {_size_text(free)} that "
+            f"are free, of {_size_text(total)}; {lower}, or end other programs on the device"
         ) from error
 
 
@@ -134,10 +145,10 @@ def _kernel(op: str, suffix: str, name: str, shared: int, number: int) -> Any:
     """A kernel of a device, compiled now if it never was."""
     with _explained_compilation(op, suffix):
         kernel = _module(op, suffix).get_function(name)
-        if shared > _STATIC_SHARED:
+        _ = kernel.kernel  # loads it, so that errors come from here
+        # The bound belongs to the function, which every launch of this name shares: only raise it.
+        if shared > _STATIC_SHARED and shared > kernel.max_dynamic_shared_size_bytes:
             kernel.max_dynamic_shared_size_bytes = shared
-        else:
-            _ = kernel.kernel  # loads it, so that errors come from here
     return kernel
 
 

@@ -25,9 +25,11 @@ def linear(x: Any, W: Any, b: Any, activation: str | None, drop: tuple | None = 
     return bias_activation.forward(y, b, activation, drop, in_place=True)
 
 
-def linear_backward(dz: Any, x: Any, W: Any, input_grad: bool) -> tuple[Any, Any, Any]:
+def linear_backward(
+    dy: Any, x: Any, W: Any, y: Any, activation: str | None, input_grad: bool
+) -> tuple[Any, Any, Any]:
     """The kernel, with the signature and the results of the op's reference."""
-    return backward(dz, x, W, None, None, None, (*W.shape[:-2], W.shape[-1]), input_grad)
+    return backward(dy, x, W, y, activation, None, (*W.shape[:-2], W.shape[-1]), input_grad)
 
 
 def backward(

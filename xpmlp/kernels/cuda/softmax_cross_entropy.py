@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ...errors import XpmlpError
 from . import geometry, launch
 
 _OP = "softmax_cross_entropy"
@@ -93,13 +96,9 @@ def with_hits(
     dlogits = launch.empty((*shape, classes), logits.dtype)
     hits = launch.empty(shape, np.uint8) if count_hits and not probabilities else None
     aligned = _aligned(logits, row_stride) and _aligned(dlogits, classes)
-    plan = geometry.softmax_cross_entropy(
-        rows, classes, suffix, launch.device(), probabilities=probabilities, aligned=aligned
-    )
-    launch.run(
-        _OP,
+    _run(
         suffix,
-        plan,
+        {"rows": rows, "classes": classes, "probabilities": probabilities, "aligned": aligned},
         *(logits, row_stride, dlogits, classes, targets, np.int32(kind), target_rows, rows),
         *(np.int32(classes), batch, smoothing, smoothings, weights, ignored, has_ignore),
         *(real(z_loss), scale, scales, loss_scale, row_loss, hits),
@@ -117,6 +116,28 @@ def with_hits(
     if total is None:
         total = row_loss.astype(dlogits.dtype, copy=False)
     return total, dlogits, correct
+
+
+_without_clusters: set[int] = set()  # devices that have refused to launch one
+
+
+def _run(suffix: str, sizes: dict[str, Any], *arguments: Any) -> None:
+    """Launch the kernel for rows of this width."""
+    number, device = launch.device_number(), launch.device()
+    if number not in _without_clusters:
+        plan = geometry.softmax_cross_entropy(suffix=suffix, device=device, **sizes)
+        try:
+            launch.run(_OP, suffix, plan, *arguments)
+            return
+        except RuntimeError as error:
+            # A device that is shared or cut into parts may have no room for a whole cluster.
+            if "cluster" not in plan.kernel or isinstance(error, XpmlpError):
+                raise
+            warnings.warn(f"`{_OP}`: clusters of blocks are not used: {error}", stacklevel=4)
+            _without_clusters.add(number)
+    alone = replace(device, capability=min(device.capability, geometry.CLUSTERS_FROM - 1))
+    plan = geometry.softmax_cross_entropy(suffix=suffix, device=alone, **sizes)
+    launch.run(_OP, suffix, plan, *arguments)
 
 
 def _rows(logits: Any) -> tuple[Any, int]:

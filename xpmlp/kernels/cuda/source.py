@@ -35,10 +35,13 @@ _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 
 @cache
 def read(op: str) -> str:
-    """The text of an op's source with every header in the place of its first ``#include``."""
+    """The text of an op's source with every header in the place of its first ``#include``.
+
+    It is ASCII: CuPy writes it to a file in the locale's encoding, which may know no more.
+    """
     if op not in OPS:
         raise ConfigError(f"`read`: expected an op among {', '.join(OPS)}, got {op!r}")
-    return _expand(f"{op}.cu", set())
+    return _expand(f"{op}.cu", set()).encode("ascii", "replace").decode("ascii")
 
 
 def options(suffix: str) -> tuple[str, ...]:

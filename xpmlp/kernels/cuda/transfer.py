@@ -52,6 +52,10 @@ class DoubleBuffer:
         """Everything that reads the batch has been enqueued."""
         self._used[place].record(launch.library().cuda.get_current_stream())
 
+    def wait(self) -> None:
+        """Until nothing travels any more: only then may either memory be given back."""
+        self._stream.synchronize()
+
 
 def free_memory() -> int:
     """Bytes that are free on the current device, those that CuPy holds ready included."""

@@ -31,8 +31,8 @@ those of a short sum; rows are cut so that A's block stays in the second. A pane
 stack first if B's columns are not contiguous (by in-register transposes where its rows are), or if
 enough rows use it to pay for the copy.
 
-Square matrices of 4, 8 and 16 have code of their own, which handles several rows of C in one vector
-and streams through the batch. Every way gives the same bits.
+Square matrices of 4, 8 and 16 have a program of their own, which handles several rows of C in one
+vector and streams through the batch. Every way gives the same bits.
 
 Measured on two cores of an EPYC 9005 (AVX-512), float32: a tile in the first-level cache runs at
 260 GFLOP/s a core; products of 64³ reach 220, of 256³ and more 240 to 258.
@@ -55,6 +55,7 @@ from .tiles import (
     MOST_ROWS,
     PANEL,
     RELU,
+    SQUARES,
     constants,
     copy_element,
     copy_row,
@@ -199,13 +200,6 @@ def _driver(real):
             return
         zero = real(0)
         size = constants(zero)[1]
-        if rows == columns and rows == depth and c_row == rows and not (bias or gate or flags):
-            n, a_rows, b_rows = rows, a_row == rows, b_row == rows
-            a_dense = a_col == 1 if a_rows else a_row == 1 and a_col == n
-            b_dense = b_col == 1 if b_rows else b_row == 1 and b_col == n
-            if a_dense and b_dense and count > 0:  # noqa: SIM102, compiled: the call comes last
-                if squares(zero, n, a_rows, b_rows, count, a, a_batch, b, b_batch, c, c_batch):
-                    return
         packed = stack_buffer(_PANEL_BYTES)
         if b_col == 1 and rows < _ROWS_TO_PACK:
             packed = 0
@@ -269,13 +263,40 @@ def _driver(real):
     return product
 
 
+def _square_driver(real):
+    """The same for dense squares of certain sizes, with neither bias nor gate nor flags."""
+
+    def product(
+        count, n, columns, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col,
+        c, c_batch, c_row, bias, bias_batch, gate, flags,
+    ):  # fmt: skip
+        if count > 0:
+            squares(real(0), n, a_row == n, b_row == n, count, a, a_batch, b, b_batch, c, c_batch)
+
+    return product
+
+
 @cache
-def program(dtype) -> int:
-    """The address of the compiled driver for float32 or float64, to give to :func:`product`."""
+def program(dtype, square: bool = False) -> int:
+    """The address of the compiled driver for float32 or float64, to give to :func:`product`.
+
+    With ``square``, of the one for n × n matrices that :func:`are_dense`, C too.
+    """
     signature = types.void(*[types.intp] * _ARGUMENTS)
-    driver = compiled(_driver(np.dtype(dtype).type), partial(cfunc, signature))
-    _kept.append(driver)
-    return driver.address
+    driver = (_square_driver if square else _driver)(np.dtype(dtype).type)
+    _kept.append(compiled(driver, partial(cfunc, signature)))
+    return _kept[-1].address
+
+
+def are_dense(dtype, n, a_row, a_col, b_row, b_col) -> bool:
+    """Whether there is a program for n × n matrices whose rows or columns lie without gaps."""
+    return {a_row, a_col} == {b_row, b_col} == {1, n} and n in _square_sizes(dtype)
+
+
+@cache
+def _square_sizes(dtype) -> list[int]:
+    lanes = simd.target().bits // (8 * np.dtype(dtype).itemsize)
+    return [n for n in SQUARES if n <= lanes]
 
 
 _kept: list = []  # the machine code lives as long as these

@@ -9,16 +9,16 @@ changes how an element's sum is added up, so results do not depend on the number
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from . import gemm
+from .tape import address_of, instruction, integers, launch, share, vector
 from .threads import enter_parallel, leave_parallel, parallel_threads
-from .twins import twins
 
 _PARALLEL_WORK = 300_000  # multiply-adds; with fewer, a second thread comes too late
 _RUNS, _BATCH, _ROWS, _COLUMNS = range(4)  # what the threads divide
 _LEAST = (1, 1, 24, 64)  # of that for each
 _ONE_RUN = np.zeros((1, 2), np.int64)
+_AT_ONE_RUN = address_of(_ONE_RUN)  # asked for once: it takes a microsecond
 
 
 def matmul(a, b):
@@ -48,28 +48,28 @@ def matmul(a, b):
     if work == 0:
         c.fill(0)
         return c
-    arguments = (
-        *(runs, gemm.program(dtype), size, count, rows, columns, depth),
-        *(_address(a), a_batch // size, a_row // size, a_col // size),
-        *(_address(b), b_batch // size, b_row // size, b_col // size, _address(c)),
-    )
+    a_row, a_col, b_row, b_col = a_row // size, a_col // size, b_row // size, b_col // size
+    square = rows == columns == depth and gemm.are_dense(dtype, rows, a_row, a_col, b_row, b_col)
+    arguments = [
+        _RUNS, _AT_ONE_RUN if runs is _ONE_RUN else address_of(runs), len(runs),
+        gemm.program(dtype, square), count, rows, columns, depth,
+        address_of(a), a_batch // size, a_row, a_col,
+        address_of(b), b_batch // size, b_row, b_col, address_of(c),
+    ]  # fmt: skip
     if work >= _PARALLEL_WORK:
         threads = parallel_threads()
         for axis, length in enumerate((len(runs), count, rows, columns)):
             if length >= threads * _LEAST[axis]:
                 if enter_parallel():
+                    arguments[0] = axis
                     try:
-                        _run_parallel(threads, axis, *arguments)
+                        launch(_products(dtype), arguments, threads)
                     finally:
                         leave_parallel()
                     return c
                 break
-    _run(1, _RUNS, *arguments)
+    launch(_products(dtype), arguments)
     return c
-
-
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
 
 
 def _spread(array: np.ndarray, shape: tuple[int, ...]) -> list[int]:
@@ -101,78 +101,46 @@ def _offsets(axes: list[tuple[int, int, int]]) -> np.ndarray:
     return starts
 
 
-def _run_body(
-    parts,
-    axis,
-    runs,
-    program,
-    size,
-    count,
-    rows,
-    columns,
-    depth,
-    a,
-    a_batch,
-    a_row,
-    a_col,
-    b,
-    b_batch,
-    b_row,
-    b_col,
-    c,
-):
-    total = (runs.shape[0], count, rows, columns)[axis]
-    # Borders that cut no tile: a multiple of the tile's rows, or of a panel's columns.
-    unit = 1
-    if axis == _ROWS:
-        unit = 12
-    elif axis == _COLUMNS:
-        unit = 32
-    units = (total + unit - 1) // unit
-    for part in prange(parts):
-        first = part * units // parts * unit
-        last = min((part + 1) * units // parts * unit, total)
-        share = last - first
-        a_from, b_from, c_from = a, b, c
-        first_run, last_run, problems, height, width = 0, runs.shape[0], count, rows, columns
+@instruction
+def _products(real):
+    """Runs of products, cut along ``axis``."""
+
+    def run(arguments, part, parts):
+        (
+            axis, runs_at, runs, program, count, rows, columns, depth,
+            a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c,
+        ) = integers(arguments, 17)  # fmt: skip
+        size = gemm.constants(real(0))[1]
+        starts = vector(runs_at, 2 * runs, np.int64(0))
+        c_batch, c_row = rows * columns, columns
+        c_run = count * c_batch
+        first_run, last_run = 0, runs
+        # Borders that cut no tile: a multiple of the tile's rows, or of a panel's columns.
         if axis == _RUNS:
-            first_run, last_run = first, last
+            first_run, last_run = share(runs, part, parts, 1)
         elif axis == _BATCH:
-            problems = share
-            a_from += first * a_batch * size
-            b_from += first * b_batch * size
-            c_from += first * rows * columns * size
+            first, last = share(count, part, parts, 1)
+            count = last - first
+            a += first * a_batch * size
+            b += first * b_batch * size
+            c += first * c_batch * size
         elif axis == _ROWS:
-            height = share
-            a_from += first * a_row * size
-            c_from += first * columns * size
+            first, last = share(rows, part, parts, 12)
+            rows = last - first
+            a += first * a_row * size
+            c += first * c_row * size
         else:
-            width = share
-            b_from += first * b_col * size
-            c_from += first * size
+            first, last = share(columns, part, parts, 32)
+            columns = last - first
+            b += first * b_col * size
+            c += first * size
         for run in range(first_run, last_run):
             gemm.product(
-                program,
-                problems,
-                height,
-                width,
-                depth,
-                a_from + runs[run, 0],
-                a_batch,
-                a_row,
-                a_col,
-                b_from + runs[run, 1],
-                b_batch,
-                b_row,
-                b_col,
-                c_from + run * count * rows * columns * size,
-                rows * columns,
-                columns,
-                0,
-                0,
-                0,
-                0,
-            )
+                program, count, rows, columns, depth,
+                a + starts[2 * run], a_batch, a_row, a_col,
+                b + starts[2 * run + 1], b_batch, b_row, b_col,
+                c + run * c_run * size, c_batch, c_row, 0, 0, 0, 0,
+            )  # fmt: skip
+        return 0
 
-
-_run, _run_parallel = twins(_run_body)
+    return run

@@ -1,13 +1,12 @@
-"""Instructions of a training step: activations and dropout, element by element."""
+"""Instructions of a training step: what it does element by element, but for activations."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import carray
 
 from . import gemm
 from .dropout import CHUNK, drop_chunk
-from .elementary import sigmoid, tanh
 from .tape import element_share, instruction, integers, pointer, share, vector
 
 # What works in place has one array only: of two, LLVM would ask whether they overlap, and go
@@ -94,122 +93,53 @@ def scaled(real):
     return run
 
 
-# --- Activations: y = f(x), and dy ← dy f′ --------------------------------------------------------
-
-
-@njit(inline="always")
-def _forward_vectors(zero, arguments, part, parts):
-    """A share of x and of y, and the layer's constant."""
-    x, y, members, elements, constant = integers(arguments, 5)
-    first, last = element_share(members, elements, part, parts)
-    at, count = first * gemm.constants(zero)[1], last - first
-    c = vector(constant, 1, np.float64(0))[0]
-    return vector(x + at, count, zero), vector(y + at, count, zero), c
-
-
-@njit(inline="always")
-def _backward_vectors(zero, arguments, part, parts):
-    """A share of dy, of x and of y, and the layer's constant."""
-    dy, x, y, members, elements, constant = integers(arguments, 6)
-    first, last = element_share(members, elements, part, parts)
-    at, count = first * gemm.constants(zero)[1], last - first
-    c = vector(constant, 1, np.float64(0))[0]
-    return vector(dy + at, count, zero), vector(x + at, count, zero), vector(y + at, count, zero), c
-
-
 @instruction
-def tanh_forward(real):
+def multiplied(real):
+    """``dy ← dy ⊙ slopes``: the backward of all activations."""
+
     def run(arguments, part, parts):
-        x, y, _c = _forward_vectors(real(0), arguments, part, parts)
-        for i in range(np.uintp(x.size)):
-            y[i] = tanh(x[i])
+        dy, slopes, members, elements = integers(arguments, 4)
+        first, last = element_share(members, elements, part, parts)
+        size = gemm.constants(real(0))[1]
+        target = vector(dy + first * size, last - first, real(0))
+        factors = vector(slopes + first * size, last - first, real(0))
+        for i in range(np.uintp(last - first)):
+            target[i] *= factors[i]
         return 0
 
     return run
 
 
 @instruction
-def tanh_backward(real):
+def summed(real):
+    """``y = a + b``."""
+
     def run(arguments, part, parts):
-        dy, x, y, _c = _backward_vectors(real(0), arguments, part, parts)
-        for i in range(np.uintp(x.size)):
-            dy[i] *= (real(1) - y[i]) * (real(1) + y[i])
+        a, b, y, members, elements = integers(arguments, 5)
+        first, last = element_share(members, elements, part, parts)
+        size = gemm.constants(real(0))[1]
+        one = vector(a + first * size, last - first, real(0))
+        other = vector(b + first * size, last - first, real(0))
+        target = vector(y + first * size, last - first, real(0))
+        for i in range(np.uintp(last - first)):
+            target[i] = one[i] + other[i]
         return 0
 
     return run
 
 
 @instruction
-def sigmoid_forward(real):
+def copied(real):
+    """``y = x``."""
+
     def run(arguments, part, parts):
-        x, y, _c = _forward_vectors(real(0), arguments, part, parts)
-        for i in range(np.uintp(x.size)):
-            y[i] = sigmoid(x[i])
+        x, y, members, elements = integers(arguments, 4)
+        first, last = element_share(members, elements, part, parts)
+        size = gemm.constants(real(0))[1]
+        source = vector(x + first * size, last - first, real(0))
+        target = vector(y + first * size, last - first, real(0))
+        for i in range(np.uintp(last - first)):
+            target[i] = source[i]
         return 0
 
     return run
-
-
-@instruction
-def sigmoid_backward(real):
-    def run(arguments, part, parts):
-        dy, x, y, _c = _backward_vectors(real(0), arguments, part, parts)
-        for i in range(np.uintp(x.size)):
-            dy[i] *= y[i] * (real(1) - y[i])
-        return 0
-
-    return run
-
-
-@instruction
-def silu_forward(real):
-    def run(arguments, part, parts):
-        x, y, _c = _forward_vectors(real(0), arguments, part, parts)
-        for i in range(np.uintp(x.size)):
-            y[i] = x[i] * sigmoid(x[i])
-        return 0
-
-    return run
-
-
-@instruction
-def silu_backward(real):
-    def run(arguments, part, parts):
-        dy, x, y, _c = _backward_vectors(real(0), arguments, part, parts)
-        for i in range(np.uintp(x.size)):
-            s = sigmoid(x[i])
-            dy[i] *= s + y[i] * (real(1) - s)
-        return 0
-
-    return run
-
-
-@instruction
-def leaky_relu_forward(real):
-    def run(arguments, part, parts):
-        x, y, c = _forward_vectors(real(0), arguments, part, parts)
-        for i in range(np.uintp(x.size)):
-            y[i] = x[i] if x[i] > 0 else real(c) * x[i]
-        return 0
-
-    return run
-
-
-@instruction
-def leaky_relu_backward(real):
-    def run(arguments, part, parts):
-        dy, x, _y, c = _backward_vectors(real(0), arguments, part, parts)
-        for i in range(np.uintp(x.size)):
-            dy[i] *= real(1) if x[i] > 0 else real(c)
-        return 0
-
-    return run
-
-
-# By the names of the layers: forward and backward.
-ACTIVATIONS = {
-    "tanh": (tanh_forward, tanh_backward),
-    "sigmoid": (sigmoid_forward, sigmoid_backward),
-    "silu": (silu_forward, silu_backward),
-    "leaky_relu": (leaky_relu_forward, leaky_relu_backward),
-}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from . import gemm
-from .softmax_cross_entropy import _rows, _scale_problems, _total
+from .softmax_cross_entropy import _probabilities, _rows, _scale_problems, _total
+from .step_activations import formula, softplus
+from .step_row_norms import row_share
 from .tape import element_share, instruction, integers, share, vector
 
 
@@ -38,12 +43,7 @@ def cross_entropy(real):
             scales, smoothings, z_loss, gradient, losses,
         ) = integers(arguments, 15)  # fmt: skip
         size = gemm.constants(real(0))[1]
-        first, last = 0, rows
-        first_member, last_member = 0, 1
-        if members > 1:
-            first_member, last_member = share(members, part, parts, 1)
-        else:
-            first, last = share(rows, part, parts, 64)
+        first_member, last_member, first, last = row_share(members, rows, part, parts, 64)
         count = last - first
         if count <= 0:
             return 0
@@ -93,28 +93,180 @@ def hits(real):
 
 
 @instruction
-def squared_error(real):
-    """Each row's part of ``factor · Σ (y − t)²``, and the gradient ``2 factor (y − t)``."""
+def cross_entropy_of_shares(real):
+    """Loss of each row and gradient of softmax cross-entropy with target probabilities."""
 
     def run(arguments, part, parts):
-        y, t, t_batch, members, rows, columns, factor_at, gradient, losses = integers(arguments, 9)
+        (
+            x, y, y_batch, members, rows, classes, weights, weighted, scales, smoothings, z_loss,
+            gradient, losses,
+        ) = integers(arguments, 13)  # fmt: skip
         size = gemm.constants(real(0))[1]
-        factor = real(vector(factor_at, 1, np.float64(0))[0])
-        first, last = element_share(members, rows, part, parts)
-        for row in range(first, last):
-            member, own = row // rows, row % rows
-            outputs = vector(y + row * columns * size, columns, real(0))
-            targets = vector(t + (member * t_batch + own * columns) * size, columns, real(0))
-            slopes = vector(gradient + row * columns * size, columns, real(0))
-            total = real(0)
-            for j in range(np.uintp(columns)):
-                difference = outputs[j] - targets[j]
-                total += difference * difference
-                slopes[j] = real(2) * difference * factor
-            vector(losses + row * size, 1, real(0))[0] = total * factor
+        first_member, last_member, first, last = row_share(members, rows, part, parts, 1)
+        count = last - first
+        if count <= 0:
+            return 0
+        shares = vector(weights, classes if weighted else 0, real(0))
+        factors = vector(scales, members, real(0))
+        smoothing = vector(smoothings, members, np.float64(0))
+        z = vector(z_loss, 1, np.float64(0))[0]
+        for member in range(first_member, last_member):
+            row = member * rows + first
+            at, targets = row * classes * size, (member * y_batch + first * classes) * size
+            _probabilities(
+                vector(x + at, count * classes, real(0)),
+                vector(y + targets, count * classes, real(0)), shares,
+                factors[member : member + 1], smoothing[member], z,
+                vector(gradient + at, count * classes, real(0)),
+                vector(losses + row * size, count, real(0)),
+            )  # fmt: skip
         return 0
 
     return run
+
+
+# --- Sums over elements ---------------------------------------------------------------------------
+
+
+def _elementwise(function: Callable) -> Callable[..., int]:
+    """Each row's part of ``factor · Σ f(y, t)``, and ``factor f′``.
+
+    Of ``function(y, t, constant) -> (f, f′)``.
+    """
+
+    @partial(instruction, fastmath={"reassoc", "nsz"})
+    def loss(real):
+        def run(arguments, part, parts):
+            y, t, t_batch, members, rows, columns, options, gradient, losses = integers(
+                arguments, 9
+            )
+            size = gemm.constants(real(0))[1]
+            factor, constant = vector(options, 2, np.float64(0))
+            f, c = real(factor), real(constant)
+            first, last = element_share(members, rows, part, parts)
+            for row in range(first, last):
+                member, own = row // rows, row % rows
+                outputs = vector(y + row * columns * size, columns, real(0))
+                targets = vector(t + (member * t_batch + own * columns) * size, columns, real(0))
+                slopes = vector(gradient + row * columns * size, columns, real(0))
+                total = real(0)
+                for j in range(np.uintp(columns)):
+                    value, slope = function(outputs[j], targets[j], c)
+                    total += value
+                    slopes[j] = slope * f
+                vector(losses + row * size, 1, real(0))[0] = total * f
+            return 0
+
+        return run
+
+    return loss
+
+
+@formula
+def _sign(x):
+    """The sign, 0 for 0 and NaN for NaN."""
+    return type(x)(1) if x > 0 else (type(x)(-1) if x < 0 else x)
+
+
+@formula
+def _squared(y, t, c):
+    d = y - t
+    return d * d, d + d
+
+
+@formula
+def _half_squared(y, t, c):
+    d = y - t
+    return type(d)(0.5) * d * d, d
+
+
+@formula
+def _absolute(y, t, c):
+    d = y - t
+    return abs(d), _sign(d)
+
+
+@formula
+def _huber(y, t, delta):
+    d = y - t
+    size, half = abs(d), type(d)(0.5)
+    return (half * d * d, d) if size <= delta else (delta * (size - half * delta), delta * _sign(d))
+
+
+@formula
+def _binary(y, t, c):
+    value, slope = softplus(y, c)
+    return value - t * y, slope - t
+
+
+ELEMENTWISE_LOSSES = {
+    "squared": _elementwise(_squared),
+    "half_squared": _elementwise(_half_squared),
+    "absolute": _elementwise(_absolute),
+    "huber": _elementwise(_huber),
+    "binary": _elementwise(_binary),
+}
+
+
+# --- Other losses of class numbers ----------------------------------------------------------------
+
+
+def _by_class(function: Callable) -> Callable[..., int]:
+    """Each row's loss and gradient; a wrong class number is no class at all.
+
+    Of ``function(outputs, label, constant, factor, gradient) -> loss``, in all of a row.
+    """
+
+    @instruction
+    def loss(real):
+        def run(arguments, part, parts):
+            x, y, y_batch, members, rows, classes, options, gradient, losses = integers(
+                arguments, 9
+            )
+            size = gemm.constants(real(0))[1]
+            factor, constant = vector(options, 2, np.float64(0))
+            first, last = element_share(members, rows, part, parts)
+            for row in range(first, last):
+                member, own = row // rows, row % rows
+                label = vector(y + (member * y_batch + own) * 8, 1, np.int64(0))[0]
+                at = row * classes * size
+                outputs = vector(x + at, classes, real(0))
+                slopes = vector(gradient + at, classes, real(0))
+                value = function(outputs, label, real(constant), real(factor), slopes)
+                vector(losses + row * size, 1, real(0))[0] = value * real(factor)
+            return 0
+
+        return run
+
+    return loss
+
+
+@formula
+def _log_likelihood(outputs, label, c, factor, slopes):
+    slopes[:] = 0
+    if label < 0 or label >= outputs.size:
+        return type(c)(0)
+    slopes[label] = -factor
+    return -outputs[label]
+
+
+@formula
+def _hinge(outputs, label, margin, factor, slopes):
+    known = 0 <= label < outputs.size
+    own = outputs[label] if known else type(margin)(0)
+    total, count = type(margin)(0), type(margin)(0)
+    for j in range(outputs.size):
+        excess = outputs[j] - own + margin
+        violated = excess > 0 and j != label
+        total += excess * type(margin)(violated) if j != label else type(margin)(0)
+        count += type(margin)(violated)
+        slopes[j] = factor if violated else type(margin)(0)
+    if known:
+        slopes[label] = -count * factor
+    return total
+
+
+CLASS_LOSSES = {"log_likelihood": _by_class(_log_likelihood), "hinge": _by_class(_hinge)}
 
 
 @instruction

@@ -1,7 +1,7 @@
 """Instructions of a training step: the updates of one parameter (P, rows, columns), in place.
 
-The rates of each member end with decay and shrink; see update.py. Optimizers with fewer than two
-slots give no address for m or v, and those are never read.
+The rates of each member end with decay, shrink and clip; see update.py. Optimizers with fewer than
+two slots give no address for m or v, and those are never read.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def sgd(real):
         first, last = _members(arguments, part, parts)
         for member in range(first, last):
             w, g, _m, _v, begin, end, r = _state(real(0), arguments, part, parts, member)
-            sgd_in_place(w, g, begin, end, r[0], r[1], r[2])
+            sgd_in_place(w, g, begin, end, r[0], r[1], r[2], r[3])
         return 0
 
     return run
@@ -67,7 +67,7 @@ def momentum(real):
         first, last = _members(arguments, part, parts)
         for member in range(first, last):
             w, g, m, _v, begin, end, r = _state(real(0), arguments, part, parts, member)
-            momentum_in_place(w, g, m, begin, end, r[0], r[1], r[2] != 0, r[3], r[4])
+            momentum_in_place(w, g, m, begin, end, r[0], r[1], r[2] != 0, r[3], r[4], r[5])
         return 0
 
     return run
@@ -79,7 +79,7 @@ def adagrad(real):
         first, last = _members(arguments, part, parts)
         for member in range(first, last):
             w, g, m, _v, begin, end, r = _state(real(0), arguments, part, parts, member)
-            adagrad_in_place(w, g, m, begin, end, r[0], r[1], r[2], r[3])
+            adagrad_in_place(w, g, m, begin, end, r[0], r[1], r[2], r[3], r[4])
         return 0
 
     return run
@@ -91,7 +91,7 @@ def rmsprop(real):
         first, last = _members(arguments, part, parts)
         for member in range(first, last):
             w, g, m, _v, begin, end, r = _state(real(0), arguments, part, parts, member)
-            rmsprop_in_place(w, g, m, begin, end, r[0], r[1], r[2], r[3], r[4])
+            rmsprop_in_place(w, g, m, begin, end, r[0], r[1], r[2], r[3], r[4], r[5])
         return 0
 
     return run
@@ -103,7 +103,9 @@ def adam(real):
         first, last = _members(arguments, part, parts)
         for member in range(first, last):
             w, g, m, v, begin, end, r = _state(real(0), arguments, part, parts, member)
-            adam_in_place(w, g, m, v, begin, end, r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7])
+            adam_in_place(
+                w, g, m, v, begin, end, r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8]
+            )
         return 0
 
     return run

@@ -29,15 +29,18 @@ from functools import cache, partial
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, prange, types
+from numba import cfunc, prange, types
+from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
-from .simd import INT
+from .simd import INT, POINTER, address
 from .sources import compiled
 from .threads import enter_parallel, leave_parallel, parallel_threads
 from .twins import twins
 
 SERIAL, PARALLEL = 0, 1
+_BEHIND = 0  # for an address: the arguments are in the same row, behind the mode
 _SIGNATURE = types.intp(types.intp, types.intp, types.intp)
 
 
@@ -111,6 +114,17 @@ class Tape:
 _WORTH_A_THREAD = 6_000  # ns
 
 
+def launch(function: int, arguments: list[int], parts: int = 1) -> int:
+    """Run one instruction now; its status, if it is run whole.
+
+    With ``parts`` > 1, that many shares side by side, between ``enter_parallel()`` and
+    ``leave_parallel()``. An op that is written as an instruction needs no parallel twin, which
+    numba takes half a second and more to compile.
+    """
+    calls = np.array([[function, _BEHIND, PARALLEL, *arguments]], np.int64)
+    return _run(calls, 1) if parts == 1 else _run_parallel(calls, parts)
+
+
 def address_of(array: np.ndarray) -> int:
     """Where an array's elements begin."""
     return array.__array_interface__["data"][0]
@@ -137,29 +151,72 @@ def instruction(body: Callable, *, fastmath: set[str] | bool = False) -> Callabl
 _alive: list[object] = []  # the machine code lives as long as these
 
 
-@njit(inline="always")
-def share(total, part, parts, unit):
+# These are intrinsics because every instruction has a dozen of them: as functions whose source is
+# inlined, they were half of its compile time.
+
+
+@intrinsic
+def share(typingctx, total, part, parts, unit):
     """First and last element of a share, cut at multiples of ``unit``."""
-    units = (total + unit - 1) // unit
-    return part * units // parts * unit, min((part + 1) * units // parts * unit, total)
+
+    def generate(context, builder, signature, arguments):
+        return cgutils.pack_array(builder, _emit_share(builder, *arguments))
+
+    return types.UniTuple(types.intp, 2)(*[types.intp] * 4), generate
 
 
-@njit(inline="always")
-def element_share(members, elements, part, parts):
+@intrinsic
+def element_share(typingctx, members, elements, part, parts):
     """A share of P·elements, cut between members if there are several."""
-    return share(members * elements, part, parts, elements if members > 1 else 256)
+
+    def generate(context, builder, signature, arguments):
+        members, elements, part, parts = arguments
+        several = builder.icmp_signed(">", members, INT(1))
+        unit = builder.select(several, elements, INT(256))
+        total = builder.mul(members, elements)
+        return cgutils.pack_array(builder, _emit_share(builder, total, part, parts, unit))
+
+    return types.UniTuple(types.intp, 2)(*[types.intp] * 4), generate
 
 
-@njit(inline="always")
-def integers(arguments, count):
-    """An instruction's arguments as an array."""
-    return carray(pointer(arguments, np.int64(0)), (count,))
+def _emit_share(builder: ir.IRBuilder, total, part, parts, unit) -> list[ir.Value]:
+    unit = builder.select(builder.icmp_signed("==", unit, INT(0)), INT(1), unit)  # of nothing
+    units = builder.udiv(builder.add(total, builder.sub(unit, INT(1))), unit)
+    ends = []
+    for number in (part, builder.add(part, INT(1))):
+        end = builder.mul(builder.udiv(builder.mul(number, units), parts), unit)
+        ends.append(builder.select(builder.icmp_signed("<", end, total), end, total))
+    return ends
 
 
-@njit(inline="always")
-def vector(start, size, like):
+@intrinsic
+def integers(typingctx, arguments, count):
+    """An instruction's arguments: a tuple of ``count`` integers, a constant."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    kind = types.UniTuple(types.intp, count.literal_value)
+
+    def generate(context, builder, signature, values):
+        row = builder.inttoptr(values[0], POINTER)
+        places = [builder.gep(row, [INT(i)], source_etype=INT) for i in range(kind.count)]
+        return cgutils.pack_array(builder, [builder.load(place, typ=INT) for place in places])
+
+    return kind(types.intp, count), generate
+
+
+@intrinsic
+def vector(typingctx, start, size, like):
     """``size`` elements of like's type in memory, as an array that owns nothing."""
-    return carray(pointer(start, like), (size,))
+    kind = types.Array(like, 1, "C")
+
+    def generate(context, builder, signature, arguments):
+        array = make_array(kind)(context, builder)
+        data = builder.inttoptr(arguments[0], array.data.type)
+        size = context.get_abi_sizeof(context.get_data_type(like))
+        populate_array(array, data, [arguments[1]], [INT(size)], size, None)
+        return array._getvalue()
+
+    return kind(types.intp, types.intp, like), generate
 
 
 @intrinsic
@@ -187,6 +244,8 @@ def _call(typingctx, function, arguments, part, parts):
 def _run_body(calls, parts):
     for i in range(calls.shape[0]):
         function, arguments, mode = calls[i, 0], calls[i, 1], calls[i, 2]
+        if arguments == _BEHIND:
+            arguments = address(calls) + 24
         if mode == PARALLEL and parts > 1:
             for part in prange(parts):
                 _call(function, arguments, part, parts)

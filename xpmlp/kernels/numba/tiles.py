@@ -24,8 +24,8 @@ PANEL = 3
 MOST_ROWS = (0, 12, 12, 8) if simd.target().registers == 32 else (0, 8, 6, 4)
 """The tallest tile, by vectors across, whose sums leave registers for B and the factor from A."""
 
-_SQUARES = (4, 8, 16)
-"""Sizes of square matrices that have a function of their own."""
+SQUARES = (4, 8, 16)
+"""Sizes of square matrices with a function of their own, where a vector has as many lanes."""
 _AHEAD_BYTES = 2048  # how far ahead it asks for memory
 
 
@@ -327,18 +327,17 @@ def _square_function(module: ir.Module, element: ir.Type, n: int, a_rows: bool, 
 
 @intrinsic
 def squares(typingctx, zero, n, a_rows, b_rows, count, a, a_batch, b, b_batch, c, c_batch):
-    """Products of n × n matrices; False, and nothing done, if there is no function for that n."""
+    """Products of n × n matrices, n one of ``SQUARES``."""
 
     def generate(context, builder, signature, arguments):
         element = context.get_value_type(zero)
         n, a_rows, b_rows, count, *rest = arguments[1:]
         for position in (0, 2, 4):
             rest[position] = builder.inttoptr(rest[position], POINTER)
-        known = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 1))
-        other, end = builder.append_basic_block("other"), builder.append_basic_block("end")
+        end = builder.append_basic_block("end")
         key = builder.add(builder.mul(n, INT(4)), builder.mul(a_rows, INT(2)))
-        switch = builder.switch(builder.add(key, b_rows), other)
-        for size in _SQUARES:
+        switch = builder.switch(builder.add(key, b_rows), end)
+        for size in SQUARES:
             if size > simd.lanes_of(element):
                 continue
             for which in range(4):
@@ -349,13 +348,10 @@ def squares(typingctx, zero, n, a_rows, b_rows, count, a, a_batch, b, b_batch, c
                 switch.add_case(INT(4 * size + which), builder.block)
                 builder.call(function, [count, *rest])
                 builder.branch(end)
-        builder.position_at_end(other)
-        builder.store(ir.Constant(ir.IntType(1), 0), known)
-        builder.branch(end)
         builder.position_at_end(end)
-        return builder.load(known)
+        return context.get_dummy_value()
 
-    return types.boolean(zero, *[types.intp] * 10), generate
+    return types.void(zero, *[types.intp] * 10), generate
 
 
 @intrinsic

@@ -5,8 +5,9 @@ op calls writes new arrays; the ``…_in_place`` functions, for compiled code th
 write into w and what the optimizer remembers.
 
 All ranges have the arguments ``(w, g, *slots, new_w, *new_slots, begin, end, *rates, decay,
-shrink)``. begin and end are unsigned (``np.uintp``). Weight decay costs no pass of its own: g
-counts as ``g + decay · w``, and w as ``shrink · w`` where the step is taken; 0 and 1 for none.
+shrink, clip)``. begin and end are unsigned (``np.uintp``). Weight decay and clipping cost no pass
+of their own: g counts as ``clip · g + decay · w``, and w as ``shrink · w`` where the step is taken.
+Decay 0, shrink 1 and clip 1 are for none.
 
 In w's precision from the start: then a member of a population, whose rates come in it, takes the
 very steps it takes alone.
@@ -83,24 +84,25 @@ def _run(ways, arrays, count, rates):
 
 
 @njit(inline="always")
-def sgd_range(w, g, new_w, begin, end, lr, decay, shrink):
+def sgd_range(w, g, new_w, begin, end, lr, decay, shrink, clip):
     """``w ← w − lr g``."""
     real = w.dtype.type
-    lr, decay, shrink = real(lr), real(decay), real(shrink)
+    lr, decay, shrink, clip = real(lr), real(decay), real(shrink), real(clip)
     for i in range(begin, end):
-        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
         new_w[i] = shrink * w[i] - lr * slope
 
 
 @njit(inline="always")
 def momentum_range(
-    w, g, velocity, new_w, new_velocity, begin, end, lr, momentum, nesterov, decay, shrink
+    w, g, velocity, new_w, new_velocity, begin, end, lr, momentum, nesterov, decay, shrink, clip
 ):
     """``v ← momentum v + g``; ``w ← w − lr v``, or ``w − lr (g + momentum v)`` with nesterov."""
     real = w.dtype.type
-    lr, momentum, decay, shrink = real(lr), real(momentum), real(decay), real(shrink)
+    lr, momentum = real(lr), real(momentum)
+    decay, shrink, clip = real(decay), real(shrink), real(clip)
     for i in range(begin, end):
-        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
         v = momentum * velocity[i] + slope
         direction = slope + momentum * v if nesterov else v
         new_w[i] = shrink * w[i] - lr * direction
@@ -108,24 +110,28 @@ def momentum_range(
 
 
 @njit(inline="always")
-def adagrad_range(w, g, squares, new_w, new_squares, begin, end, lr, eps, decay, shrink):
+def adagrad_range(w, g, squares, new_w, new_squares, begin, end, lr, eps, decay, shrink, clip):
     """``s ← s + g²``; ``w ← w − lr g / (√s + ε)``."""
     real = w.dtype.type
-    lr, eps, decay, shrink = real(lr), real(eps), real(decay), real(shrink)
+    lr, eps = real(lr), real(eps)
+    decay, shrink, clip = real(decay), real(shrink), real(clip)
     for i in range(begin, end):
-        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
         square = squares[i] + slope * slope
         new_w[i] = shrink * w[i] - lr * slope / (np.sqrt(square) + eps)
         new_squares[i] = square
 
 
 @njit(inline="always")
-def rmsprop_range(w, g, squares, new_w, new_squares, begin, end, lr, gain, eps, decay, shrink):
+def rmsprop_range(
+    w, g, squares, new_w, new_squares, begin, end, lr, gain, eps, decay, shrink, clip
+):
     """``s ← s + gain (g² − s)``; ``w ← w − lr g / (√s + ε)``."""
     real = w.dtype.type
-    lr, gain, eps, decay, shrink = real(lr), real(gain), real(eps), real(decay), real(shrink)
+    lr, gain, eps = real(lr), real(gain), real(eps)
+    decay, shrink, clip = real(decay), real(shrink), real(clip)
     for i in range(begin, end):
-        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
         square = squares[i] + gain * (slope * slope - squares[i])
         new_w[i] = shrink * w[i] - lr * slope / (np.sqrt(square) + eps)
         new_squares[i] = square
@@ -134,16 +140,16 @@ def rmsprop_range(w, g, squares, new_w, new_squares, begin, end, lr, gain, eps, 
 @njit(inline="always")
 def adam_range(
     w, g, m, v, new_w, new_m, new_v, begin, end,
-    lr, gain1, gain2, correction1, correction2, eps, decay, shrink,
+    lr, gain1, gain2, correction1, correction2, eps, decay, shrink, clip,
 ):  # fmt: skip
     """``m ← m + gain₁ (g − m)``; ``v ← v + gain₂ (g² − v)``;
     ``w ← w − lr (m/c₁) / (√(v/c₂) + ε)``."""
     real = w.dtype.type
     rate, rest2 = real(lr) / real(correction1), real(1) / real(correction2)
     gain1, gain2, eps = real(gain1), real(gain2), real(eps)
-    decay, shrink = real(decay), real(shrink)
+    decay, shrink, clip = real(decay), real(shrink), real(clip)
     for i in range(begin, end):
-        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
         mean = m[i] + gain1 * (slope - m[i])
         square = v[i] + gain2 * (slope * slope - v[i])
         new_w[i] = shrink * w[i] - rate * mean / (np.sqrt(square * rest2) + eps)
@@ -155,39 +161,39 @@ def adam_range(
 
 
 @njit(nogil=True, **OPTIONS)
-def sgd_in_place(w, g, begin, end, lr, decay, shrink):
+def sgd_in_place(w, g, begin, end, lr, decay, shrink, clip):
     """:func:`sgd_range` into w."""
-    sgd_range(w, g, w, begin, end, lr, decay, shrink)
+    sgd_range(w, g, w, begin, end, lr, decay, shrink, clip)
 
 
 @njit(nogil=True, **OPTIONS)
-def momentum_in_place(w, g, velocity, begin, end, lr, momentum, nesterov, decay, shrink):
+def momentum_in_place(w, g, velocity, begin, end, lr, momentum, nesterov, decay, shrink, clip):
     """:func:`momentum_range` into w and velocity."""
     momentum_range(
-        w, g, velocity, w, velocity, begin, end, lr, momentum, nesterov, decay, shrink
+        w, g, velocity, w, velocity, begin, end, lr, momentum, nesterov, decay, shrink, clip
     )  # fmt: skip
 
 
 @njit(nogil=True, **OPTIONS)
-def adagrad_in_place(w, g, squares, begin, end, lr, eps, decay, shrink):
+def adagrad_in_place(w, g, squares, begin, end, lr, eps, decay, shrink, clip):
     """:func:`adagrad_range` into w and squares."""
-    adagrad_range(w, g, squares, w, squares, begin, end, lr, eps, decay, shrink)
+    adagrad_range(w, g, squares, w, squares, begin, end, lr, eps, decay, shrink, clip)
 
 
 @njit(nogil=True, **OPTIONS)
-def rmsprop_in_place(w, g, squares, begin, end, lr, gain, eps, decay, shrink):
+def rmsprop_in_place(w, g, squares, begin, end, lr, gain, eps, decay, shrink, clip):
     """:func:`rmsprop_range` into w and squares."""
-    rmsprop_range(w, g, squares, w, squares, begin, end, lr, gain, eps, decay, shrink)
+    rmsprop_range(w, g, squares, w, squares, begin, end, lr, gain, eps, decay, shrink, clip)
 
 
 @njit(nogil=True, **OPTIONS)
 def adam_in_place(
-    w, g, m, v, begin, end, lr, gain1, gain2, correction1, correction2, eps, decay, shrink
+    w, g, m, v, begin, end, lr, gain1, gain2, correction1, correction2, eps, decay, shrink, clip
 ):
     """:func:`adam_range` into w, m and v."""
     adam_range(
         w, g, m, v, w, m, v, begin, end,
-        lr, gain1, gain2, correction1, correction2, eps, decay, shrink,
+        lr, gain1, gain2, correction1, correction2, eps, decay, shrink, clip,
     )  # fmt: skip
 
 
@@ -204,27 +210,27 @@ def _bounds(block, size):
 def _sgd_body(w, g, new_w, lr):
     for block in prange((w.size + _BLOCK - 1) // _BLOCK):
         begin, end = _bounds(block, w.size)
-        sgd_range(w, g, new_w, begin, end, lr, 0.0, 1.0)
+        sgd_range(w, g, new_w, begin, end, lr, 0.0, 1.0, 1.0)
 
 
 def _momentum_body(w, g, velocity, new_w, new_velocity, lr, momentum, nesterov):
     for block in prange((w.size + _BLOCK - 1) // _BLOCK):
         begin, end = _bounds(block, w.size)
         momentum_range(
-            w, g, velocity, new_w, new_velocity, begin, end, lr, momentum, nesterov, 0.0, 1.0
+            w, g, velocity, new_w, new_velocity, begin, end, lr, momentum, nesterov, 0.0, 1.0, 1.0
         )
 
 
 def _adagrad_body(w, g, squares, new_w, new_squares, lr, eps):
     for block in prange((w.size + _BLOCK - 1) // _BLOCK):
         begin, end = _bounds(block, w.size)
-        adagrad_range(w, g, squares, new_w, new_squares, begin, end, lr, eps, 0.0, 1.0)
+        adagrad_range(w, g, squares, new_w, new_squares, begin, end, lr, eps, 0.0, 1.0, 1.0)
 
 
 def _rmsprop_body(w, g, squares, new_w, new_squares, lr, gain, eps):
     for block in prange((w.size + _BLOCK - 1) // _BLOCK):
         begin, end = _bounds(block, w.size)
-        rmsprop_range(w, g, squares, new_w, new_squares, begin, end, lr, gain, eps, 0.0, 1.0)
+        rmsprop_range(w, g, squares, new_w, new_squares, begin, end, lr, gain, eps, 0.0, 1.0, 1.0)
 
 
 def _adam_body(w, g, m, v, new_w, new_m, new_v, lr, gain1, gain2, correction1, correction2, eps):
@@ -232,7 +238,7 @@ def _adam_body(w, g, m, v, new_w, new_m, new_v, lr, gain1, gain2, correction1, c
         begin, end = _bounds(block, w.size)
         adam_range(
             w, g, m, v, new_w, new_m, new_v, begin, end,
-            lr, gain1, gain2, correction1, correction2, eps, 0.0, 1.0,
+            lr, gain1, gain2, correction1, correction2, eps, 0.0, 1.0, 1.0,
         )  # fmt: skip
 
 

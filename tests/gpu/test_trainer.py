@@ -1,0 +1,53 @@
+"""Whole trainings on the device, against the same ones on NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import xpmlp
+from xpmlp.data import Normalization, resident
+from xpmlp.models import FullyConnectedNet
+from xpmlp.optim import Adam
+from xpmlp.training import Callback, PopulationTrainer, Trainer
+
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("error:`CapturedStep`")]
+
+
+class Watcher(Callback):
+    """Makes the trainer go step by step."""
+
+    def on_step(self, trainer, loss):
+        pass
+
+
+def train(rng, population, **options):
+    model = FullyConnectedNet([64, 48, 10], dropout=0.2, population=population)
+    kind = Trainer if population is None else PopulationTrainer
+    images = rng.integers(0, 256, (1000, 8, 8), dtype=np.uint8)
+    labels = rng.integers(0, 10, 1000)
+    trainer = kind(
+        model,
+        optimizer=Adam(0.001),
+        epochs=3,
+        batch_size=128,
+        progress=False,
+        normalization=Normalization(127.5, 64.0),
+        **options,
+    )
+    return trainer.fit(images[:900], labels[:900], validation=(images[900:], labels[900:]))
+
+
+@pytest.mark.parametrize("population", [None, 3])
+@pytest.mark.parametrize("way", ["whole epochs", "step by step", "streamed"])
+def test_a_training_equals_the_one_on_numpy(cupy, monkeypatch, population, way):
+    with xpmlp.use_backend("numpy"):
+        expected = train(np.random.default_rng(1), population)
+    if way == "streamed":
+        monkeypatch.setattr(resident, "fits_on_device", lambda *arrays, free: False)
+    callbacks = [Watcher()] if way == "step by step" else []
+    found = train(np.random.default_rng(1), population, callbacks=callbacks)
+    assert found.step_losses.shape == expected.step_losses.shape
+    np.testing.assert_allclose(found.step_losses, expected.step_losses, rtol=2e-3)
+    np.testing.assert_allclose(found["train_accuracy"], expected["train_accuracy"], atol=0.01)
+    np.testing.assert_allclose(found["val_loss"], expected["val_loss"], rtol=2e-3)

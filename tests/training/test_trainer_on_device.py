@@ -1,0 +1,187 @@
+"""Trainers on a device, with NumPy in its place (numpy_graph.py): they do what NumPy's do."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from training import numpy_graph
+from training.numpy_graph import Traced, traced
+from training.test_captured import trace
+
+from xpmlp.data import Batches, Normalization, resident
+from xpmlp.models import FullyConnectedNet
+from xpmlp.optim import Adam, AdamW
+from xpmlp.training import Callback, PopulationTrainer, Trainer, captured, step
+from xpmlp.training import trainer as trainer_module
+from xpmlp.training.captured import CapturedStep
+from xpmlp.training.progress import Progress
+
+
+@pytest.fixture
+def device(monkeypatch, without_kernels):
+    """A device of stand-ins; counts how its steps were asked for.
+
+    Without kernels: numba's would compute unseen by a recording.
+    """
+    cuda = numpy_graph.make()
+    cuda.epochs = cuda.steps = 0
+    for module in (captured, resident):
+        monkeypatch.setattr(module, "load_kernels", lambda library, name: cuda)
+    for module in (captured, trainer_module):
+        monkeypatch.setattr(module, "why_kernels_are_off", lambda: "")
+    is_traced = SimpleNamespace(is_cupy_array=lambda array: isinstance(array, Traced))
+    monkeypatch.setattr(step, "array_api_compat", is_traced)
+    empty, one, whole = resident._empty_batch, CapturedStep.__call__, CapturedStep.run_epoch
+
+    def single(self, x, y):
+        cuda.steps += 1
+        return one(self, x, y)
+
+    def epoch(self, *arguments):
+        cuda.epochs += 1
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(resident, "_empty_batch", lambda *a: tuple(map(traced, empty(*a))))
+    monkeypatch.setattr(CapturedStep, "__call__", single)
+    monkeypatch.setattr(CapturedStep, "run_epoch", epoch)
+    cuda.use = lambda: monkeypatch.setattr(trainer_module, "_is_on_cuda", lambda model: True)
+    return cuda
+
+
+def data(rng):
+    return rng.integers(0, 256, (44, 2, 3), dtype=np.uint8), rng.integers(0, 4, 44)
+
+
+def single(**options):
+    model = FullyConnectedNet([6, 9, 4], dropout=0.2, seed=1, dtype="float64")
+    return model, Trainer(model, optimizer=Adam(0.01), **options)
+
+
+def population(**options):
+    model = FullyConnectedNet(
+        [6, 9, 4], population=3, dropout=[0.0, 0.2, 0.4], seed=[1, 2, 3], dtype="float64"
+    )
+    return model, PopulationTrainer(model, optimizer=AdamW([0.01, 0.02, 0.005]), **options)
+
+
+def assert_same_training(make, device, rng, **options):
+    """Curves, evaluations and parameters, on NumPy and on the device."""
+    x, y = data(rng)
+    options = dict(epochs=3, batch_size=8, progress=False, seed=7) | options
+    options["normalization"] = Normalization(100.0, 50.0)
+    plain_model, plain = make(**options)
+    expected = plain.fit(x[:36], y[:36], validation=(x[36:], y[36:]))
+    device.use()
+    model, trained = make(**options)
+    trace(model)
+    found = trained.fit(x[:36], y[:36], validation=(x[36:], y[36:]))
+    np.testing.assert_allclose(found.step_losses, expected.step_losses, rtol=1e-9)
+    for column in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "step"):
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-9, err_msg=column)
+    for name, array in plain_model.state_dict().items():
+        np.testing.assert_allclose(model.state_dict()[name], array, rtol=1e-8, atol=1e-12)
+    assert trained.evaluate(x, y) == pytest.approx(plain.evaluate(x, y), rel=1e-9)
+
+
+@pytest.mark.parametrize("make", [single, population])
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"drop_last": True}], ids=str)
+def test_epochs_run_as_a_whole_and_equal_those_on_numpy(device, rng, make, options):
+    assert_same_training(make, device, rng, **options)
+    assert (device.epochs, device.steps) == (3, 0)
+
+
+@pytest.mark.parametrize("make", [single, population])
+def test_a_precision_reaches_the_step(device, rng, make):
+    x, y = data(rng)
+    device.use()
+    model, trainer = make(epochs=1, batch_size=8, progress=False, precision="tf32")
+    model = trainer.model = FullyConnectedNet([6, 9, 4], population=model.population, seed=1)
+    trace(model)
+    trainer.fit(x, y)
+    assert device.entered and device.epochs == 1
+
+
+@pytest.mark.parametrize("make", [single, population])
+def test_data_that_do_not_fit_stream(device, rng, make):
+    device.free_memory = lambda: 100
+    assert_same_training(make, device, rng)
+    assert (device.epochs, device.steps) == (0, 15)
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_step(self, trainer, loss):
+        self.seen.append(loss)
+
+
+def test_a_callback_that_looks_at_steps_sees_each(device, rng):
+    watch = Losses()
+    assert_same_training(single, device, rng, callbacks=[watch])
+    assert (device.epochs, device.steps) == (0, 15) and len(watch.seen) == 30
+    np.testing.assert_allclose(np.array(watch.seen[15:]), np.array(watch.seen[:15]), rtol=1e-9)
+
+
+def test_what_sees_steps():
+    assert Losses().sees_steps and not Callback().sees_steps
+    given = Callback()
+    given.on_step = lambda trainer, loss: None
+    assert given.sees_steps
+    bar = Progress()
+    assert not bar.sees_steps
+    bar._bar = object()
+    assert bar.sees_steps
+
+
+def test_lines_of_progress_leave_epochs_whole(device, rng, capsys):
+    assert_same_training(single, device, rng, progress=True)
+    assert device.epochs == 3 and "epoch 3/3" in capsys.readouterr().err
+
+
+def test_an_interruption_ends_an_epoch_after_its_step(device, rng):
+    x, y = data(rng)
+    device.use()
+    model, trainer = single(epochs=3, batch_size=8, progress=False)
+    trace(model)
+    gather, calls = numpy_graph.gather, []
+
+    def interrupt():
+        calls.append(0)
+        if len(calls) == 12:  # four rehearsals and six steps in the first epoch
+            trainer.stop("enough")
+
+    def interrupting(*arrays, **options):
+        gather(*arrays, **options)
+        numpy_graph.launch(interrupt)
+
+    device.gather = interrupting
+    history = trainer.fit(x, y)
+    assert history.ending == "enough" and len(history) == 2
+    assert history.step_losses.shape == (8,)
+
+
+def test_a_recording_keeps_the_data_that_it_reads(device, rng):
+    """Else other data could be taken for them: an object's identity is used again once it ends."""
+    model, trainer = single(batch_size=8)
+    step = CapturedStep(trace(model), trainer.loss, trainer.optimizer)
+    x, y = data(rng)
+    batches = resident.batches_on_device(x, y, batch_size=22, dtype="float64")
+    step.run_epoch(batches, 0)
+    kept = [recording.batches for recording in step._setup.recordings.values()]
+    assert kept == [batches]
+
+
+def test_what_cannot_be_captured_takes_plain_batches(device, rng, monkeypatch):
+    device.use()
+    x, y = data(rng)
+    model = FullyConnectedNet([6, 4], dtype="float64")
+    assert isinstance(
+        trainer_module.minibatches(model, x, y, batch_size=8), resident.ResidentBatches
+    )
+    half = FullyConnectedNet([6, 4], dtype="float16")
+    assert type(trainer_module.minibatches(half, x, y, batch_size=8)) is Batches
+    monkeypatch.setattr(trainer_module, "why_kernels_are_off", lambda: "a reason")
+    assert type(trainer_module.minibatches(model, x, y, batch_size=8)) is Batches

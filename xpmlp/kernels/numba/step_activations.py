@@ -1,0 +1,118 @@
+"""Instructions of a training step: activations, each written as one formula.
+
+A formula gives the value and the slope at x, which mostly have their expensive part in common. The
+forward keeps the slopes, so that every activation has the same backward: a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba.extending import register_jitable
+
+from . import gemm
+from .elementary import (
+    exp_nonpositive,
+    expm1_nonpositive,
+    log1p_of_unit,
+    normal,
+    sigmoid,
+    tanh,
+)
+from .tape import element_share, instruction, integers, vector
+
+formula = register_jitable(fastmath={"contract"}, error_model="numpy")
+"""For a function of numbers that becomes part of an instruction's loop."""
+
+
+def _activation(function: Callable) -> Callable[..., int]:
+    """``y = f(x)`` and ``slopes = f′(x)``, of ``function(x, constant) -> (f, f′)``."""
+
+    @instruction
+    def forward(real):
+        def run(arguments, part, parts):
+            x, y, slopes, members, elements, constant = integers(arguments, 6)
+            first, last = element_share(members, elements, part, parts)
+            size = gemm.constants(real(0))[1]
+            source = vector(x + first * size, last - first, real(0))
+            target = vector(y + first * size, last - first, real(0))
+            kept = vector(slopes + first * size, last - first, real(0))
+            c = real(vector(constant, 1, np.float64(0))[0])
+            for i in range(np.uintp(last - first)):
+                target[i], kept[i] = function(source[i], c)
+            return 0
+
+        return run
+
+    return forward
+
+
+@formula
+def _tanh(x, c):
+    y = tanh(x)
+    return y, (type(y)(1) - y) * (type(y)(1) + y)
+
+
+@formula
+def _sigmoid(x, c):
+    y = sigmoid(x)
+    return y, y * (type(y)(1) - y)
+
+
+@formula
+def _silu(x, c):
+    s = sigmoid(x)
+    y = x * s
+    return y, s + y * (type(y)(1) - s)
+
+
+@formula
+def _leaky_relu(x, slope):
+    return (x, type(x)(1)) if x > 0 else (slope * x, slope)
+
+
+@formula
+def _elu(x, alpha):
+    zero, one = type(x)(0), type(x)(1)
+    y = alpha * expm1_nonpositive(zero if x > zero else x)
+    return (x, one) if x > zero else (y, y + alpha)
+
+
+@formula
+def _gelu(x, c):
+    distribution, density = normal(x)
+    return x * distribution, distribution + x * density
+
+
+@formula
+def _gelu_tanh(x, c):
+    # ½ (1 + tanh u) = σ(2u). Far out σ is 0 or 1; its argument must not overflow before that.
+    real = type(x)
+    near = real(40) if x > real(40) else (real(-40) if x < real(-40) else x)
+    square = near * near
+    s = sigmoid(real(1.5957691216057308) * near * (real(1) + real(0.044715) * square))
+    inner = real(1.5957691216057308) * (real(1) + real(0.134145) * square)
+    return x * s, s + near * s * (real(1) - s) * inner
+
+
+@formula
+def softplus(x, c):
+    """ln(1 + eˣ) and σ(x)."""
+    zero, one = type(x)(0), type(x)(1)
+    e = exp_nonpositive(-abs(x))
+    value = log1p_of_unit(e) + (zero if x < zero else x)
+    return value, (e if x < zero else one) / (one + e)
+
+
+ACTIVATIONS = {
+    "tanh": _activation(_tanh),
+    "sigmoid": _activation(_sigmoid),
+    "silu": _activation(_silu),
+    "leaky_relu": _activation(_leaky_relu),
+    "elu": _activation(_elu),
+    "gelu": _activation(_gelu),
+    "gelu_tanh": _activation(_gelu_tanh),
+    "softplus": _activation(softplus),
+}
+"""By the names of the ops."""

@@ -1,0 +1,262 @@
+"""Layers as instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ... import layers
+from ...layers import masked
+from ...layers.base import Layer
+from ..program import Activation, Backward, NotCompiled, Program
+from . import normalization
+from .normalization import Lowered, mask_of, masked_by, refuse_shared_batch
+
+
+def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) -> Lowered:
+    D, M = layer.W.shape[-2:]
+    if x.features != D:
+        raise NotCompiled(f"{name}Linear takes {D} inputs, not {x.features}")
+    N, members, has_bias = program.rows, program.members, layer.b is not None
+    W, dW = program.parameter(name + "W"), program.gradient(name + "W")
+    row = program.memory.row(name + "W")
+    b = program.parameter(name + "b") if has_bias else 0
+    y = program.activation(M)
+    ways = program.instructions
+    if members == 1 and D >= 2 * N and D >= 128:
+        halves = program.buffer(2, N, M)
+        operands = program.gemm_program, N, M, D, x, D, W, row, halves, b
+        program.add(ways.half_products, *operands, work=N * M * D / 100)
+        made_by = program.add(ways.joined_halves, halves, N * M, y, 0, work=N * M / 25)
+    else:
+        x_W, to = ((x, x.batch, D, 1), (W, D * row, row, 1)), (y.array, N * M, M)
+        cut = ways.ROWS if N >= 2 * ways.TALL else ways.COLUMNS
+        made_by = program.product(N, M, D, *x_W, to, cut=cut, bias=b)
+
+    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        program.product(
+            D, M, N, (x, x.batch, 1, D), (dy, N * M, M, 1), (dW, D * row, row), cut=ways.ROWS
+        )
+        if has_bias:
+            db = program.gradient(name + "b")
+            program.add(ways.column_sums, dy, N * M, members, N, M, db, work=N * M / 25)
+        if not wanted:
+            return None
+        dx = program.buffer(members, N, D)
+        gate = x if x.gated else 0
+        dy_W = (dy, N * M, M, 1), (W, D * row, 1, row)
+        program.product(N, D, M, *dy_W, (dx, N * D, D), cut=ways.ROWS, gate=gate)
+        return dx
+
+    return Activation(y.array, M, y.batch, product=made_by), backward
+
+
+def _relu(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
+    refuse_shared_batch(program, name, layer, x)
+    # Whoever computes the gradient of its output heeds the gate.
+    return program.rectify(x), lambda dy, wanted: dy
+
+
+def _activation(kind: str, constant: str | None = None) -> Callable[..., Lowered]:
+    """The lowering of an elementwise layer, whose one constant is an attribute of it."""
+
+    def lower(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
+        refuse_shared_batch(program, name, layer, x)
+        value = program.buffer(1, dtype=np.float64)
+        if constant is not None:
+            program.watch(layer, constant)
+            value[0] = getattr(layer, constant)
+        members, size = program.members, program.rows * x.features
+        y = program.activation(x.features)
+        slopes = program.buffer(members, program.rows, x.features)
+        forward = program.instructions.ACTIVATIONS[kind]
+        program.add(forward, x, y, slopes, members, size, value, work=size)
+
+        def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+            if not wanted:
+                return None
+            dy = program.own(dy)
+            program.add(program.instructions.multiplied, dy, slopes, members, size, work=size / 25)
+            return program.gate(dy, x)
+
+        return y, backward
+
+    return lower
+
+
+def _gelu(program: Program, name: str, layer: layers.GELU, x: Activation) -> Lowered:
+    program.watch(layer, "approximate")
+    kind = "gelu" if layer.approximate == "none" else "gelu_tanh"
+    return _activation(kind)(program, name, layer, x)
+
+
+def _flatten(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
+    return x, lambda dy, wanted: dy
+
+
+def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) -> Lowered:
+    program.watch(layer, "p", "rng")
+    members, N = program.members, program.rows
+    size = N * x.features
+    if layer.rng.population != program.population:
+        raise NotCompiled(f"{name}Dropout is for {layer.rng.population or 1} members")
+    refuse_shared_batch(program, name, layer, x)
+    rates = np.broadcast_to(np.asarray(layer.p, np.float64), (members,))
+    seeds = program.buffer(members, 2, dtype=np.uint32)
+    seeds[:] = [(seed & 0xFFFFFFFF, seed >> 32) for seed in layer.rng.seeds]
+    thresholds, scales = program.buffer(members, dtype=np.uint32), program.buffer(members)
+    thresholds[:] = np.rint(rates * (1 << 24))
+    scales[:] = 1.0 / (1.0 - rates)
+    counter = program.buffer(2, dtype=np.uint32)
+    counter[1] = layer.rng.stream & 0xFFFFFFFF
+    y = program.activation(x.features, gated=x.gated)
+    draw, mask = program.instructions.dropout, (seeds, counter, thresholds, scales)
+    program.add(draw, x, y, members, size, *mask, work=size / 1.5)
+
+    def next_mask() -> None:
+        layer.step += 1
+        counter[0] = layer.step & 0xFFFFFFFF
+
+    program.before.append(next_mask)
+
+    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        if not wanted:
+            return None
+        if y.gated:  # what was dropped is 0 in y, so its gradient was set to 0 already
+            dy = program.own(dy)
+            program.add(program.instructions.scaled, dy, members, size, scales, work=size / 40)
+            return dy
+        dx = program.buffer(members, N, x.features)
+        program.add(draw, dy, dx, members, size, *mask, work=size / 1.5)
+        return dx
+
+    return y, backward
+
+
+def _softmax(kind: str) -> Callable[..., Lowered]:
+    """The lowering of a softmax layer over the features."""
+
+    def lower(
+        program: Program, name: str, layer: layers.Softmax | layers.LogSoftmax, x: Activation
+    ) -> Lowered:
+        refuse_shared_batch(program, name, layer, x)
+        program.watch(layer, "axis")
+        if layer.axis != -1:
+            raise NotCompiled(f"{name}{type(layer).__name__} is over axis {layer.axis}")
+        sizes, y = (program.members, program.rows, x.features), program.activation(x.features)
+        forward, backward_of = program.instructions.SOFTMAXES[kind]
+        work = 4 * program.rows * x.features
+        program.add(forward, x, y, *sizes, work=work)
+
+        def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+            if not wanted:
+                return None
+            dx = program.buffer(*sizes)
+            program.add(backward_of, dy, y, dx, *sizes, work=work / 4)
+            return program.gate(dx, x)
+
+        return y, backward
+
+    return lower
+
+
+def _mask(program: Program, name: str, layer: masked.Mask, x: Activation) -> Lowered:
+    F = x.features
+    if layer.mask.shape[-1] != F or layer.population != program.population:
+        raise NotCompiled(f"{name}Mask is for other inputs")
+    refuse_shared_batch(program, name, layer, x)
+    mask = mask_of(program, layer)
+
+    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        return program.gate(masked_by(program, dy, mask, F), x) if wanted else None
+
+    return Activation(masked_by(program, x, mask, F), F, program.rows * F), backward
+
+
+def _sequential(program: Program, name: str, model: layers.Sequential, x: Activation) -> Lowered:
+    steps: list[tuple[Backward, bool]] = []
+    trained = False
+    for number, layer in enumerate(model.layers):
+        x, backward = lower_layer(program, f"{name}{number}.", layer, x)
+        steps.append((backward, trained))
+        trained = trained or bool(layer.params)
+
+    def backward_of_all(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        for backward, needed in reversed(steps):
+            dx = backward(dy, wanted or needed)
+            if dx is None:
+                return None
+            dy = dx
+        return dy
+
+    return x, backward_of_all
+
+
+def _residual(program: Program, name: str, layer: layers.Residual, x: Activation) -> Lowered:
+    refuse_shared_batch(program, name, layer, x)
+    # The inner layers may not rectify x in place, and x's own gate is for the sum of both ways.
+    inner = x if x.array is None else replace(x, gated=False, product=None, shared=True)
+    z, inner_backward = lower_layer(program, name + "inner.", layer.inner, inner)
+    if z.features != x.features:
+        raise NotCompiled(f"{name}Residual adds {x.features} features to {z.features}")
+    y = program.sum(x, z, x.features)
+
+    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        with program.holding(dy):
+            dx = inner_backward(program.gate(dy, z), wanted)
+        if dx is None or not wanted:
+            return None
+        return program.gate(program.sum(dy, dx, x.features), x)
+
+    return Activation(y, x.features, program.rows * x.features), backward
+
+
+LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
+    layers.Linear: _linear,
+    layers.ReLU: _relu,
+    layers.LeakyReLU: _activation("leaky_relu", "slope"),
+    layers.ELU: _activation("elu", "alpha"),
+    layers.GELU: _gelu,
+    layers.SiLU: _activation("silu"),
+    layers.Tanh: _activation("tanh"),
+    layers.Sigmoid: _activation("sigmoid"),
+    layers.Softplus: _activation("softplus"),
+    layers.Softmax: _softmax("softmax"),
+    layers.LogSoftmax: _softmax("log_softmax"),
+    layers.BatchNorm: normalization.batch_norm,
+    layers.LayerNorm: normalization.layer_norm,
+    layers.RMSNorm: normalization.rms_norm,
+    masked.MaskedLayerNorm: normalization.masked_layer_norm,
+    masked.MaskedRMSNorm: normalization.rms_norm,
+    masked.Mask: _mask,
+    layers.Flatten: _flatten,
+    layers.Dropout: _dropout,
+    layers.Residual: _residual,
+}
+
+
+def lower_layer(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
+    """The forward of a layer whose parameters' names begin with ``name``; its output and backward.
+
+    Raises
+    ------
+    NotCompiled
+        If there are no instructions for it, or for one inside it.
+    """
+    lower: Callable[..., Lowered] | None = LAYERS.get(type(layer))
+    if lower is None and is_sequential(layer):
+        lower = _sequential
+    if lower is None:
+        raise NotCompiled(f"there are no instructions for {type(layer).__name__}")
+    return lower(program, name, layer, x)
+
+
+def is_sequential(layer: Layer) -> bool:
+    """Whether it does nothing but run its layers one after another, such as a network does."""
+    return isinstance(layer, layers.Sequential) and all(
+        getattr(type(layer), method) is getattr(layers.Sequential, method)
+        for method in ("forward", "backward")
+    )

@@ -1,0 +1,109 @@
+"""Optimizers as instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ... import optim
+from ...penalties import Penalty
+from ..program import Program
+from .penalties import can_penalise, lower_clipping, lower_penalty
+
+# What an update instruction needs to know at each step, but for weight decay.
+
+
+def _sgd(o: optim.SGD, lr: Any) -> tuple[Any, ...]:
+    return (lr, o.momentum, o.nesterov) if o.slots else (lr,)
+
+
+def _adagrad(o: optim.AdaGrad, lr: Any) -> tuple[Any, ...]:
+    return lr, o.eps
+
+
+def _rmsprop(o: optim.RMSProp, lr: Any) -> tuple[Any, ...]:
+    return lr, 1.0 - o.decay, o.eps
+
+
+def _adam(o: optim.Adam, lr: Any) -> tuple[Any, ...]:
+    corrections = 1.0 - o.beta1**o.steps, 1.0 - o.beta2**o.steps
+    return lr, 1.0 - o.beta1, 1.0 - o.beta2, *corrections, o.eps
+
+
+OPTIMIZERS: dict[type, tuple[str, Callable[[Any, Any], tuple[Any, ...]]]] = {
+    optim.SGD: ("sgd", _sgd),
+    optim.AdaGrad: ("adagrad", _adagrad),
+    optim.RMSProp: ("rmsprop", _rmsprop),
+    optim.Adam: ("adam", _adam),
+    optim.AdamW: ("adam", _adam),
+}
+
+
+def can_update(
+    optimizer: optim.Optimizer, penalty: Penalty | None, clip_norm: Any, population: int | None
+) -> bool:
+    """Whether there are instructions for all of this."""
+    if clip_norm is not None:
+        bounds = np.asarray(clip_norm, np.float64)
+        if bounds.shape not in ((), (population,)) or not (bounds > 0).all():
+            return False
+    own = type(optimizer) in OPTIMIZERS and "update" not in vars(optimizer)  # nor one put over it
+    return own and can_penalise(penalty, population)
+
+
+def lower_update(
+    program: Program,
+    optimizer: optim.Optimizer,
+    penalty: Penalty | None,
+    clip_norm: Any,
+    value: np.ndarray,
+) -> None:
+    """The update of all parameters, in place, each cut among the threads as its gradient was.
+
+    The penalty is added to ``value``, (P,).
+    """
+    kind, rates = OPTIMIZERS[type(optimizer)]
+    kind = "momentum" if kind == "sgd" and optimizer.slots else kind
+    instruction = getattr(program.instructions, kind)
+    memory, members = program.memory, program.members
+    count = len(rates(optimizer, optimizer.lr)) + 3
+    of_weights, of_others = tables = [
+        program.buffer(members, count, dtype=np.float64) for _ in range(2)
+    ]
+    for table in tables:
+        table[:, -1] = 1.0
+    grads = lower_penalty(program, penalty, value)
+    if clip_norm is not None:
+        lower_clipping(program, clip_norm, grads, (*tables, count))
+    for name in memory.names:
+        begin, size = memory.offsets[name]
+        state = [b[begin:] for b in (memory.params, grads[name], *memory.slots)]
+        program.add(
+            instruction,
+            *(*state, *[0] * (4 - len(state)), members, *memory.matrix(name, members)),
+            *(of_weights if memory.is_weight(name) else of_others, count),
+            work=size / 10,
+        )
+    written: list[tuple[Any, ...]] = [()]
+
+    def write_rates() -> None:
+        lr = optimizer.lr * optimizer.schedule(optimizer.steps)
+        optimizer.steps += 1
+        decay, shrink = optimizer.weight_decay, 1.0
+        if optimizer.decoupled:
+            decay, shrink = 0.0, 1.0 - lr * decay
+        values = *rates(optimizer, lr), decay, shrink
+        if program.population is None:
+            if values != written[0]:
+                of_weights[0, :-1] = values
+                of_others[0, :-1] = *values[:-2], 0.0, 1.0
+                written[0] = values
+            return
+        for column, value in enumerate(values):
+            of_weights[:, column] = value
+        of_others[:, :-1] = of_weights[:, :-1]
+        of_others[:, -3:-1] = 0.0, 1.0
+
+    program.before.append(write_rates)
