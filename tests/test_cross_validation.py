@@ -5,7 +5,7 @@ import pytest
 
 from xpmlp.cross_validation import cross_validate
 from xpmlp.data import Normalization, load_digits
-from xpmlp.errors import ConfigError
+from xpmlp.errors import ConfigError, DataError, DTypeError
 from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import AdamW
@@ -149,3 +149,16 @@ def test_table_is_sorted_and_a_frame_where_pandas_is(digits, monkeypatch):
 def test_mistakes(digits, options, message):
     with pytest.raises(ConfigError, match=message):
         cross_validate(*digits, **{"settings": BASE} | options)
+
+
+@pytest.mark.parametrize("labels", [["a", "b"] * 6, [0.0, 1.0] * 6], ids=["names", "floats"])
+def test_classes_without_numbers_are_refused(labels):
+    with pytest.raises(DTypeError, match=r"numpy.unique\(y, return_inverse=True\)"):
+        cross_validate(np.zeros((12, 2)), labels, Settings(epochs=1), folds=2)
+
+
+def test_missing_values_are_named():
+    x = np.zeros((12, 2))
+    x[7, 1] = np.nan
+    with pytest.raises(DataError, match=r"NaN .* column number 1 .* row"):
+        cross_validate(x, [0, 1] * 6, Settings(epochs=1), folds=2)

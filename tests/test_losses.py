@@ -286,3 +286,11 @@ def test_repr_shows_what_is_not_default():
     assert repr(SoftmaxCrossEntropy(label_smoothing=0.1)) == (
         "SoftmaxCrossEntropy(label_smoothing=0.1)"
     )
+
+
+@pytest.mark.parametrize("make", [SoftmaxCrossEntropy, NLL, MulticlassHinge, MSE])
+def test_lists_are_no_arrays(make):
+    with pytest.raises(DTypeError, match=r"targets as an array, got list; .*xpmlp\.asarray"):
+        make().forward(np.ones((2, 3)), [0, 1])
+    with pytest.raises(DTypeError, match="outputs as an array, got list"):
+        make().forward([[1.0, 2.0]], np.zeros(1, np.int64))

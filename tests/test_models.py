@@ -199,6 +199,10 @@ def test_summary_lists_shapes_and_parameters():
     [
         ({"sizes": [4]}, "at least an input and an output size"),
         ({"sizes": [4, 0, 3]}, "all ≥ 1, got"),
+        ({"sizes": [4, 2.5, 3]}, "whole numbers, got 2.5"),
+        ({"sizes": [4, "5", 3]}, "whole numbers, got '5'"),
+        ({"sizes": 4}, r"such as \[784, 100, 10\], got 4"),
+        ({"sizes": "4,5,3"}, "got '4,5,3'"),
         ({"activation": "swish"}, "activation to be one of relu, leaky_relu, .* got 'swish'"),
         ({"normalization": "batch"}, "one of None, batchnorm, layernorm, rmsnorm, got 'batch'"),
         ({"output": "linear"}, "output to be one of softmax, sigmoid, identity"),

@@ -341,3 +341,8 @@ def test_without_the_library_the_message_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "xpmlp\[onnx\]"'):
         export_onnx(Linear(D, 2, rng=1), tmp_path / "net.onnx")
+
+
+def test_what_is_no_network_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"got dict; the network of .* is estimator.model_"):
+        export_onnx({}, tmp_path / "x.onnx")

@@ -495,12 +495,15 @@ def test_unknown_backend_is_an_error(blobs):
         {"dropout": 1.0},
         {"normalization": "spectral"},
         {"momentum": 1.0, "solver": "sgd"},
+        {"alpha": "x"},
+        {"learning_rate_init": None},
+        {"epsilon": -1.0, "solver": "adagrad"},
+        {"beta_2": 1.0},
     ],
 )
 def test_parameter_out_of_range_is_named(options, blobs):
     name = next(iter(options))
-    words = {"dropout": "p in", "normalization": "normalization"}.get(name, name)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=f"`MLPClassifier`: expected {name} to be .*, got "):
         MLPClassifier(**options).fit(*blobs)
 
 
@@ -547,3 +550,17 @@ def test_without_scikit_learn_the_message_names_the_extra():
     assert done.returncode == 1
     assert "MissingDependencyError: `xpmlp.sklearn`: expected scikit-learn" in done.stderr
     assert 'pip install "xpmlp[sklearn]"' in done.stderr
+
+
+@pytest.mark.parametrize("labels", [[0] * 49 + [1] * 50 + [2], [0, 1] * 5], ids=["rare", "few"])
+def test_classes_too_rare_to_hold_out_say_what_to_do(labels):
+    X = np.random.default_rng(0).normal(size=(len(labels), 2))
+    with pytest.raises(ConfigError, match="raise validation_fraction, add rows, or turn early"):
+        MLPClassifier(early_stopping=True).fit(X, labels)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence_is_told_in_the_estimators_own_words(blobs):
+    with pytest.raises(DataError, match=r"StandardScaler\) or lower learning_rate_init") as caught:
+        MLPRegressor(solver="sgd", learning_rate_init=1e30).fit(*blobs)
+    assert "clip" not in str(caught.value)

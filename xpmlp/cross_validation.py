@@ -15,7 +15,7 @@ import numpy as np
 
 from .data import Normalization
 from .data.orders import Orders, fold_rows
-from .errors import ConfigError
+from .errors import ConfigError, DTypeError
 from .sweep import AXES, Settings
 from .sweep.grid import check_points
 from .sweep.plan import plan
@@ -131,6 +131,8 @@ def cross_validate(
     ConfigError
         If there are no settings, seeds or folds, or the same ones twice; if folds are not rows of
         x; if not even one setting fits into memory.
+    DTypeError
+        If classes are not numbered.
 
     Notes
     -----
@@ -147,6 +149,12 @@ def cross_validate(
     settings = [settings] if isinstance(settings, Settings) else list(settings)
     check_points(settings)
     x, y = np.asarray(x), np.asarray(y)
+    if output == "softmax" and y.dtype.kind not in "bui":
+        raise DTypeError(
+            f"`cross_validate`: expected class numbers as integers, got {y.dtype}; names become "
+            "numbers with classes, y = numpy.unique(y, return_inverse=True); for a regression "
+            "give output='identity'"
+        )
     if output == "identity" and y.ndim == 1:
         y = y[:, None]
     if outputs is None:

@@ -97,7 +97,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def forward(self, outputs: Array, targets: Array) -> Array:
         """outputs: logits (…, N, C); targets: class numbers (…, N) or probabilities (…, N, C)."""
-        check_floating("SoftmaxCrossEntropy", "outputs", outputs)
+        _check_arrays("SoftmaxCrossEntropy", outputs, targets)
         smoothing, weights = self.label_smoothing, self.class_weights
         loss, self._gradient = ops.softmax_cross_entropy(
             outputs,
@@ -117,7 +117,7 @@ class _ElementwiseLoss(Loss):
     def forward(self, outputs: Array, targets: Array) -> Array:
         """outputs (…, N, M) and targets of the same shape, or without some leading axes."""
         where = type(self).__name__
-        check_floating(where, "outputs", outputs)
+        _check_arrays(where, outputs, targets)
         shape, target_shape = tuple(outputs.shape), tuple(targets.shape)
         # Two axes at least: targets (N,) would pass for (M,) wherever N equals M.
         if target_shape != shape[len(shape) - len(target_shape) :] or len(target_shape) < 2:
@@ -258,13 +258,24 @@ class MulticlassHinge(NLL):
         return self._reduce_rows(xp.sum(margins * violated, axis=-1), gradient)
 
 
+def _check_arrays(where: str, outputs: Array, targets: Array) -> None:
+    """Raise DTypeError unless both are arrays, the outputs of floats."""
+    for name, x in (("outputs", outputs), ("targets", targets)):
+        if not hasattr(x, "dtype"):
+            raise DTypeError(
+                f"`{where}`: expected {name} as an array, got {type(x).__name__}; convert it with "
+                f"xpmlp.asarray({name})"
+            )
+    check_floating(where, "outputs", outputs)
+
+
 def _one_hot(where: str, outputs: Array, targets: Array) -> Array:
     """Booleans (…, N, C) that mark each row's class."""
-    check_floating(where, "outputs", outputs)
+    _check_arrays(where, outputs, targets)
     if "int" not in dtype_name(targets.dtype):
         raise DTypeError(
             f"`{where}`: expected targets of integers (class numbers), got "
-            f"{dtype_name(targets.dtype)}"
+            f"{dtype_name(targets.dtype)}; class numbers are y.astype('int64')"
         )
     shape = tuple(outputs.shape)
     if len(shape) < 2 or tuple(targets.shape) not in (shape[:-1], shape[-2:-1]) or 0 in shape:

@@ -320,11 +320,15 @@ def _check_sizes(sizes: Sizes, population: int | None) -> list[Any]:
     """Sizes as ints, and lists of P ints where the members' hidden widths differ."""
     where = "FullyConnectedNet"
     checked: list[Any] = []
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence | np.ndarray):
+        raise ConfigError(
+            f"`{where}`: expected a list of sizes such as [784, 100, 10], got {sizes!r}"
+        )
     for place, size in enumerate(sizes):
-        if not isinstance(size, Sequence | np.ndarray):
-            checked.append(int(size))
+        if not isinstance(size, Sequence | np.ndarray) or isinstance(size, str):
+            checked.append(_whole(size))
             continue
-        widths = [int(width) for width in size]
+        widths = [_whole(width) for width in size]
         hidden = 0 < place < len(sizes) - 1
         if not hidden or population is None or len(widths) != population:
             raise ConfigError(
@@ -339,6 +343,17 @@ def _check_sizes(sizes: Sizes, population: int | None) -> list[Any]:
             f"`{where}`: expected at least an input and an output size, all ≥ 1, got {checked}"
         )
     return checked
+
+
+def _whole(size: Any) -> int:
+    """A size as an int; 2.5 and "2" are none."""
+    if not isinstance(size, int | np.integer) and not (
+        isinstance(size, float) and size.is_integer()
+    ):
+        raise ConfigError(
+            f"`FullyConnectedNet`: expected sizes that are whole numbers, got {size!r}"
+        )
+    return int(size)
 
 
 def _select_options(config: dict[str, Any], numbers: Sequence[int]) -> dict[str, Any]:

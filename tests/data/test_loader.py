@@ -209,3 +209,32 @@ def test_statistics_that_broadcast_over_a_row(backend):
     batches = Batches(X, Y, batch_size=N, shuffle=False, normalization=narrow)
     ((xb, _),) = batches.epoch(0)
     np.testing.assert_allclose(to_numpy(xb), narrow.apply(X, "float32"), rtol=1e-6)
+
+
+def test_frames_and_lists_are_taken_as_arrays():
+    pandas = pytest.importorskip("pandas")
+    x, y = np.arange(12.0).reshape(6, 2), np.arange(6) % 3
+    frame, column = pandas.DataFrame(x, columns=["a", "b"]), pandas.Series(y)
+    for given in ((frame, column), (x.tolist(), y.tolist())):
+        batches = Batches(*given, batch_size=6, shuffle=False)
+        got, labels = rows_of(batches, 0)
+        np.testing.assert_array_equal(got, x.astype(np.float32))
+        np.testing.assert_array_equal(labels, y)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_found_before_it_is_trained_on(bad):
+    x, y = np.zeros((6, 2)), np.zeros((6, 1))
+    x[3, 1] = bad
+    with pytest.raises(DataError, match=r"`x`: expected finite .* column number 1 .* row 3"):
+        Batches(x, y, batch_size=2)
+    with pytest.raises(DataError, match="`x`"):
+        Batches(x, y, batch_size=2, normalization=Normalization(0.0, 1.0))
+    y[2] = bad
+    with pytest.raises(DataError, match=r"`y`: expected finite .* row 2"):
+        Batches(np.zeros((6, 2)), y, batch_size=2)
+
+
+def test_names_as_targets_say_how_they_become_numbers():
+    with pytest.raises(DTypeError, match=r"numpy\.unique\(y, return_inverse=True\)"):
+        Batches(np.zeros((2, 2)), np.array(["a", "b"]), batch_size=2)

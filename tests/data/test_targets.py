@@ -67,3 +67,14 @@ def test_unsuitable_targets(values, task, message):
 def test_unknown_task_lists_the_valid_ones():
     with pytest.raises(ConfigError, match="classification, regression"):
         encode_targets(np.arange(3), "file", "clustering")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_one_hot_rows_are_not_taken_for_numbers_in_silence(dtype):
+    rows = np.eye(3, dtype=dtype)[[0, 2, 1, 1]]
+    with pytest.raises(DataError, match=r"one-hot .* y\.argmax\(axis=1\)"):
+        encode_targets(rows, "y")
+    y, classes = encode_targets(rows, "y", "regression")
+    assert y.shape == (4, 3) and classes is None
+    rows[0, 1] = 1  # two at once: no longer one-hot
+    assert encode_targets(rows, "y")[1] is None

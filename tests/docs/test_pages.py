@@ -58,7 +58,7 @@ def run_blocks(page: Path) -> int:
 )
 def test_python_on_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for variable in ("XPMLP_BACKEND", "XPMLP_DEVICE", "XPMLP_KERNELS"):
+    for variable in ("XPMLP_BACKEND", "XPMLP_DEVICE"):
         monkeypatch.delenv(variable, raising=False)
     xpmlp.set_backend(None)
     assert run_blocks(page) > 0

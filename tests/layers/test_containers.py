@@ -224,3 +224,17 @@ def test_flatten_needs_a_batch_axis_and_the_axes_to_join(axes, shape):
 
 def test_flatten_shows_its_axes():
     assert repr(Flatten()) == "Flatten()" and repr(Flatten(axes=2)) == "Flatten(axes=2)"
+
+
+@pytest.mark.parametrize(
+    ("child", "advice"),
+    [
+        ([ReLU(), Tanh()], r"write Sequential\(\*layers\)"),
+        (Tanh, r"write Tanh\(\) rather than Tanh"),
+        ("relu", "derives from xpmlp.layers.Layer"),
+    ],
+    ids=["list", "class", "name"],
+)
+def test_what_is_no_layer_is_refused_with_what_to_write(child, advice):
+    with pytest.raises(ConfigError, match=advice):
+        Sequential(child)

@@ -114,3 +114,8 @@ def test_x_must_have_the_population_axis():
     layer = Sequential(Dropout(0.5, population=3, rng=0))
     with pytest.raises(ConfigError, match="expected a leading axis of 3"):
         layer.forward(np.ones((2, 4, 5)), training=True)
+
+
+def test_rates_of_many_members_are_described_by_their_range():
+    assert repr(Dropout([0.1, 0.5, 0.25], population=3)) == "Dropout(p=0.1 … 0.5)"
+    assert repr(Dropout(0.25)) == "Dropout(p=0.25)"

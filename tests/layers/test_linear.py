@@ -198,3 +198,17 @@ def test_noncontiguous_input_gives_the_same_result(library, rng):
 def test_new_arrays_are_made_on_the_current_backend(library):
     layer = Linear(D, M, rng=0)
     assert type(layer.W) is type(layer.b) is type(xpmlp.asarray([1.0]))
+
+
+def test_a_list_is_no_array():
+    with pytest.raises(DTypeError, match=r"x as an array, got list; .*xpmlp\.asarray\(x"):
+        Linear(2, 1).forward([[1.0, 2.0]])
+    with pytest.raises(DTypeError, match=r"W as an array, got list; .*xpmlp\.asarray\(W"):
+        Linear.from_arrays([[1.0, 2.0]])
+    with pytest.raises(DTypeError, match="b as an array"):
+        Linear.from_arrays(np.ones((1, 2)), [1.0, 2.0])
+
+
+def test_weights_of_integers_are_refused():
+    with pytest.raises(DTypeError, match="W of a floating dtype, got int64"):
+        Linear.from_arrays(np.ones((1, 2), np.int64))

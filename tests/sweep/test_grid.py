@@ -45,6 +45,7 @@ def test_grid_is_every_combination():
     [
         ({"lr": ""}, "at least one value"),
         ({"lr": "1e-3,0.001"}, "0.001 twice"),
+        ({"lr": "1:2"}, "FROM:TO:COUNT"),
         ({"lr": "1:2:log"}, "--lr"),
         ({"lr": "0:1:log:3"}, "--lr"),
         ({"lr": "1:2:0"}, "--lr"),
@@ -67,3 +68,9 @@ def test_axes_that_are_no_grid():
         expand({"lr": [0.1, 0.1]}, Settings())
     with pytest.raises(ConfigError, match="epochs"):
         expand({"epochs": [1, 2]}, Settings())
+
+
+@pytest.mark.parametrize("values", ["1e-3,1e-2", 1e-3])
+def test_values_that_are_no_list_are_refused(values):
+    with pytest.raises(ConfigError, match=r"expected a list of values of lr, got .*parse_axes"):
+        expand({"lr": values}, Settings())

@@ -10,7 +10,7 @@ from xpmlp.errors import ConfigError
 from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import AdamW
-from xpmlp.sweep import Halving, Settings, expand, sweep
+from xpmlp.sweep import Halving, Settings, SweepResult, expand, sweep
 from xpmlp.sweep.halving import rungs
 from xpmlp.sweep.plan import plan
 from xpmlp.training import Callback, Trainer
@@ -198,3 +198,14 @@ def test_regression_is_judged_by_its_loss(rng):
     found = sweep(x, y, (x, y), settings, outputs=2, output="identity")
     assert found.monitor == "val_loss" and found.best == 1
     assert found.trials[1].scores["val_r2"] > 0.9
+
+
+def test_a_sweep_is_shown_by_its_best_setting():
+    assert repr(SweepResult()) == "<SweepResult: 0 networks in 0.0 s>"
+    digits = load_digits()
+    x, y = digits.x_train[:200].reshape(-1, 64) / 16.0, digits.y_train[:200]
+    grid = expand({"lr": [1e-6, 1e-2]}, Settings(hidden=(8,), epochs=3))
+    found = sweep(x, y, (x, y), grid, outputs=10)
+    shown = repr(found)
+    assert shown.startswith("<SweepResult: 2 networks in ") and "\n" not in shown
+    assert f"best val_accuracy={found.values(1)[0]:.4g} of setting 1: Settings(" in shown

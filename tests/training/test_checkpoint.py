@@ -137,3 +137,11 @@ def test_missing_safetensors_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "safetensors.numpy", None)
     with pytest.raises(MissingDependencyError, match=r"xpmlp\[cli\]"):
         save_model(tmp_path / "model.safetensors", model())
+
+
+@pytest.mark.parametrize("name", ["m.npz", "m.safetensors"])
+def test_extras_that_json_cannot_hold_are_refused(name, tmp_path):
+    model = FullyConnectedNet([2, 3])
+    with pytest.raises(CheckpointError, match=r"ndarray .*\.tolist\(\)"):
+        save_model(tmp_path / name, model, {"scale": np.ones(2)})
+    assert not list(tmp_path.iterdir())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import ConfigError, XpmlpError
+from ..ops.shapes import check_choice
 
 app = typer.Typer(
     name="xpmlp",
@@ -33,11 +36,16 @@ Backend = Annotated[
     str | None,
     typer.Option(help="numpy, cupy, torch, jax, array_api_strict or auto (else XPMLP_BACKEND)."),
 ]
+Drop = Annotated[str | None, typer.Option(help="A file's columns to leave out, such as id,date.")]
 Device = Annotated[str | None, typer.Option(help="Such as cuda:0 (else XPMLP_DEVICE).")]
 
 
 def run() -> None:
     """Run the command; a foreseen error is one line on standard error and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or pipe that cannot show "R²" gets "R?", not a traceback.
+            stream.reconfigure(errors="replace")
     try:
         app()
     except XpmlpError as error:
@@ -93,6 +101,7 @@ def train(
     target: Annotated[
         str | None, typer.Option(help="A file's target column, name or number.")
     ] = None,
+    drop: Drop = None,
     task: Annotated[
         str | None, typer.Option(help="A file's task: classification or regression.")
     ] = None,
@@ -110,14 +119,13 @@ def train(
     """Train a network and leave a folder with the model, its history and the figures."""
     if dtype == "float64":
         os.environ.setdefault("JAX_ENABLE_X64", "1")  # JAX reads it when it is first imported
+    check_choice("xpmlp train", "dtype", dtype, ("float32", "float64"))
     _choose_backend(backend, device)
     from ..data import load_dataset
     from .recipes import recipe_for
     from .train import train as run_training
 
-    data_options: dict[str, Any] = {"name_or_path": data}
-    table_options = {"target": _column(target), "task": task}
-    data_options |= {name: value for name, value in table_options.items() if value is not None}
+    data_options = _data_options(data, target, drop, task)
     dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
     recipe = recipe_for(dataset).with_options(
         {
@@ -149,16 +157,20 @@ def train(
     )
     _print_result(result, folder)
     if as_json:
-        print(json.dumps(result | {"run": str(folder)}))
+        _print_json(result | {"run": str(folder)})
     if result["ending"] == "interrupted":
         raise typer.Exit(130)
+    if not math.isfinite(result["test_loss"]):
+        print(f"xpmlp: the training was of no use, {result['ending']}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a model file.")],
     data: Annotated[
-        str | None, typer.Argument(help="Data set or file; default: the one it was trained on.")
+        str | None,
+        typer.Argument(help="Data set or file, whose test part is used (that of the training)."),
     ] = None,
     backend: Backend = None,
     device: Device = None,
@@ -176,7 +188,7 @@ def evaluate(
     if "class_accuracy" in result:
         _print_classes(result)
     if as_json:
-        print(json.dumps(result))
+        _print_json(result)
 
 
 @app.command()
@@ -203,7 +215,7 @@ def predict(
     console.print(table)
     console.print(summary if len(rows) <= 10 else f"{summary} (the first 10 above)", markup=False)
     if as_json:
-        print(json.dumps(rows))
+        _print_json(rows)
 
 
 @app.command()
@@ -249,6 +261,7 @@ def sweep(
     target: Annotated[
         str | None, typer.Option(help="A file's target column, name or number.")
     ] = None,
+    drop: Drop = None,
     task: Annotated[
         str | None, typer.Option(help="A file's task: classification or regression.")
     ] = None,
@@ -280,9 +293,7 @@ def sweep(
         "batch_size": batch_size,
         "hidden": hidden,
     }
-    data_options: dict[str, Any] = {"name_or_path": data}
-    table_options = {"target": _column(target), "task": task}
-    data_options |= {name: value for name, value in table_options.items() if value is not None}
+    data_options = _data_options(data, target, drop, task)
     dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
     recipe = recipe_for(dataset).with_options(
         {
@@ -317,7 +328,7 @@ def sweep(
     )
     console.print(f"run folder: {folder}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
-        print(json.dumps(result | {"run": str(folder)}))
+        _print_json(result | {"run": str(folder)})
     if result["ending"] == "interrupted":
         raise typer.Exit(130)
 
@@ -359,7 +370,7 @@ def info(backend: Backend = None, device: Device = None, as_json: Json = False):
 
     facts = collect()
     if as_json:
-        print(json.dumps(facts))
+        _print_json(facts)
         return
     console.print(_table({k: v for k, v in facts.items() if isinstance(v, str)}))
     for title in ("backends", "libraries"):
@@ -383,20 +394,37 @@ def _widths(text: str) -> tuple[int, ...]:
         ) from None
 
 
+def _data_options(
+    data: str, target: str | None, drop: str | None, task: str | None
+) -> dict[str, Any]:
+    """What ``load_dataset`` is called with, and a run remembers."""
+    columns = None if drop is None else [_column(part.strip()) for part in drop.split(",") if part]
+    options = {"target": _column(target), "drop": columns, "task": task}
+    given = {name: value for name, value in options.items() if value is not None}
+    return {"name_or_path": data} | given
+
+
 def _column(text: str | None) -> str | int | None:
     """A column's number if it is one, else its name."""
     return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def _print_json(values: Any) -> None:
+    from .runs import without_nan
+
+    print(json.dumps(without_nan(values), allow_nan=False))
 
 
 def _print_result(result: dict[str, Any], folder: Path) -> None:
     if result["test_accuracy"] is not None:
         headline = f"test accuracy {100 * result['test_accuracy']:.2f} %"
     else:
-        headline = f"test R² {result.get('test_r2', float('nan')):.4f}"
+        headline = f"test R² {result['test_r2']:.4f}, RMSE {result['test_rmse']:.4g}"
     seconds, epochs = result["train_seconds"], result["epochs"]
     console.print(
-        f"[bold]{headline}[/bold], loss {result['test_loss']:.4f}, after {epochs} epochs in "
-        f"{seconds:.1f} s on {result['backend']} ({result['device']})",
+        f"[bold]{headline}[/bold], loss {result['test_loss']:.4f}, after {epochs} "
+        f"epoch{'s' * (epochs != 1)} in {seconds:.1f} s on {result['backend']} "
+        f"({result['device']})",
         highlight=False,
     )
     console.print(f"run folder: {folder}", highlight=False, markup=False, soft_wrap=True)

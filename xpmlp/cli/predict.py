@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import to_numpy
-from ..data import Normalization, load_dataset, load_features
+from ..data import DATASET_NAMES, Dataset, Normalization, load_dataset, load_features
 from ..errors import DataError
 from ..files import write_atomically
 from ..models import FullyConnectedNet
@@ -29,10 +29,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool)
         each and the confusion matrix (rows are true classes).
     """
     model, extras, config = open_run(run)
-    options = dict(config.get("data") or {"name_or_path": extras["dataset"]})
-    if data is not None and data != options["name_or_path"]:
-        options = {"name_or_path": data}
-    dataset = load_dataset(**options | {"data_dir": data_dir, "download": download})
+    dataset = _load_like(config.get("data") or {}, extras["dataset"], data, data_dir, download)
     inputs = int(np.prod(dataset.x_test.shape[1:]))
     classes = extras["classes"]
     if inputs != model.config["sizes"][0] or (classes is None) != (dataset.classes is None):
@@ -59,6 +56,30 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool)
         result["class_accuracy"] = dict(zip(classes, shares.tolist(), strict=True))
         result["confusion_matrix"] = matrix.tolist()
     return result
+
+
+def _load_like(
+    options: dict[str, Any],
+    trained_on: str,
+    data: str | None,
+    data_dir: Path | None,
+    download: bool,
+) -> Dataset:
+    """The data set that was trained on, or another with the same target and columns."""
+    known = options.get("name_or_path", trained_on)
+    # A table's target, columns and task hold for another table as well, and for nothing else.
+    table = data is None or Path(data).suffix.lower() in (".csv", ".tsv", ".parquet")
+    kept = options if table else {}
+    try:
+        named = {"name_or_path": data or known, "data_dir": data_dir, "download": download}
+        return load_dataset(**kept | named)
+    except DataError as error:
+        if data is not None or known in DATASET_NAMES:
+            raise
+        raise DataError(
+            f"expected the data of the training, {known}, got: {error}; "
+            "name the file: xpmlp evaluate RUN FILE"
+        ) from error
 
 
 def predict(run: Path, file: Path, out: Path | None) -> tuple[list[dict[str, Any]], str]:
@@ -91,8 +112,7 @@ def _predict_rows(
     classes = extras["classes"]
     if classes is None:
         assert target_normalization is not None  # every regression run has one
-        values = to_numpy(model.predict(x)).astype(np.float64)
-        values = values * target_normalization.std + target_normalization.mean
+        values = target_normalization.undo(to_numpy(model.predict(x)).astype(np.float64))
         names = (
             ["prediction"]
             if values.shape[1] == 1

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,17 @@ def discard_run_folder(folder: Path) -> None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
-    write_atomically(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(without_nan(values), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def without_nan(values: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON does not have."""
+    if isinstance(values, dict):
+        return {name: without_nan(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_nan(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def open_run(path: Path) -> tuple[FullyConnectedNet, dict[str, Any], dict[str, Any]]:
@@ -93,7 +104,9 @@ def open_run(path: Path) -> tuple[FullyConnectedNet, dict[str, Any], dict[str, A
     config: dict[str, Any] = {}
     if path.is_dir() and config_file.is_file():
         try:
-            config = json.loads(config_file.read_text())
+            config = json.loads(config_file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise CheckpointError(f"expected JSON in {config_file}: {error}") from error
+            raise CheckpointError(
+                f"expected JSON in {config_file}: {error}; give {file} in place of the folder"
+            ) from error
     return model, extras, config

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import __version__, get_backend, to_numpy
 from ..data import Dataset, Normalization
+from ..errors import ConfigError
 from ..losses import MSE, SoftmaxCrossEntropy
 from ..models import FullyConnectedNet
 from ..ops.dispatch import kernel_summary
@@ -152,13 +153,18 @@ def score(
         return trainer.evaluate(x, y)
     scores = trainer.evaluate(x, _as_columns(target_normalization.apply(y)))
     outputs = to_numpy(model.predict(normalization.apply(x, model.dtype))).astype(np.float64)
-    predicted = outputs * target_normalization.std + target_normalization.mean
+    predicted = target_normalization.undo(outputs)
     scores["rmse"] = float(np.sqrt(np.mean((predicted - _as_columns(y)) ** 2)))
     return scores
 
 
 def _split(dataset: Dataset, validation: float, seed: int) -> tuple:
-    if validation <= 0:
+    if not (0 <= validation < 1 or validation == int(validation) >= 1):
+        raise ConfigError(
+            "`--validation`: expected a share such as 0.1, a count such as 5000, or 0 for none, "
+            f"got {validation:g}"
+        )
+    if validation == 0:
         return (dataset.x_train, dataset.y_train), None
     size = int(validation) if validation >= 1 else validation
     return dataset.split_validation(size, seed)

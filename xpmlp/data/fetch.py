@@ -91,7 +91,7 @@ def fetch(
         + unreachable_message(remotes, home)
     )
     if not allow_download:
-        raise DataError(f"{missing}\nor let them be downloaded with download=True")
+        raise DataError(f"{missing}\nor let them be downloaded: download=True (no --no-download)")
     if data_dir is not None:
         _warn_elsewhere(title, roots[0], user_cache())
     cache = user_cache() / folder_name

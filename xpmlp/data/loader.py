@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from ..backend import Array, array_namespace, asarray, dtype_name, dtype_of, get_backend
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
 from ..ops.gather import implementation
 from ..random import permutation
+from .dataset import check_finite
 from .normalization import Normalization, float_type_name
 
 _KEPT = ("uint8", "int8", "uint16", "int16")
@@ -26,9 +28,9 @@ class Batches:
 
     Parameters
     ----------
-    x : array, shape (N, …)
-        Inputs, NumPy or of any supported library.
-    y : array, shape (N,) or (N, …), optional
+    x : array_like, shape (N, …)
+        Inputs: an array of any supported library, nested lists, or a data frame of numbers.
+    y : array_like, shape (N,) or (N, …), optional
         Targets. Integers stay integers; floats are converted to ``dtype``.
     batch_size : int
         Rows in a batch; the last one of an epoch may have fewer.
@@ -52,7 +54,8 @@ class Batches:
     ConfigError
         If ``batch_size`` is below 1, or ``drop_last`` would leave no batch.
     DataError
-        If there are no rows.
+        If there are no rows, or NumPy's floats (lists and frames too) hold NaN or infinity.
+        Arrays on a device are not looked into, which would wait for it.
     ShapeError
         If ``x`` and ``y`` differ in length, or ``normalization`` does not fit ``x``.
     DTypeError
@@ -83,8 +86,8 @@ class Batches:
             raise ConfigError(f"`batch_size`: expected a whole number, got {batch_size!r}")
         if batch_size < 1:
             raise ConfigError(f"`batch_size`: expected at least 1, got {batch_size}; try 128")
-        x = np.asarray(x) if isinstance(x, list | tuple) else x
-        y = np.asarray(y) if isinstance(y, list | tuple) else y
+        x = _as_array(x)
+        y = None if y is None else _as_array(y)
         if len(x.shape) == 0 or x.shape[0] == 0:
             raise DataError(f"`Batches`: expected at least one row, got shape {tuple(x.shape)}")
         n = int(x.shape[0])
@@ -182,6 +185,11 @@ class Batches:
         return gather
 
 
+def _as_array(values: Any) -> Array:
+    """Lists and data frames as NumPy arrays; arrays as they are."""
+    return values if array_api_compat.is_array_api_obj(values) else np.asarray(values)
+
+
 def _of_one_row(mean: Any, std: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
     """Statistics of a row's whole shape, or plain numbers."""
     if isinstance(mean, float):
@@ -194,6 +202,8 @@ def _of_one_row(mean: Any, std: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 def _to_float(x: Array, dtype: str, normalization: Normalization | None) -> Array:
     """Inputs normalized and converted where they are, before they move."""
+    if isinstance(x, np.ndarray):
+        check_finite(x, "x")
     if isinstance(x, np.ndarray) and dtype == "bfloat16":
         if normalization is not None:
             x = normalization.apply(x)
@@ -212,10 +222,15 @@ def _to_float(x: Array, dtype: str, normalization: Normalization | None) -> Arra
 
 
 def _targets(y: Array, dtype: str) -> Array:
+    if isinstance(y, np.ndarray):
+        check_finite(y, "y")
     if dtype_name(y.dtype) in ("float16", "bfloat16", "float32", "float64"):
         if isinstance(y, np.ndarray) and dtype != "bfloat16":
             return asarray(y.astype(dtype, copy=False))
         return asarray(y, dtype)
     if isinstance(y, np.ndarray) and y.dtype.kind not in "bui":
-        raise DTypeError(f"`y`: expected class numbers or floats, got {y.dtype}; encode it first")
+        raise DTypeError(
+            f"`y`: expected class numbers or floats, got {y.dtype}; names become numbers with "
+            "classes, y = numpy.unique(y, return_inverse=True)"
+        )
     return asarray(y)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backend import Array, array_namespace, dtype_name, dtype_of
 from ..errors import DataError, DTypeError, ShapeError
+from .dataset import check_finite
 
 _CHUNK_BYTES = 1 << 25  # float64 workspace of fit: 32 MiB at a time, whatever the data's size
 FLOAT_NAMES = ("bfloat16", "float16", "float32", "float64")  # in order of precision
@@ -69,11 +70,13 @@ class Normalization:
         Raises
         ------
         DataError
-            If ``x`` is empty, or so large that its variance is not finite.
+            If ``x`` is empty, holds NaN or infinity, or is so large that its variance is not
+            finite.
         """
         x = np.asarray(x)
         if x.ndim < 1 or x.size == 0:
             raise DataError(f"`Normalization.fit`: expected examples, got shape {x.shape}")
+        check_finite(x, "Normalization.fit: x")
         axis = 0 if per_feature else None
         rows = max(1, _CHUNK_BYTES // (8 * max(1, x[0].size)))
         chunks = [x[i : i + rows] for i in range(0, len(x), rows)]
@@ -120,6 +123,29 @@ class Normalization:
         mean, std = self.arrays_for(x, compute)
         y = (xp.astype(x, wide, copy=False) - mean) / std
         return xp.astype(y, dtype_of(xp, name), copy=False)
+
+    def undo(self, y: Array) -> Array:
+        """Back to the units of before: ``x = y · std + mean``, for a regression's predictions.
+
+        Parameters
+        ----------
+        y : array, shape (…, N, …)
+            Integers or floats, of any supported library. Not written to.
+
+        Returns
+        -------
+        array, shape of ``y``
+            Of its float type; for integers float32.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            As :meth:`apply`.
+        """
+        xp = array_namespace(y)
+        name = float_name(None, xp, y)
+        mean, std = self.arrays_for(y, name)
+        return xp.astype(y, dtype_of(xp, name), copy=False) * std + mean
 
     def arrays_for(self, x: Array, dtype: str) -> tuple[Any, Any]:
         """Mean and deviation where ``x`` is: Python floats if there is one of each.

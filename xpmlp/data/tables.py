@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def load_table(
     path: str | Path,
     *,
     target: str | int | None = None,
-    drop: Sequence[str] = (),
+    drop: str | Sequence[str | int] = (),
     task: str | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
@@ -52,8 +53,8 @@ def load_table(
     target : str or int, optional
         Name or number of the target column (negative numbers count from the end). Default: the
         last.
-    drop : sequence of str
-        Columns to leave out, such as row numbers.
+    drop : str, or sequence of str or int
+        Columns to leave out, such as row numbers, by name or number.
     task : "classification" or "regression", optional
         What to make of the target.
     test_fraction : float
@@ -80,6 +81,12 @@ def load_table(
     """
     path = Path(path).expanduser()
     check_task(task)
+    drop = [drop] if isinstance(drop, str) else list(drop)
+    if path.is_dir():
+        raise DataError(
+            f"`{path}`: expected a file, got a folder; name a file in it that ends in "
+            f"{', '.join(ENDINGS)} (a known data set in a folder: mnist with data_dir, --data-dir)"
+        )
     if not path.is_file():
         raise DataError(f"`{path}`: expected a file, got none of that name; check the path")
     ending = path.suffix.lower()
@@ -92,25 +99,29 @@ def load_table(
             if target is not None or len(drop):
                 raise ConfigError(
                     f"`{path}`: expected no target or drop for an NPZ file, whose targets are in "
-                    f"the array y; got target={target!r}, drop={list(drop)!r}; leave them out"
+                    f"the array y; got target={target!r}, drop={drop!r}; leave them out"
                 )
             return _load_npz(path, task, test_fraction, seed)
     except OSError as error:
         raise DataError(f"`{path}`: could not be read ({error}); check the file") from error
     frame = read_frame(path)
-    for name in drop:
-        if name not in frame.columns:
-            raise DataError(_unknown_column(path, "drop", name, frame))
-    frame = frame.drop(columns=list(drop))
-    position = _target_position(path, target, frame)
-    if frame.shape[1] < 2:
+    dropped = {_place(path, "drop", name, frame) for name in drop}
+    kept = [i for i in range(frame.shape[1]) if i not in dropped]
+    if len(kept) < 2:
         raise DataError(
             f"`{path}`: expected a target column and at least one other, got only "
-            f"{', '.join(map(repr, frame.columns))}; check the separator (comma, semicolon or tab)"
+            f"{', '.join(repr(frame.columns[i]) for i in kept) or 'none'}; check the separator "
+            "(comma, semicolon or tab)"
         )
-    names = [str(name) for name in frame.columns]
-    label = names.pop(position)
-    columns = [i for i in range(frame.shape[1]) if i != position]
+    position = kept[-1] if target is None else _place(path, "target", target, frame)
+    if position in dropped:
+        raise ConfigError(
+            f"`{path}`: expected target and drop to name different columns, got target={target!r}, "
+            f"drop={drop!r}"
+        )
+    label = str(frame.columns[position])
+    columns = [i for i in kept if i != position]
+    names = [str(frame.columns[i]) for i in columns]
     x = np.column_stack([numbers(path, frame.iloc[:, i]) for i in columns])
     check_finite(x, str(path), tuple(names), first_row=1)
     raw = _raw_target(path, frame.iloc[:, position])
@@ -201,19 +212,17 @@ def _read_parquet(path: Path) -> Any:
     return frame.reset_index(drop=True)
 
 
-def _target_position(path: Path, target: str | int | None, frame: Any) -> int:
-    """The target column's place: by name first, then as a number."""
+def _place(path: Path, argument: str, column: str | int, frame: Any) -> int:
+    """A column's place: by name first, then as a number."""
     names = list(frame.columns)
-    if target is None:
-        return len(names) - 1
-    if isinstance(target, str) and target in names:
-        return names.index(target)
+    if isinstance(column, str) and column in names:
+        return names.index(column)
     try:
-        number = int(target)
+        number = int(column)
     except ValueError:
-        raise DataError(_unknown_column(path, "target", target, frame)) from None
+        raise DataError(_unknown_column(path, argument, column, frame)) from None
     if not -len(names) <= number < len(names):
-        raise DataError(_unknown_column(path, "target", target, frame))
+        raise DataError(_unknown_column(path, argument, column, frame))
     return number % len(names)
 
 
@@ -236,10 +245,17 @@ def numbers(path: Path, column: Any) -> np.ndarray:
         value = repr(column.iloc[row])
         raise DataError(
             f"`{path}`: expected numbers in column {column.name!r}, got {value:.60} in row "
-            f"{row + 1}; mend the value, encode the column as numbers, or leave it out with drop"
+            f"{row + 1}; {_mend(value)}"
         )
     _check_missing(path, column)
     return column.to_numpy(dtype=np.float64)
+
+
+def _mend(value: str) -> str:
+    """What to do about a value that is no number."""
+    if re.fullmatch(r"'[+-]?\d+,\d+'", value):
+        return "write decimals with a point, not a comma"
+    return "mend the value, encode the column as numbers, or leave it out with drop (--drop)"
 
 
 def _first_text(column: Any) -> int:

@@ -40,7 +40,8 @@ def encode_targets(
     Raises
     ------
     DataError
-        If the values do not suit the task, there is only one class, or a number is not finite.
+        If the values do not suit the task, there is only one class, or a number is not finite; if
+        no task is given and the rows look one-hot.
     """
     check_task(task)
     if values.dtype.kind == "O":
@@ -57,6 +58,12 @@ def encode_targets(
             raise DataError(
                 f"`{where}`: expected numbers as targets of a regression, got text such as "
                 f"{str(values.flat[0])!r}; choose another target, or task='classification'"
+            )
+        if task is None and _one_hot(values):
+            raise DataError(
+                f"`{where}`: expected class numbers, got what looks like one-hot rows of shape "
+                f"{values.shape}; save y.argmax(axis=1), or give task='regression' if they are "
+                "numbers"
             )
         return values.astype(np.float32 if values.dtype == np.float32 else np.float64), None
     if values.ndim != 1:
@@ -90,6 +97,14 @@ def guess_task(values: np.ndarray) -> str:
         if distinct <= MAX_GUESSED_CLASSES and 2 * distinct <= len(values):
             return "classification"
     return "regression"
+
+
+def _one_hot(values: np.ndarray) -> bool:
+    """Whether every row of several columns is zeros and a single one."""
+    if values.ndim != 2 or values.shape[1] < 2:
+        return False
+    zeros_and_ones = bool(((values == 0) | (values == 1)).all())
+    return zeros_and_ones and bool((values.sum(axis=1) == 1).all())
 
 
 def check_task(task: str | None) -> None:

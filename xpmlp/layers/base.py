@@ -154,6 +154,15 @@ class Layer:
         return self._saved
 
 
+def check_array(where: str, name: str, x: Any) -> None:
+    """Raise DTypeError for what is no array at all, such as a list."""
+    if not hasattr(x, "dtype") or not hasattr(x, "ndim"):
+        raise DTypeError(
+            f"`{where}`: expected {name} as an array, got {type(x).__name__}; convert it, for "
+            f"example with xpmlp.asarray({name}, dtype='float32')"
+        )
+
+
 def _take(name: str, values: Any, own: Array) -> Array:
     """Values in the library, dtype and on the device of the array that they replace."""
     values = np.array(to_numpy(values))

@@ -22,7 +22,7 @@ class Container(Layer):
             if not isinstance(child, Layer):
                 raise ConfigError(
                     f"`{type(self).__name__}`: expected layers, got {child!r} as {name!r}; "
-                    "write ReLU() rather than ReLU"
+                    f"{_instead_of(child)}"
                 )
         sizes = {child.population for child in children.values() if child.params}
         if len(sizes) > 1:
@@ -81,6 +81,15 @@ class Container(Layer):
             for name, child in self.children.items()
             for key, value in getattr(child, group).items()
         }
+
+
+def _instead_of(child: Any) -> str:
+    """What to write where ``child`` was given as a layer."""
+    if isinstance(child, list | tuple):
+        return "write Sequential(*layers) rather than Sequential(layers)"
+    if isinstance(child, type):
+        return f"write {child.__name__}() rather than {child.__name__}"
+    return "a layer derives from xpmlp.layers.Layer"
 
 
 class Sequential(Container):

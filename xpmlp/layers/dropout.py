@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .. import ops
 from ..backend import Array
 from ..ops.dropout import check_rates
@@ -48,7 +50,10 @@ class Dropout(Layer):
         self.step = 0
 
     def describe(self) -> str:
-        return f"p={self.p}"
+        if not np.ndim(self.p):
+            return f"p={self.p}"
+        rates = np.asarray(self.p)
+        return f"p={rates.min():.3g} … {rates.max():.3g}"
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """x of any shape to the same shape."""

@@ -11,9 +11,9 @@ from .. import ops
 from ..backend import Array, array_namespace, asarray, dtype_name
 from ..errors import ConfigError, DTypeError, ShapeError
 from ..initializers import Initializer, as_initializer
-from ..ops.shapes import sum_to_shape, transpose
+from ..ops.shapes import check_floating, sum_to_shape, transpose
 from ..random import Generator, as_generator
-from .base import Layer, Parameter
+from .base import Layer, Parameter, check_array
 
 
 class Linear(Layer):
@@ -72,7 +72,10 @@ class Linear(Layer):
 
     @classmethod
     def from_arrays(cls, W: Array, b: Array | None = None) -> Linear:
-        """A layer around given arrays, W (D, M) or (P, D, M) and b (M,) or (P, M)."""
+        """A layer around given floating arrays, W (D, M) or (P, D, M) and b (M,) or (P, M)."""
+        for name, array in ({"W": W} if b is None else {"W": W, "b": b}).items():
+            check_array("Linear.from_arrays", name, array)
+            check_floating("Linear.from_arrays", name, array)
         layer = cls.__new__(cls)
         Layer.__init__(layer)
         if W.ndim not in (2, 3) or (b is not None and b.shape != (*W.shape[:-2], W.shape[-1])):
@@ -98,7 +101,8 @@ class Linear(Layer):
     def forward(self, x: Array, training: bool = False) -> Array:
         """``x W + b``: x (…, N, D) to (…, N, M)."""
         W = self.W
-        if x.dtype != W.dtype:
+        if getattr(x, "dtype", None) != W.dtype:
+            check_array("Linear.forward", "x", x)
             array_namespace(x, W)  # refuses another library, whose float32 also differs from ours
             raise DTypeError(
                 f"`Linear.forward`: expected x of dtype {dtype_name(W.dtype)}, as W has, got "

@@ -101,6 +101,11 @@ def export_onnx(
     if isinstance(model, Ensemble):
         probabilities = probabilities or model.output != "identity"
         model = model.population
+    if not isinstance(model, Layer):
+        raise ConfigError(
+            f"`{WHERE}`: expected a layer, a network or an Ensemble, got {type(model).__name__}; "
+            "the network of a scikit-learn estimator is estimator.model_"
+        )
     graph = Graph(onnx, _model_dtype(model))
     first, features = _first_weights(model)
     if input_shape is None:

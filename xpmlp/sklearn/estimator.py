@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..backend import array_namespace, get_backend, has_wide_types, to_numpy, us
 from ..errors import ConfigError, DataError
 from ..layers import Linear
 from ..losses import Loss
-from ..models import FullyConnectedNet
+from ..models import NORMALIZATIONS, FullyConnectedNet
 from ..optim import OPTIMIZERS, Optimizer
 from ..penalties import L2
 from ..schedules import BY_NAME as SCHEDULES
@@ -26,6 +27,7 @@ from ..training import EarlyStopping, History, Trainer
 from .network import ACTIVATION_NAMES, build_network, freeze, thaw
 
 DTYPES = ("float32", "float64")
+_ABOVE_0 = np.nextafter(0.0, 1.0)
 _DECOUPLED = ("adamw", "muon")
 
 
@@ -232,8 +234,9 @@ class BaseMLP(BaseEstimator):
     def _record(self, history: History, rows: int, incremental: bool) -> None:
         if history.ending.startswith("diverged"):
             del self.model_
+            what = history.ending.partition(";")[0]  # its advice is for users of a Trainer
             raise DataError(
-                f"`{type(self).__name__}.fit`: expected finite losses, got: {history.ending}; "
+                f"`{type(self).__name__}.fit`: expected finite losses, got: {what}; "
                 "scale the inputs (StandardScaler) or lower learning_rate_init"
             )
         self.loss_curve_ += history["train_loss"]
@@ -259,13 +262,20 @@ class BaseMLP(BaseEstimator):
             )
 
     def _hold_out(self, X: np.ndarray, targets: np.ndarray, seed: int) -> tuple[Any, Any, Any]:
-        X_train, X_val, y_train, y_val = train_test_split(
-            X,
-            targets,
-            test_size=self.validation_fraction,
-            random_state=seed,
-            stratify=targets if targets.ndim == 1 else None,
-        )
+        try:
+            X_train, X_val, y_train, y_val = train_test_split(
+                X,
+                targets,
+                test_size=self.validation_fraction,
+                random_state=seed,
+                stratify=targets if targets.ndim == 1 else None,
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"`{type(self).__name__}.fit`: expected rows to hold out for early_stopping, of "
+                f"every class at least one, got {str(error).rstrip('.')}; raise "
+                "validation_fraction, add rows, or turn early_stopping off"
+            ) from error
         if len(X_val) < 2:
             raise ConfigError(
                 f"`{type(self).__name__}.fit`: expected at least 2 rows to validate on, got "
@@ -363,10 +373,21 @@ class BaseMLP(BaseEstimator):
         for name in ("max_iter", "n_iter_no_change"):
             value = getattr(self, name)
             check(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
-        for name in ("alpha", "tol"):
-            check(0 <= getattr(self, name) < np.inf, name, "finite and ≥ 0")
-        check(self.learning_rate_init > 0, "learning_rate_init", "> 0")
-        check(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
+        for name, low, high, expected in (
+            ("alpha", 0.0, np.inf, "a finite number ≥ 0"),
+            ("tol", 0.0, np.inf, "a finite number ≥ 0"),
+            ("learning_rate_init", _ABOVE_0, np.inf, "a finite number > 0"),
+            ("epsilon", _ABOVE_0, np.inf, "a finite number > 0"),
+            ("validation_fraction", _ABOVE_0, 1.0, "a number between 0 and 1"),
+            ("momentum", 0.0, 1.0, "a number in [0, 1)"),
+            ("beta_1", 0.0, 1.0, "a number in [0, 1)"),
+            ("beta_2", 0.0, 1.0, "a number in [0, 1)"),
+            ("dropout", 0.0, 1.0, "a number in [0, 1)"),
+        ):
+            value = getattr(self, name)
+            check(isinstance(value, Real) and low <= float(value) < high, name, expected)
+        norm = (None, *NORMALIZATIONS)
+        check(self.normalization in norm, "normalization", f"one of {', '.join(map(str, norm))}")
         if incremental:
             check(not self.early_stopping, "early_stopping", "False for partial_fit")
             check(self.learning_rate == "constant", "learning_rate", "'constant' for partial_fit")

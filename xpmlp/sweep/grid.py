@@ -76,6 +76,11 @@ def expand(axes: Mapping[str, Sequence[Any]], base: Settings) -> list[Settings]:
     for name, values in axes.items():
         if name not in AXES:
             raise ConfigError(f"`sweep`: expected axes among {', '.join(AXES)}, got {name!r}")
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            raise ConfigError(
+                f"`sweep`: expected a list of values of {name}, got {values!r}; text is read by "
+                "parse_axes"
+            )
         if not len(values):
             raise ConfigError(f"`sweep`: expected at least one value of {name}, got none")
     points = [
@@ -122,7 +127,7 @@ def _numbers(part: str) -> list[float]:
     if ":" not in part:
         return [float(part)]
     start, stop, *rest = part.split(":")
-    logarithmic = rest[0] == "log" and len(rest) == 2
+    logarithmic = rest[:1] == ["log"] and len(rest) == 2
     if not logarithmic and len(rest) != 1:
         raise ValueError
     low, high, count = float(start), float(stop), int(rest[-1])

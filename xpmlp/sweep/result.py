@@ -38,7 +38,7 @@ class Trial:
     ending: str
 
 
-@dataclass
+@dataclass(repr=False)
 class SweepResult:
     """All trials of a sweep.
 
@@ -62,6 +62,16 @@ class SweepResult:
     seconds: float = 0.0
     populations: list[int] = field(default_factory=list)
     interrupted: bool = False
+
+    def __repr__(self) -> str:
+        """In a line: how many networks, how long, and the best setting."""
+        text = f"{len(self.trials)} networks in {self.seconds:.1f} s"
+        if self.trials:
+            best = self.best
+            found = next(trial.settings for trial in self.trials if trial.setting == best)
+            value = float(np.mean(self.values(best)))
+            text += f"; best {self.monitor}={value:.4g} of setting {best}: {found}"
+        return f"<{type(self).__name__}: {text}>"
 
     def values(self, setting: int) -> np.ndarray:
         """The monitored figure of each seed of a setting."""

@@ -39,11 +39,19 @@ def save_model(
     Raises
     ------
     CheckpointError
-        If it cannot be written; nothing is left behind then.
+        If it cannot be written, or extras hold what JSON cannot; nothing is left behind then.
     """
     path = Path(path)
     arrays = model.state_dict()
-    header = json.dumps({"format": _FORMAT, "model": model.config, "extras": dict(extras or {})})
+    try:
+        header = json.dumps(
+            {"format": _FORMAT, "model": model.config, "extras": dict(extras or {})}
+        )
+    except TypeError as error:
+        raise CheckpointError(
+            f"`save_model`: expected extras that JSON can hold, got {error}; arrays become lists "
+            "with .tolist()"
+        ) from error
     if path.suffix == ".safetensors":
         content = _safetensors().save(
             {name: np.ascontiguousarray(array) for name, array in arrays.items()},

@@ -13,7 +13,7 @@ import numpy as np
 from ..files import write_atomically
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """The record of a training.
 
@@ -37,6 +37,18 @@ class History:
     best_epoch: int | None = None
     ending: str = "finished"
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        """In a line: how long, how it ended, and the figures of the epoch that is kept."""
+        number = self.best_epoch or len(self)
+        row = self.rows[number - 1] if self.rows else {}
+        figures = [
+            f"{name}={row[name]:.4g}" for name in row if name.endswith(("loss", "accuracy", "r2"))
+        ]
+        parts = [f"{len(self)} epoch{'s' * (len(self) != 1)}, {self.ending}"]
+        if figures:
+            parts.append(f"{'best ' if self.best_epoch else ''}epoch {number}: {' '.join(figures)}")
+        return f"<{type(self).__name__}: {'; '.join(parts)}>"
 
     def __getitem__(self, column: str) -> list[Any]:
         """One column, a value an epoch."""

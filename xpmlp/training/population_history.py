@@ -14,7 +14,7 @@ RUNNING = ""
 """The ending of a member that has none yet."""
 
 
-@dataclass
+@dataclass(repr=False)
 class PopulationHistory(History):
     """The record of a population's training.
 
@@ -43,6 +43,18 @@ class PopulationHistory(History):
     rates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     best_epochs: list[int] = field(default_factory=list)
     endings: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """In a line: how many members, how long, and how many of them ended how."""
+        ways: dict[str, int] = {}
+        for ending in self.endings:
+            way = ending.partition(":")[0] or "running"
+            ways[way] = ways.get(way, 0) + 1
+        counts = ", ".join(f"{count} {way}" for way, count in ways.items())
+        return (
+            f"<{type(self).__name__}: {len(self.endings)} members, {len(self)} epochs; "
+            f"{counts or 'none'}>"
+        )
 
     def add(self, row: dict[str, Any], curves: dict[str, np.ndarray], rates: np.ndarray) -> None:
         """Append an epoch: its row, and a value (P,) for each curve."""
