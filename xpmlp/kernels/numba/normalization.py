@@ -18,16 +18,16 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from .row_sums import centred_sums, slope_sums
+from .simd import address
 from .threads import enter_parallel, leave_parallel, parallel_threads
 from .twins import twins
 
 _PARALLEL_ELEMENTS = 100_000
 _LINE = 16  # float32 in a cache line
 
-# Without Python's error on dividing by zero, which LLVM makes no vectors of. Sums over a row run in
-# as many partial sums as vectors have lanes ("reassoc"); sums over columns need no such leave.
-_BY_COLUMNS = {"fastmath": {"contract"}, "error_model": "numpy"}
-_BY_ROWS = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
+# Without Python's error on dividing by zero, which LLVM makes no vectors of.
+_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
 
 
 def batch_norm(x, gamma, beta, eps):
@@ -92,7 +92,7 @@ def _median(a, b, c):
     return low if c < low else (high if c > high else c)
 
 
-@njit(nogil=True, **_BY_COLUMNS)
+@njit(nogil=True, **_OPTIONS)
 def batch_statistics(x, rows, columns, first, last, mean, var):
     """Mean and biased variance of some columns."""
     real, wide = x.dtype.type, np.float64
@@ -131,7 +131,7 @@ def batch_statistics(x, rows, columns, first, last, mean, var):
         var[first + j] = real(squared[j] / wide(rows))
 
 
-@njit(nogil=True, **_BY_COLUMNS)
+@njit(nogil=True, **_OPTIONS)
 def normalize_rows(x, gamma, beta, mean, var, eps, columns, first, last, y):
     """``y = γ (x − μ)/√(σ² + ε) + β`` for some rows and given statistics of the columns."""
     scale = np.empty(columns, x.dtype)
@@ -143,7 +143,7 @@ def normalize_rows(x, gamma, beta, mean, var, eps, columns, first, last, y):
             y[begin + j] = (x[begin + j] - mean[j]) * scale[j] + beta[j]
 
 
-@njit(nogil=True, **_BY_COLUMNS)
+@njit(nogil=True, **_OPTIONS)
 def batch_norm_parameter_columns(dy, x, mean, var, eps, rows, columns, first, last, dgamma, dbeta):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of batch norm, for some columns."""
     real, wide = x.dtype.type, np.float64
@@ -171,7 +171,7 @@ def batch_norm_parameter_columns(dy, x, mean, var, eps, rows, columns, first, la
         dgamma[first + j] = real(products[j] / np.sqrt(wide(var[first + j]) + eps))
 
 
-@njit(nogil=True, **_BY_COLUMNS)
+@njit(nogil=True, **_OPTIONS)
 def batch_norm_backward_rows(
     dy, x, gamma, mean, var, eps, dgamma, dbeta, rows, columns, first, last, dx
 ):
@@ -198,51 +198,43 @@ def batch_norm_backward_rows(
 # --- Layer norm, by rows; its parameter gradients, by columns -------------------------------------
 
 
-@njit(nogil=True, **_BY_ROWS)
+@njit(nogil=True, **_OPTIONS)
 def layer_norm_rows(x, gamma, beta, eps, columns, first, last, y, mean, inv_std):
     """Layer norm of some rows: y, and each row's mean and 1/√(σ² + ε)."""
     real = x.dtype.type
     count = real(columns)
     for row in range(first, last):
         begin = row * columns
-        total = real(0)
-        for j in range(columns):
-            total += x[begin + j]
-        middle = total / count
-        left, squares = real(0), real(0)
-        for j in range(columns):
-            away = x[begin + j] - middle
-            left += away
-            squares += away * away
+        start = address(x) + begin * x.itemsize
+        middle = centred_sums(real(0), start, columns)[0] / count
+        left, squares = centred_sums(middle, start, columns)
         missed = left / count  # by which rounding errors put the mean wrong
         middle = middle + missed
-        inverse = _inverse_root(squares / count, missed, eps)
+        inverse = real(1) / np.sqrt(squares / count - missed * missed + eps)
         for j in range(columns):
-            y[begin + j] = _affine(x[begin + j] - middle, inverse, gamma[j], beta[j])
+            y[begin + j] = (x[begin + j] - middle) * inverse * gamma[j] + beta[j]
         mean[row] = middle
         inv_std[row] = inverse
 
 
-@njit(nogil=True, **_BY_ROWS)
+@njit(nogil=True, **_OPTIONS)
 def layer_norm_backward_rows(dy, x, gamma, mean, inv_std, columns, first, last, dx):
     """dx of layer norm for some rows; dx may be dy, if the parameters' gradients are done."""
     real = x.dtype.type
-    share = real(1) / real(columns)
+    share, size = real(1) / real(columns), x.itemsize
     for row in range(first, last):
         begin = row * columns
         middle, inverse = mean[row], inv_std[row]
-        total, product = real(0), real(0)
-        for j in range(columns):
-            slope = dy[begin + j] * gamma[j]
-            total += slope
-            product += slope * (x[begin + j] - middle)
+        total, product = slope_sums(
+            middle, address(dy) + begin * size, address(gamma), address(x) + begin * size, columns
+        )
         level, tilt = total * share, product * share * inverse * inverse
         for j in range(columns):
             away = x[begin + j] - middle
             dx[begin + j] = ((dy[begin + j] * gamma[j] - level) - away * tilt) * inverse
 
 
-@njit(nogil=True, **_BY_COLUMNS)
+@njit(nogil=True, **_OPTIONS)
 def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, last, dgamma, dbeta):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of layer norm, for some columns."""
     real, wide = x.dtype.type, np.float64
@@ -268,20 +260,6 @@ def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, las
     for j in range(width):
         dbeta[first + j] = real(sums[j])
         dgamma[first + j] = real(products[j])
-
-
-# Leave to reassociate must not reach these.
-
-
-@njit(nogil=True, **_BY_COLUMNS)
-def _inverse_root(mean_square, missed, eps):
-    spread = np.sqrt(mean_square - missed * missed + eps)
-    return type(spread)(1) / spread
-
-
-@njit(nogil=True, fastmath={"contract"})
-def _affine(away, inverse, gamma, beta):
-    return away * inverse * gamma + beta
 
 
 # --- The ops: each twice, serial and parallel -----------------------------------------------------
@@ -384,7 +362,7 @@ def _layer_norm_backward_body(dy, x, gamma, mean, inv_std, dx, dgamma, dbeta, co
         )
 
 
-_batch_norm = twins(_batch_norm_body, **_BY_COLUMNS)
-_batch_norm_backward = twins(_batch_norm_backward_body, **_BY_COLUMNS)
-_layer_norm = twins(_layer_norm_body, **_BY_ROWS)
-_layer_norm_backward = twins(_layer_norm_backward_body, **_BY_ROWS)
+_batch_norm = twins(_batch_norm_body, **_OPTIONS)
+_batch_norm_backward = twins(_batch_norm_backward_body, **_OPTIONS)
+_layer_norm = twins(_layer_norm_body, **_OPTIONS)
+_layer_norm_backward = twins(_layer_norm_backward_body, **_OPTIONS)
