@@ -56,6 +56,16 @@ def test_a_table_json_and_a_picture_come_out(bench, tmp_path):
     assert "<svg" in (tmp_path / "b.svg").read_text(encoding="utf-8")
 
 
+def test_in_a_file_no_cell_is_cut(bench, monkeypatch):
+    from xpmlp.cli import app
+
+    monkeypatch.setattr(app.console, "_width", 40)
+    status, out, err = bench(*QUICK)
+    assert status == 0, err
+    assert "softmax_cross_entropy 6×3" in out
+    assert "…" not in out
+
+
 def test_missing_peers_are_on_the_screen(bench, monkeypatch):
     import importlib.util
 

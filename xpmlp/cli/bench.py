@@ -16,6 +16,8 @@ from ..bench.report import Table as Cells
 from ..errors import ConfigError
 from ..files import write_atomically
 
+_FILE_WIDTH = 200
+
 
 def bench(
     console: Console,
@@ -54,6 +56,8 @@ def bench(
     if json_file is not None:  # before anything is printed, which may fail: `| head`
         content = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         write_atomically(json_file, content.encode())
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)  # in a file, no cell is cut
     print_record(console, record)
     if plot_file is not None:
         from ..bench.plot import plot_record
