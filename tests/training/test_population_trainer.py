@@ -228,7 +228,7 @@ def test_callbacks_may_drop_members(digits):
     assert lengths == [1, 3, 3, 1]
 
 
-def test_ctrl_c_keeps_the_best_so_far(digits):
+def test_ctrl_c_keeps_the_best_so_far(default_ctrl_c, digits):
     class Press(Callback):
         def on_epoch(self, trainer, row):
             if row["epoch"] == 2:

@@ -183,7 +183,7 @@ class PressCtrlC(Callback):
 
 
 @needs_signals
-def test_ctrl_c_ends_cleanly_and_keeps_the_best_so_far():
+def test_ctrl_c_ends_cleanly_and_keeps_the_best_so_far(default_ctrl_c):
     x, y = digits()
     watch = Watch()
     t = trainer(epochs=50, callbacks=[watch, PressCtrlC(at_step=30)])
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_cleanly_and_keeps_the_best_so_far():
 
 
 @needs_signals
-def test_second_ctrl_c_raises():
+def test_second_ctrl_c_raises(default_ctrl_c):
     x, y = digits()
     with pytest.raises(KeyboardInterrupt):
         trainer(callbacks=[PressCtrlC(at_step=3, times=2)]).fit(x, y)
