@@ -10,11 +10,9 @@ numba = pytest.importorskip("numba")
 from xpmlp.kernels.numba.elementary import (  # noqa: E402
     exp_nonpositive,
     expm1_nonpositive,
-    from_ordered_bits,
     log1p_of_unit,
     log_positive,
     normal,
-    ordered_bits,
     sigmoid,
     tanh,
 )
@@ -60,13 +58,6 @@ def log1ps(x, out):
 def normals(x, distribution, density):
     for i in range(x.size):
         distribution[i], density[i] = normal(x[i])
-
-
-@numba.njit
-def there_and_back(x, bits, out):
-    for i in range(x.size):
-        bits[i] = ordered_bits(x[i])
-        out[i] = from_ordered_bits(bits[i], x[i])
 
 
 def ulps(values, exact):
@@ -173,12 +164,3 @@ def test_ends_of_the_range(dtype):
     x = np.array([1.0, np.nan, -np.nan, np.inf], dtype)
     logs(x, out[:4])
     np.testing.assert_array_equal(out[:4], [0, np.nan, np.nan, np.nan])
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_ordered_bits_order_as_the_floats(dtype, rng):
-    x = np.sort(np.concatenate([rng.normal(size=1000) * 1e3, [0.0, np.inf, -np.inf]])).astype(dtype)
-    bits, out = np.empty(x.size, np.int64), np.empty_like(x)
-    there_and_back(x, bits, out)
-    assert (np.diff(bits) >= 0).all()
-    np.testing.assert_array_equal(out, x)

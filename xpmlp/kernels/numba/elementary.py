@@ -12,7 +12,7 @@ why these are functions with options of their own and not inlined as source.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 # Not Python's error on dividing by zero: LLVM makes no vectors of a loop that may raise.
@@ -52,44 +52,6 @@ def log1p_of_unit(x):
 def normal(x):
     """Φ(x) and φ(x), the standard normal distribution and its density; NaN for NaN."""
     raise NotImplementedError("for compiled code")
-
-
-def ordered_bits(x):
-    """A float's bits as an integer, those of negative ones flipped: orders as the floats do.
-
-    LLVM makes a vector loop of an integer maximum, but not of one that must heed NaN. A NaN counts
-    as larger or as smaller than every number, by its sign.
-    """
-    raise NotImplementedError("for compiled code")
-
-
-def from_ordered_bits(bits, like):
-    """The float with these ordered bits, of like's type."""
-    raise NotImplementedError("for compiled code")
-
-
-@overload(ordered_bits)
-def _ordered_bits(x):
-    if x == types.float32:
-        return lambda x: _flip32(np.float32(x).view(np.int32))
-    return lambda x: _flip64(np.float64(x).view(np.int64))
-
-
-@overload(from_ordered_bits)
-def _from_ordered_bits(bits, like):
-    if like == types.float32:
-        return lambda bits, like: np.int32(_flip32(bits)).view(np.float32)
-    return lambda bits, like: np.int64(_flip64(bits)).view(np.float64)
-
-
-@njit
-def _flip32(bits):
-    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-
-
-@njit
-def _flip64(bits):
-    return np.int64(bits ^ ((bits >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF)))
 
 
 @overload(exp_nonpositive, jit_options=_OPTIONS)

@@ -16,7 +16,7 @@ from numba import njit, prange
 from ...errors import DataError
 from .elementary import log_positive
 from .simd import LINE, address, stack_buffer
-from .softmax_rows import row_exponentials, row_maxima, scale_rows
+from .softmax_rows import exponentials, maximum, row_exponentials, row_maxima, scale_rows
 from .sources import compiled
 from .tape import vector
 from .threads import enter_parallel, leave_parallel, parallel_threads
@@ -185,27 +185,6 @@ def _hard_loss(hard, log_total, peak, logit):
     return hard * (log_total + (peak - logit)) if hard != 0 else hard
 
 
-# Numba does not see that the calls in these two write to memory, and may move a parallel loop past
-# what reads from there. What they return it sees.
-
-
-@njit(inline="always")
-def _maximum(x, columns, zero):
-    """The largest of so many numbers at an address."""
-    found = stack_buffer(LINE)
-    row_maxima(zero, x, 1, columns, found)
-    return vector(found, 1, zero)[0]
-
-
-@njit(inline="always")
-def _exponentials(x, columns, peak, to):
-    """``e^(x − peak)`` of so many numbers at an address, written to another; gives their sum."""
-    known, found = vector(stack_buffer(LINE), 1, peak), stack_buffer(LINE)
-    known[0] = peak
-    row_exponentials(peak, x, 1, columns, address(known), to, columns, found)
-    return vector(found, 1, peak)[0]
-
-
 @njit(inline="always")
 def _numbers(start, which, like):
     """One number for each row of a block, the ``which``-th of those that start at an address."""
@@ -215,7 +194,7 @@ def _numbers(start, which, like):
 @njit(inline="always")
 def _finish_block(
     x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses,
-    first, count, exponentials, stride, numbers,
+    first, count, powers, stride, numbers,
 ):  # fmt: skip
     """Turn a block's peaks, totals and exponentials into losses and gradient."""
     real = gradient.dtype.type
@@ -251,7 +230,7 @@ def _finish_block(
         total[r] = scale[r] * (hard[r] + soft + real(2) * z * lse) / total[r]
         hard[r] *= scale[r]
     to = address(gradient) + first * classes * gradient.itemsize
-    scale_rows(real(0), exponentials, stride, count, classes, address(total), to)
+    scale_rows(real(0), powers, stride, count, classes, address(total), to)
     for r in range(n):
         gradient[own[r]] -= hard[r]
     if smoothing != 0:
@@ -283,19 +262,17 @@ def _rows_body(x, y, weights, scales, smoothing, z, has_ignore, ignored, gradien
         block //= 2
     short = classes * size < LINE
     for i in prange((rows + block - 1) // block):
-        numbers, exponentials = stack_buffer(_ALL_NUMBERS), stack_buffer(_SHORT_ROWS)
+        numbers, powers = stack_buffer(_ALL_NUMBERS), stack_buffer(_SHORT_ROWS)
         first, stride = i * block, LINE // size
         count, begin = min(block, rows - first), first * classes * size
         if not short:
-            exponentials, stride = address(gradient) + begin, classes
+            powers, stride = address(gradient) + begin, classes
         peaks, totals = numbers, numbers + _NUMBERS
         row_maxima(real(0), address(x) + begin, count, classes, peaks)
-        row_exponentials(
-            real(0), address(x) + begin, count, classes, peaks, exponentials, stride, totals
-        )
+        row_exponentials(real(0), address(x) + begin, count, classes, peaks, powers, stride, totals)
         _finish_block(
             x, y, weights, scales, smoothing, z, has_ignore, ignored, gradient, losses,
-            first, count, exponentials, stride, numbers,
+            first, count, powers, stride, numbers,
         )  # fmt: skip
 
 
@@ -315,14 +292,14 @@ def _shared_columns_body(
         for part in prange(parts):
             left = part * width
             right = min(classes, left + width)
-            some[part] = _maximum(row + left * size, right - left, real(0))
+            some[part] = maximum(row + left * size, right - left, real(0))
         highest = some[0]
         for part in range(parts):
             highest = some[part] if some[part] > highest else highest
         for part in prange(parts):
             left = part * width
             right = min(classes, left + width)
-            some[part] = _exponentials(row + left * size, right - left, highest, to + left * size)
+            some[part] = exponentials(row + left * size, right - left, highest, to + left * size)
         peak[0], total[0] = highest, real(0)
         for part in range(parts):
             total[0] += some[part]
@@ -343,8 +320,8 @@ def _probabilities_body(x, y, weights, scales, smoothing, z, gradient, losses):
         q = begin if y.size == x.size else np.uintp(i % batch) * classes
         scale = scales[i // batch]
         row, to = address(x) + begin * size, address(gradient) + begin * size
-        peak = _maximum(row, classes, real(0))
-        total = _exponentials(row, classes, peak, to)
+        peak = maximum(row, classes, real(0))
+        total = exponentials(row, classes, peak, to)
         log_total = log_positive(total)
         lse = peak + log_total
         mass, loss = 0.0, 0.0

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import simd
-from .simd import INT, POINTER, Vectors
+from .simd import INT, LINE, POINTER, Vectors, address, stack_buffer
+from .tape import vector
 
 _BLOCK = 32  # vectors in a partial sum: rounding errors grow with the length of a sum
 
@@ -44,6 +45,27 @@ def row_exponentials(typingctx, like, x, rows, columns, peaks, y, y_row, totals)
 def scale_rows(typingctx, like, x, x_row, rows, columns, factors, y):
     """``y = factors[i] · x`` in row i; rows of x start at distances of ``x_row``. y may be x."""
     return _call(like, _write_scaling, "aiiiaa")
+
+
+# Numba does not see that the calls in these two write to memory, and may move a parallel loop past
+# what reads from there. What they return it sees.
+
+
+@njit(inline="always")
+def maximum(x, columns, zero):
+    """The largest of so many numbers at an address."""
+    found = stack_buffer(LINE)
+    row_maxima(zero, x, 1, columns, found)
+    return vector(found, 1, zero)[0]
+
+
+@njit(inline="always")
+def exponentials(x, columns, peak, to):
+    """``e^(x − peak)`` of so many numbers at an address, written to another; gives their sum."""
+    known, found = vector(stack_buffer(LINE), 1, peak), stack_buffer(LINE)
+    known[0] = peak
+    row_exponentials(peak, x, 1, columns, address(known), to, columns, found)
+    return vector(found, 1, peak)[0]
 
 
 def _call(like: types.Type, write: Callable, kinds: str) -> tuple:

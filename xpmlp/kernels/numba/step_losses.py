@@ -10,8 +10,7 @@ import numpy as np
 from . import gemm
 from .softmax_cross_entropy import _probabilities, _rows, _scale_problems, _total
 from .step_activations import formula, softplus
-from .step_row_norms import row_share
-from .tape import element_share, instruction, integers, share, vector
+from .tape import element_share, instruction, integers, row_share, share, vector
 
 
 @instruction

@@ -13,17 +13,14 @@ from .normalization import layer_norm_backward_rows as ln_backward_rows
 from .normalization import layer_norm_parameter_columns as ln_parameter_columns
 from .normalization import layer_norm_rows as ln_rows
 from .normalization import normalize_rows
-from .tape import instruction, integers, share, vector
+from .tape import instruction, integers, row_share, vector
 
 
 @njit(inline="always")
 def _borders(members, count, part, parts, unit):
-    """A share of the members, or of one member's columns or rows: members, then first and last."""
-    if members > 1:
-        first_member, last_member = share(members, part, parts, 1)
-        return first_member, last_member, np.uintp(0), np.uintp(count)
-    first, last = share(count, part, parts, unit)
-    return 0, 1, np.uintp(first), np.uintp(last)
+    """:func:`row_share`, of rows or columns, unsigned as the kernels take them."""
+    first_member, last_member, first, last = row_share(members, count, part, parts, unit)
+    return first_member, last_member, np.uintp(first), np.uintp(last)
 
 
 @instruction

@@ -11,23 +11,12 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from numba import njit
 
 from . import gemm
 from .softmax_cross_entropy import _total
 from .step_activations import formula
 from .step_products import TALL
-from .tape import instruction, integers, share, vector
-
-
-@njit(inline="always")
-def _cut(members, rows, part, parts):
-    """A share's members, and its rows: cut where the update is."""
-    if members > 1:
-        first, last = share(members, part, parts, 1)
-        return first, last, 0, rows
-    top, bottom = share(rows, part, parts, TALL)
-    return 0, 1, top, bottom
+from .tape import instruction, integers, row_share, share, vector
 
 
 def _penalised(function: Callable) -> Callable[..., int]:
@@ -40,7 +29,7 @@ def _penalised(function: Callable) -> Callable[..., int]:
                 arguments, 10
             )
             size = gemm.constants(real(0))[1]
-            first_member, last_member, top, bottom = _cut(members, rows, part, parts)
+            first_member, last_member, top, bottom = row_share(members, rows, part, parts, TALL)
             for member in range(first_member, last_member):
                 strength = real(vector(strengths, members, np.float64(0))[member])
                 for row in range(top, bottom):
@@ -101,7 +90,7 @@ def squares(real):
     def run(arguments, part, parts):
         g, members, rows, columns, sums, stride, place = integers(arguments, 7)
         size = gemm.constants(real(0))[1]
-        first_member, last_member, top, bottom = _cut(members, rows, part, parts)
+        first_member, last_member, top, bottom = row_share(members, rows, part, parts, TALL)
         for member in range(first_member, last_member):
             for row in range(top, bottom):
                 at = (member * rows + row) * columns * size

@@ -6,41 +6,12 @@ A member's width is how many of its features it has; the others are 0 and stay s
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from . import gemm
 from .normalization import layer_norm_backward_rows as ln_backward_rows
 from .normalization import layer_norm_rows as ln_rows
-from .tape import instruction, integers, share, vector
-
-# Sums over a row run in as many partial sums as vectors have lanes.
-_SUMS = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
-
-
-@njit(inline="always")
-def row_share(members, rows, part, parts, unit):
-    """A share of the members, or of one member's rows: members, then first and last."""
-    if members > 1:
-        first_member, last_member = share(members, part, parts, 1)
-        return first_member, last_member, 0, rows
-    first, last = share(rows, part, parts, unit)
-    return 0, 1, first, last
-
-
-@njit(**_SUMS)
-def _squares(x):
-    total = x.dtype.type(0)
-    for j in range(np.uintp(x.size)):
-        total += x[j] * x[j]
-    return total
-
-
-@njit(**_SUMS)
-def _product_of_three(a, b, c):
-    total = a.dtype.type(0)
-    for j in range(np.uintp(a.size)):
-        total += a[j] * b[j] * c[j]
-    return total
+from .row_sums import centred_sums, slope_sums
+from .tape import instruction, integers, row_share, vector
 
 
 @instruction
@@ -60,7 +31,8 @@ def rms_norm(real):
                 at = (member * rows + row) * columns * size
                 values = vector(x + at, columns, real(0))
                 target = vector(y + at, columns, real(0))
-                inverse = real(1) / np.sqrt(_squares(values) / real(counts[member]) + eps)
+                squares = centred_sums(real(0), x + at, columns)[1]
+                inverse = real(1) / np.sqrt(squares / real(counts[member]) + eps)
                 for j in range(np.uintp(columns)):
                     target[j] = values[j] * inverse * scales[j]
                 inverses[row] = inverse
@@ -88,7 +60,9 @@ def rms_norm_backward(real):
                 values = vector(x + at, width, real(0))
                 target = vector(dx + at, columns, real(0))
                 inverse = inverses[row]
-                along = _product_of_three(slopes, scales, values)
+                along = slope_sums(
+                    real(0), dy + at, gamma + member * columns * size, x + at, width
+                )[1]
                 tilt = along / real(width) * inverse * inverse
                 for j in range(np.uintp(width)):
                     target[j] = (slopes[j] * scales[j] - values[j] * tilt) * inverse

@@ -3,51 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from . import gemm
-from .elementary import exp_nonpositive, from_ordered_bits, log_positive, ordered_bits
-from .step_row_norms import row_share
-from .tape import instruction, integers, vector
-
-# Sums run in as many partial sums as vectors have lanes; what that would harm is outside of these.
-_SUMS = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
-
-
-@njit(**_SUMS)
-def _exponentials(x, peak, out):
-    """``exp(x − peak)``, and their sum."""
-    total = x.dtype.type(0)
-    for j in range(np.uintp(x.size)):
-        e = exp_nonpositive(x[j] - peak)
-        out[j] = e
-        total += e
-    return total
-
-
-@njit(**_SUMS)
-def _product(a, b):
-    total = a.dtype.type(0)
-    for j in range(np.uintp(a.size)):
-        total += a[j] * b[j]
-    return total
-
-
-@njit(**_SUMS)
-def _sum(a):
-    total = a.dtype.type(0)
-    for j in range(np.uintp(a.size)):
-        total += a[j]
-    return total
-
-
-@njit(error_model="numpy")
-def _largest(x):
-    largest = ordered_bits(x[0])
-    for j in range(np.uintp(x.size)):
-        bits = ordered_bits(x[j])
-        largest = bits if bits > largest else largest
-    return from_ordered_bits(largest, x[0])
+from .elementary import exp_nonpositive, log_positive
+from .row_sums import centred_sums, slope_sums
+from .softmax_rows import exponentials, maximum
+from .tape import instruction, integers, row_share, vector
 
 
 @instruction
@@ -61,8 +22,9 @@ def softmax(real):
         for member in range(first_member, last_member):
             for row in range(first, last):
                 at = (member * rows + row) * columns * size
-                values, target = vector(x + at, columns, real(0)), vector(y + at, columns, real(0))
-                total = _exponentials(values, _largest(values), target)
+                target = vector(y + at, columns, real(0))
+                peak = maximum(x + at, columns, real(0))
+                total = exponentials(x + at, columns, peak, y + at)
                 for j in range(np.uintp(columns)):
                     target[j] /= total
         return 0
@@ -83,7 +45,7 @@ def softmax_backward(real):
                 at = (member * rows + row) * columns * size
                 slopes = vector(dy + at, columns, real(0))
                 values, target = vector(y + at, columns, real(0)), vector(dx + at, columns, real(0))
-                along = _product(slopes, values)
+                along = slope_sums(real(0), dy + at, y + at, y + at, columns)[0]
                 for j in range(np.uintp(columns)):
                     target[j] = values[j] * (slopes[j] - along)
         return 0
@@ -103,8 +65,8 @@ def log_softmax(real):
             for row in range(first, last):
                 at = (member * rows + row) * columns * size
                 values, target = vector(x + at, columns, real(0)), vector(y + at, columns, real(0))
-                peak = _largest(values)
-                log_total = log_positive(_exponentials(values, peak, target))
+                peak = maximum(x + at, columns, real(0))
+                log_total = log_positive(exponentials(x + at, columns, peak, y + at))
                 for j in range(np.uintp(columns)):
                     target[j] = (values[j] - peak) - log_total
         return 0
@@ -125,7 +87,7 @@ def log_softmax_backward(real):
                 at = (member * rows + row) * columns * size
                 slopes = vector(dy + at, columns, real(0))
                 values, target = vector(y + at, columns, real(0)), vector(dx + at, columns, real(0))
-                total = _sum(slopes)
+                total = centred_sums(real(0), dy + at, columns)[0]
                 for j in range(np.uintp(columns)):
                     target[j] = slopes[j] - exp_nonpositive(values[j]) * total
         return 0

@@ -29,7 +29,7 @@ from functools import cache, partial
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, prange, types
+from numba import cfunc, njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
@@ -177,6 +177,16 @@ def element_share(typingctx, members, elements, part, parts):
         return cgutils.pack_array(builder, _emit_share(builder, total, part, parts, unit))
 
     return types.UniTuple(types.intp, 2)(*[types.intp] * 4), generate
+
+
+@njit(inline="always")
+def row_share(members, rows, part, parts, unit):
+    """A share of the members, or of one member's rows: members, then first and last."""
+    if members > 1:
+        first_member, last_member = share(members, part, parts, 1)
+        return first_member, last_member, 0, rows
+    first, last = share(rows, part, parts, unit)
+    return 0, 1, first, last
 
 
 def _emit_share(builder: ir.IRBuilder, total, part, parts, unit) -> list[ir.Value]:
