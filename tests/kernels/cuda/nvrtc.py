@@ -29,6 +29,9 @@ def library() -> ctypes.CDLL | None:
     """NVRTC from its wheel or from an installed toolkit, or None."""
     for path in (*_wheels(), ctypes.util.find_library("nvrtc")):
         if path is not None:
+            # Version 13.0 does not look for the second half of itself beside the first.
+            for builtins in Path(path).parent.glob("libnvrtc-builtins.so.*"):
+                ctypes.CDLL(str(builtins))
             return ctypes.CDLL(str(path))
     return None
 

@@ -23,6 +23,8 @@ class CompileException(Exception):
 
 
 class Kernel:
+    """Has 148 bytes of static shared memory, which count among the 48 KB that nobody asks for."""
+
     functions: ClassVar[dict[str, int]] = {}
 
     def __init__(self, log, name):
@@ -31,13 +33,15 @@ class Kernel:
     @property
     def max_dynamic_shared_size_bytes(self):
         """As on a device, it belongs to the function of that name, not to this object."""
-        return self.functions.get(self.name, 48 * 1024)
+        return self.functions.get(self.name, 48 * 1024 - 148)
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, size):
         self.functions[self.name] = size
 
     def __call__(self, grid, block, arguments, shared_mem):
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         self.log.append((grid, block, arguments, shared_mem))
 
 
@@ -103,6 +107,16 @@ def test_much_shared_memory_is_asked_for(cupy):
     kernel = launch._kernel("dropout", "f32", "dropout_f32", 100_000, 0)
     assert kernel.max_dynamic_shared_size_bytes == 100_000
     assert cupy.log[0][3] == 100_000
+
+
+@pytest.mark.parametrize(
+    ("classes", "suffix"), [(12_288, "f32"), (49_152, "f32"), (6_144, "f64"), (98_304, "bf16")]
+)
+def test_shared_memory_just_below_48_kb_is_asked_for_too(cupy, classes, suffix):
+    plan = geometry.softmax_cross_entropy(8, classes, suffix, geometry.Device())
+    assert plan.shared == 48 * 1024
+    launch.run("softmax_cross_entropy", suffix, plan)
+    assert Kernel.functions[plan.kernel] == 48 * 1024
 
 
 def test_what_one_launch_may_have_is_not_taken_from_another(cupy):

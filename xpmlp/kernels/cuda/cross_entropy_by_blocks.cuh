@@ -50,7 +50,7 @@ __device__ inline void row_by_blocks(const Arguments& a) {
             int c = k * VECTOR - shift + i;
             if (c < 0 || c >= classes) continue;
             A e = add_class(sums, target, c, widen(vector.at[i]), peak);
-            if constexpr (KEEPS_EXPONENTIALS) vector.at[i] = e;
+            if constexpr (KEEPS_EXPONENTIALS) vector.at[i] = to_element(e);
         }
         if constexpr (KEEPS_EXPONENTIALS) kept[k - begin] = vector;
     }

@@ -21,7 +21,6 @@ from . import geometry, source
 LOWER = "lower the batch size, or the precision"
 """What needs less memory in most cases."""
 
-_STATIC_SHARED = 48 * 1024  # dynamic shared memory beyond this must be asked for
 _TOO_OLD = (
     "cudaErrorInsufficientDriver",
     "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
@@ -146,8 +145,10 @@ def _kernel(op: str, suffix: str, name: str, shared: int, number: int) -> Any:
     with _explained_compilation(op, suffix):
         kernel = _module(op, suffix).get_function(name)
         _ = kernel.kernel  # loads it, so that errors come from here
-        # The bound belongs to the function, which every launch of this name shares: only raise it.
-        if shared > _STATIC_SHARED and shared > kernel.max_dynamic_shared_size_bytes:
+        # Unasked, a kernel may have 48 KB less its static shared memory, which only the driver
+        # knows. The bound belongs to the function, which every launch of this name shares: only
+        # raise it.
+        if shared > kernel.max_dynamic_shared_size_bytes:
             kernel.max_dynamic_shared_size_bytes = shared
     return kernel
 
