@@ -32,9 +32,9 @@ REGISTERS = {
 def compiled(op: str, suffix: str, architecture: int, text: str | None = None):
     # CuPy adds the first three by itself.
     options = (f"-arch=sm_{architecture}", "-ftz=true", "--device-as-default-execution-space")
-    options = (*options, "--ptxas-options=-v")
-    options = (*source.options(suffix), *options)
-    return nvrtc.compile_source(source.read(op) if text is None else text, f"{op}.cu", options)
+    options = (*source.OPTIONS, *options, "--ptxas-options=-v")
+    text = source.unit(op, suffix) if text is None else text
+    return nvrtc.compile_source(text, f"{op}.cu", options)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,18 @@ def test_a_source_compiles_without_warnings_and_spills(op, architecture):
         assert ("cluster8" in log) == (op == "softmax_cross_entropy" and architecture >= 90)
 
 
+@pytest.mark.parametrize("op", source.OPS)
+def test_a_kernel_is_compiled_without_the_others(op):
+    """What a launch compiles; above are all at once, which is faster and knows what is unused."""
+    worked, log, _ = compiled(op, "bf16", 90)
+    assert worked, log
+    names = [kernel.kernel for kernel in nvrtc.usages(log)]
+    for name in {names[0], names[-1]}:
+        worked, log, _ = compiled(op, "bf16", 90, source.unit(op, "bf16", name))
+        assert worked, log
+        assert [kernel.kernel for kernel in nvrtc.usages(log)] == [name]
+
+
 FAULTS = {
     "unused variable": "int unused;",
     "array in local memory": "volatile float a[9]; a[n] = x[n]; x[n] = a[n + 1];",
@@ -79,7 +91,7 @@ def test_the_gate_closes(fault):
 
 
 def test_messages_name_the_file_and_line():
-    text = source.read("dropout").replace("load_quad(x + begin", "load_quads(x + begin", 1)
+    text = source.unit("dropout", "f32").replace("load_quad(x + begin", "load_quads(x + begin", 1)
     worked, log, _ = compiled("dropout", "f32", 90, text)
     lines = Path(source.__file__).with_name("dropout.cu").read_text().splitlines()
     number = next(i for i, line in enumerate(lines, 1) if "load_quad(" in line)
@@ -90,8 +102,8 @@ def test_messages_name_the_file_and_line():
 @pytest.mark.parametrize("suffix", ["f32", "bf16"])
 def test_rows_are_read_and_written_sixteen_bytes_at_a_time(suffix):
     """A compiler takes a vector store apart in silence where a branch stores the same elements."""
-    text = source.read("softmax_cross_entropy")
-    options = (*source.options(suffix), "-arch=compute_90")
+    text = source.unit("softmax_cross_entropy", suffix)
+    options = (*source.OPTIONS, "-arch=compute_90")
     worked, log, ptx = nvrtc.compile_source(text, "softmax_cross_entropy.cu", options)
     assert worked, log
     for layout, pieces in (

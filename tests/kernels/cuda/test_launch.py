@@ -89,14 +89,15 @@ def cupy(monkeypatch):
         cached.cache_clear()
 
 
-def test_a_source_is_compiled_once_for_each_type(cupy):
-    plan = geometry.Launch("dropout_f32", (3, 2, 1), (256, 1, 1))
+def test_a_kernel_is_compiled_once_for_each_type(cupy):
+    size = (3, 2, 1), (256, 1, 1)
+    plan = geometry.Launch("dropout_f32", *size)
     for _ in range(2):
         launch.run("dropout", "f32", plan, 5, None, np.float32(2))
-    launch.run("dropout", "f64", plan)
+    launch.run("dropout", "f64", geometry.Launch("dropout_f64", *size))
     assert cupy.modules == [
-        (source.read("dropout"), source.options("f32")),
-        (source.read("dropout"), source.options("f64")),
+        (source.unit("dropout", suffix, f"dropout_{suffix}"), source.OPTIONS)
+        for suffix in ("f32", "f64")
     ]
     assert cupy.log[0] == ((3, 2, 1), (256, 1, 1), (5, 0, np.float32(2)), 0)  # None: a null pointer
 

@@ -33,4 +33,13 @@ def test_unknown_names_list_the_known_ones():
     with pytest.raises(ConfigError, match=r"among batch_norm, .* got 'nonsense'"):
         source.read("nonsense")
     with pytest.raises(ConfigError, match=r"among f32, .* got 'f8'"):
-        source.options("f8")
+        source.unit("dropout", "f8")
+
+
+def test_a_unit_says_its_type_and_its_kernel_before_the_source():
+    text = source.unit("update", "bf16", "adam_update_bf16")
+    front, rest = text.split("#line", 1)
+    assert front == (
+        "#define XPMLP_BF16\n#define XPMLP_ONE\n#define XPMLP_ONE_adam_update , ENTRY\n"
+    )
+    assert source.unit("update", "bf16") == f"#define XPMLP_BF16\n#line{rest}"

@@ -1,7 +1,7 @@
 """Compiling CUDA kernels through CuPy at their first use, and launching them.
 
-Each ``.cu`` is compiled once for each element type; CuPy keeps the binary on disk, under a key made
-of the text, the options and the device's architecture. What goes wrong on the way is said in words:
+Each kernel is compiled by itself, for each element type; CuPy keeps the binary on disk, under a key
+made of the text, the options, the compiler's version and the device's architecture. What goes wrong on the way is said in words:
 a kernel that does not compile, a driver that is too old, a device whose memory is full.
 """
 
@@ -143,7 +143,7 @@ def _device(number: int) -> geometry.Device:
 def _kernel(op: str, suffix: str, name: str, shared: int, number: int) -> Any:
     """A kernel of a device, compiled now if it never was."""
     with _explained_compilation(op, suffix):
-        kernel = _module(op, suffix).get_function(name)
+        kernel = _module(op, suffix, name).get_function(name)
         _ = kernel.kernel  # loads it, so that errors come from here
         # Unasked, a kernel may have 48 KB less its static shared memory, which only the driver
         # knows. The bound belongs to the function, which every launch of this name shares: only
@@ -154,8 +154,8 @@ def _kernel(op: str, suffix: str, name: str, shared: int, number: int) -> Any:
 
 
 @cache
-def _module(op: str, suffix: str) -> Any:
-    return library().RawModule(code=source.read(op), options=source.options(suffix))
+def _module(op: str, suffix: str, name: str) -> Any:
+    return library().RawModule(code=source.unit(op, suffix, name), options=source.OPTIONS)
 
 
 @contextmanager

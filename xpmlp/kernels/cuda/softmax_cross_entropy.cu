@@ -15,13 +15,14 @@
 #include "cross_entropy_by_thread.cuh"
 #include "cross_entropy_by_two_reads.cuh"
 
-#define BOTH_TARGETS(name, threads, body, ...)                                               \
-    KERNEL(softmax_cross_entropy_##name, threads)(ARGUMENT_LIST) {                           \
-        body<false __VA_OPT__(, ) __VA_ARGS__>(ARGUMENTS);                                   \
-    }                                                                                        \
-    KERNEL(softmax_cross_entropy_##name##_probabilities, threads)(ARGUMENT_LIST) {           \
-        body<true __VA_OPT__(, ) __VA_ARGS__>(ARGUMENTS);                                    \
+#define BOTH_TARGETS_OF(CLUSTER, name, threads, body, ...)                                       \
+    KERNEL_OF(CLUSTER, softmax_cross_entropy_##name, threads)(ARGUMENT_LIST) {                   \
+        body<false __VA_OPT__(, ) __VA_ARGS__>(ARGUMENTS);                                       \
+    }                                                                                            \
+    KERNEL_OF(CLUSTER, softmax_cross_entropy_##name##_probabilities, threads)(ARGUMENT_LIST) {   \
+        body<true __VA_OPT__(, ) __VA_ARGS__>(ARGUMENTS);                                        \
     }
+#define BOTH_TARGETS(...) BOTH_TARGETS_OF(, __VA_ARGS__)
 
 BOTH_TARGETS(thread, 128, rows_by_threads)
 // L lanes with P pieces hold L·P·VECTOR classes: from 64 to 1024, in float64 to 512.
@@ -39,21 +40,10 @@ BOTH_TARGETS(32x2, 128, rows_by_lanes, 32, 2)
 BOTH_TARGETS(32x4, 128, rows_by_lanes, 32, 4)
 BOTH_TARGETS(block, 512, row_by_blocks, 1)
 BOTH_TARGETS(stream, 512, row_by_two_reads)
-
 #ifdef XPMLP_CLUSTERS
-#define BOTH_TARGETS_CLUSTER(blocks)                                                         \
-    extern "C" __global__ void CLUSTER_OF(blocks) __launch_bounds__(512, 1)                   \
-        WITH_SUFFIX(softmax_cross_entropy_cluster##blocks)(ARGUMENT_LIST) {                  \
-        row_by_blocks<false, blocks>(ARGUMENTS);                                             \
-    }                                                                                        \
-    extern "C" __global__ void CLUSTER_OF(blocks) __launch_bounds__(512, 1)                   \
-        WITH_SUFFIX(softmax_cross_entropy_cluster##blocks##_probabilities)(ARGUMENT_LIST) {  \
-        row_by_blocks<true, blocks>(ARGUMENTS);                                              \
-    }
-
-BOTH_TARGETS_CLUSTER(2)
-BOTH_TARGETS_CLUSTER(4)
-BOTH_TARGETS_CLUSTER(8)
+BOTH_TARGETS_OF(CLUSTER_OF(2), cluster2, 512, row_by_blocks, 2)
+BOTH_TARGETS_OF(CLUSTER_OF(4), cluster4, 512, row_by_blocks, 4)
+BOTH_TARGETS_OF(CLUSTER_OF(8), cluster8, 512, row_by_blocks, 8)
 #endif
 
 // 1 / Σ w over the counted rows of each problem, what a mean divides by; 1 where there is none.

@@ -1,7 +1,9 @@
-"""The CUDA C sources: their text, their compile options, the kernels in them.
+"""The CUDA C sources: their text, and what of it is compiled.
 
-A source is compiled once for every element type. Its headers are put into the text, so that a
-cache whose key is the text notices when one of them changes.
+A source is compiled for one element type, and for one of its kernels, at a time: a step needs few
+of them, and all would take seconds. Both are said in the text, by ``#define``, and its headers are
+put into it, so that a cache whose key is the text notices every change. The options are the same
+for all: CuPy compiles an empty text for each new set of them.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ SUFFIXES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "b
 ACCUMULATOR = {"f32": "float32", "f64": "float64", "f16": "float32", "bf16": "float32"}
 """In which type a kernel adds up, and takes its scalars (``A`` in the sources), by suffix."""
 
+OPTIONS = ("-std=c++20",)
+"""What the compiler is told besides the architecture."""
+
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 
 
@@ -44,13 +49,24 @@ def read(op: str) -> str:
     return _expand(f"{op}.cu", set()).encode("ascii", "replace").decode("ascii")
 
 
-def options(suffix: str) -> tuple[str, ...]:
-    """What the compiler is told besides the architecture."""
+def unit(op: str, suffix: str, kernel: str | None = None) -> str:
+    """The text that is compiled, for one kernel of an op's source, or for all of them.
+
+    Parameters
+    ----------
+    op, suffix : str
+        The source, the element type.
+    kernel : str, optional
+        The function's name, with the suffix.
+    """
     if suffix not in ACCUMULATOR:
         raise ConfigError(
-            f"`options`: expected a suffix among {', '.join(ACCUMULATOR)}, got {suffix!r}"
+            f"`unit`: expected a suffix among {', '.join(ACCUMULATOR)}, got {suffix!r}"
         )
-    return ("-std=c++20", f"-DXPMLP_{suffix.upper()}")
+    names = [f"XPMLP_{suffix.upper()}"]
+    if kernel is not None:
+        names += ["XPMLP_ONE", f"XPMLP_ONE_{kernel.removesuffix(f'_{suffix}')} , ENTRY"]
+    return "".join(f"#define {name}\n" for name in names) + read(op)
 
 
 def _expand(name: str, included: set[str]) -> str:

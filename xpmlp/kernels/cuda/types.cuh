@@ -36,8 +36,21 @@ typedef float A;
 #endif
 
 // `threads` is the largest block it is launched with; the compiler shares out registers by it.
-#define KERNEL(name, threads) \
-    extern "C" __global__ void __launch_bounds__(threads, 1) WITH_SUFFIX(name)
+// CLUSTER says how many blocks share their memory, CLUSTER_OF(4), or nothing.
+#define ENTRY(name, threads, CLUSTER) \
+    extern "C" __global__ void CLUSTER __launch_bounds__(threads, 1) WITH_SUFFIX(name)
+
+// All kernels of a source take long to compile. Where XPMLP_ONE is defined, one is made, whose
+// XPMLP_ONE_<name> is defined as ", ENTRY"; the others become functions that nobody calls.
+#ifdef XPMLP_ONE
+#define UNUSED(name, threads, CLUSTER) template <int> __device__ inline void WITH_SUFFIX(name)
+#define SECOND(first, second, ...) second
+#define CHOICE(...) SECOND(__VA_ARGS__, UNUSED, )
+#define KERNEL_OF(CLUSTER, name, threads) CHOICE(XPMLP_ONE_##name)(name, threads, CLUSTER)
+#else
+#define KERNEL_OF(CLUSTER, name, threads) ENTRY(name, threads, CLUSTER)
+#endif
+#define KERNEL(name, threads) KERNEL_OF(, name, threads)
 
 typedef long long Index;  // rows times columns may pass 2^31
 
