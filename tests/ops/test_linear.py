@@ -186,6 +186,16 @@ BAD = {
         ShapeError,
         "expected y",
     ),
+    "narrow-x": (
+        lambda: ops.linear_backward(*zeros((6, 3), (6, 3), (4, 3))),
+        ShapeError,
+        r"`linear_backward`: expected x of shape \(…, 4\) for W of shape \(4, 3\), got \(6, 3\)",
+    ),
+    "wide-x": (
+        lambda: ops.linear_backward(*zeros((6, 3), (6, 5), (4, 3))),
+        ShapeError,
+        r"expected x of shape \(…, 4\)",
+    ),
     "unknown": (
         lambda: ops.linear_backward(*zeros((4, 2), (4, 5), (5, 2), (4, 2)), "gelu"),
         ConfigError,

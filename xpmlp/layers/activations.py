@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from .. import ops
 from ..backend import Array, array_namespace
-from ..ops.shapes import check_choice
+from ..ops.shapes import check_choice, check_same_shape
 from .base import Layer
 
 
@@ -26,6 +26,7 @@ class Activation(Layer):
     def backward(self, dy: Array) -> Array:
         """``dy ⊙ f′(x)``."""
         x, y = self._recall()
+        check_same_shape(f"{type(self).__name__}.backward", "dy", dy, x.shape)
         return type(self).function_backward(dy, x, y, **self.options())
 
     def options(self) -> dict[str, float]:

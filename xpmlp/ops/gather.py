@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import Array, array_namespace, dtype_of
-from ..errors import DTypeError
+from ..errors import DataError, DTypeError
 from .dispatch import choose
+from .shapes import check_same_shape
 
 
 def gather_rows(
@@ -45,10 +46,14 @@ def gather_rows(
     DTypeError
         If ``index`` does not hold integers.
     DataError
-        If a kernel meets a row number outside of x; without a kernel, that is left to the library.
+        For a row number outside of x, where a kernel or the array library looks at them.
     """
     options = {"dtype": dtype, "out": out}
     run = choose("gather_rows", reference, x, index, mean, std, **options)
+    if run is reference:  # a kernel has looked at the shapes itself
+        for name, value in (("mean", mean), ("std", std)):
+            if getattr(value, "shape", ()) != ():
+                check_same_shape("gather_rows", name, value, tuple(x.shape[1:]))
     return run(x, index, mean, std, **options)
 
 
@@ -66,7 +71,12 @@ def reference(x: Array, index: Array, mean: Any, std: Any, *, dtype: str, out: A
     xp = array_namespace(x, index)
     if not xp.isdtype(index.dtype, "integral"):
         raise DTypeError(f"`gather_rows`: expected row numbers as integers, got {index.dtype}")
-    rows = xp.take(x, xp.reshape(index, (-1,)), axis=0)
+    try:
+        rows = xp.take(x, xp.reshape(index, (-1,)), axis=0)
+    except IndexError as error:
+        raise DataError(
+            f"`gather_rows`: expected row numbers in 0…{x.shape[0] - 1}, got others ({error})"
+        ) from None
     rows = xp.astype(rows, dtype_of(xp, dtype), copy=False)
     if mean is not None:
         rows = (rows - mean) / std

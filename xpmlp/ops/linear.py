@@ -42,11 +42,7 @@ def linear(x: Array, W: Array, b: Array | None = None, activation: str | None = 
     ShapeError
         If the shapes do not fit together.
     """
-    if x.ndim < 1 or W.ndim < 2 or x.shape[-1] != W.shape[-2]:
-        raise ShapeError(
-            f"`linear`: expected x of shape (…, {W.shape[-2] if W.ndim > 1 else 'D'}) for W of "
-            f"shape {tuple(W.shape)}, got {tuple(x.shape)}"
-        )
+    _check_operands("linear", x, W)
     if b is not None:
         check_same_shape("linear", "b", b, (*W.shape[:-2], W.shape[-1]))
     check_choice("linear", "activation", activation, (None, *FUSABLE))
@@ -98,9 +94,11 @@ def linear_backward(
     Raises
     ------
     ShapeError
-        If dy, or y, has another shape than :func:`linear` gives for x and W.
+        If x and W do not fit together, or dy, or y, has another shape than :func:`linear` gives
+        for them.
     """
     where = "linear_backward"
+    _check_operands(where, x, W)
     expected = (*leading_shape(where, x, W), *x.shape[-2:-1], W.shape[-1])
     check_same_shape(where, "dy", dy, expected)
     if activation is not None:
@@ -114,6 +112,14 @@ def linear_backward(
         y = None
     options: dict[str, Any] = {"activation": activation, "input_grad": input_grad}
     return choose(where, reference_backward, dy, x, W, y, **options)(dy, x, W, y, **options)
+
+
+def _check_operands(where: str, x: Array, W: Array) -> None:
+    if x.ndim < 1 or W.ndim < 2 or x.shape[-1] != W.shape[-2]:
+        raise ShapeError(
+            f"`{where}`: expected x of shape (…, {W.shape[-2] if W.ndim > 1 else 'D'}) for W of "
+            f"shape {tuple(W.shape)}, got {tuple(x.shape)}"
+        )
 
 
 def reference_backward(

@@ -11,7 +11,14 @@ import math
 from ..backend import Array, Namespace, array_namespace
 from ..errors import ShapeError
 from .dispatch import choose
-from .shapes import check_floating, check_same_shape, per_feature, sum_to_shape, working_dtype
+from .shapes import (
+    check_floating,
+    check_same_shape,
+    check_shapes,
+    per_feature,
+    sum_to_shape,
+    working_dtype,
+)
 
 
 def batch_norm(
@@ -86,9 +93,18 @@ def batch_norm_backward(
     -------
     dx : array of x's shape
     dgamma, dbeta : array of gamma's shape
+
+    Raises
+    ------
+    ShapeError
+        If the shapes are not those of one forward.
     """
     arrays = dy, x, gamma, mean, var
-    return choose("batch_norm_backward", batch_norm_backward_reference, *arrays)(*arrays, eps)
+    run = choose("batch_norm_backward", batch_norm_backward_reference, *arrays)
+    if run is batch_norm_backward_reference:  # a kernel has looked at the shapes itself
+        _check_backward("batch_norm_backward", dy, x, gamma)
+        check_shapes("batch_norm_backward", tuple(gamma.shape), mean=mean, var=var)
+    return run(*arrays, eps)
 
 
 def batch_norm_backward_reference(
@@ -110,6 +126,8 @@ def batch_norm_inference_backward(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float = 1e-5
 ) -> tuple[Array, Array, Array]:
     """Gradients of :func:`batch_norm_inference`: the statistics are constants."""
+    _check_backward("batch_norm_inference_backward", dy, x, gamma)
+    check_shapes("batch_norm_inference_backward", tuple(gamma.shape), mean=mean, var=var)
     xp = array_namespace(dy, x, gamma, mean, var)
     inv_std = 1.0 / xp.sqrt(var + eps)
     x_hat = (x - per_feature(xp, mean)) * per_feature(xp, inv_std)
@@ -167,9 +185,19 @@ def layer_norm_backward(
     -------
     dx : array of x's shape
     dgamma, dbeta : array of gamma's shape
+
+    Raises
+    ------
+    ShapeError
+        If the shapes are not those of one forward.
     """
     arrays = dy, x, gamma, mean, inv_std
-    return choose("layer_norm_backward", layer_norm_backward_reference, *arrays)(*arrays)
+    run = choose("layer_norm_backward", layer_norm_backward_reference, *arrays)
+    if run is layer_norm_backward_reference:  # a kernel has looked at the shapes itself
+        _check_backward("layer_norm_backward", dy, x, gamma)
+        each_row = (*x.shape[:-1], 1)
+        check_shapes("layer_norm_backward", each_row, mean=mean, inv_std=inv_std)
+    return run(*arrays)
 
 
 def layer_norm_backward_reference(
@@ -217,6 +245,8 @@ def rms_norm_backward(dy: Array, x: Array, gamma: Array, inv_rms: Array) -> tupl
     dx : array of x's shape
     dgamma : array of gamma's shape
     """
+    _check_backward("rms_norm_backward", dy, x, gamma)
+    check_same_shape("rms_norm_backward", "inv_rms", inv_rms, (*x.shape[:-1], 1))
     xp = array_namespace(dy, x, gamma, inv_rms)
     x_hat = x * inv_rms
     g = dy * per_feature(xp, gamma)
@@ -227,14 +257,20 @@ def rms_norm_backward(dy: Array, x: Array, gamma: Array, inv_rms: Array) -> tupl
 
 def _check(x: Array, gamma: Array, where: str) -> None:
     check_floating(where, "x", x)
-    fits = x.ndim > gamma.ndim and x.shape[-1] == gamma.shape[-1]
+    fits = x.ndim > gamma.ndim > 0 and x.shape[-1] == gamma.shape[-1]
     fits = fits and tuple(x.shape[-1 - gamma.ndim : -2]) == tuple(gamma.shape[:-1])
     if not fits or 0 in x.shape:
-        lead = "".join(f"{size}, " for size in gamma.shape[:-1])
+        of_gamma = tuple(gamma.shape) or ("D",)
+        lead = "".join(f"{size}, " for size in of_gamma[:-1])
         raise ShapeError(
-            f"`{where}`: expected x of shape (…, {lead}N, {gamma.shape[-1]}) with N ≥ 1, got "
-            f"{tuple(x.shape)}"
+            f"`{where}`: expected x of shape (…, {lead}N, {of_gamma[-1]}) with N ≥ 1 for "
+            f"parameters of shape {tuple(gamma.shape)}, got {tuple(x.shape)}"
         )
+
+
+def _check_backward(where: str, dy: Array, x: Array, gamma: Array) -> None:
+    _check(x, gamma, where)
+    check_same_shape(where, "dy", dy, tuple(x.shape))
 
 
 def _batch_axes(x: Array, gamma: Array) -> tuple[int, ...]:

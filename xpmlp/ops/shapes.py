@@ -94,6 +94,12 @@ def check_same_shape(where: str, name: str, x: Array, shape: tuple[int, ...]) ->
         raise ShapeError(f"`{where}`: expected {name} of shape {shape}, got {tuple(x.shape)}")
 
 
+def check_shapes(where: str, shape: tuple[int, ...], **arrays: Array) -> None:
+    """:func:`check_same_shape` for several arrays, by their names."""
+    for name, array in arrays.items():
+        check_same_shape(where, name, array, shape)
+
+
 def check_choice(where: str, name: str, value: Any, choices: tuple[str | None, ...]) -> None:
     """Raise ConfigError, listing what is allowed, unless value is one of the choices."""
     if value not in choices:

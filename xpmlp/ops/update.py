@@ -2,25 +2,45 @@
 
 ``w`` is the parameter, ``g`` its gradient; both (…) or (P, …). Hyperparameters are numbers, or
 arrays that broadcast over w (see :func:`xpmlp.ops.shapes.per_member`). Every function returns new
-arrays, in the order its docstring gives.
+arrays, in the order its docstring gives, and raises a ShapeError where gradient or state are not of
+w's shape.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..backend import Array, array_namespace
 from .dispatch import choose
 from .matmul import matmul
-from .shapes import transpose
+from .shapes import check_same_shape, check_shapes, transpose
 
 # Quintic iteration that pushes singular values towards 1 (Jordan et al. 2024, "Muon").
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
+def _update(op: str, reference: Callable, w: Array, *others: Array, **options: Any) -> Any:
+    """The chosen implementation's result, for arrays that are all of w's shape."""
+    run = choose(op, reference, w, *others, **options)
+    if run is reference:  # a kernel has looked at the shapes itself
+        for name, array in zip(_NAMES[op], others, strict=True):
+            check_same_shape(op, name, array, tuple(w.shape))
+    return run(w, *others, **options)
+
+
+_NAMES = {
+    "sgd_update": ("g",),
+    "momentum_update": ("g", "velocity"),
+    "adagrad_update": ("g", "squares"),
+    "rmsprop_update": ("g", "squares"),
+    "adam_update": ("g", "m", "v"),
+}
+
+
 def sgd_update(w: Array, g: Array, *, lr: Any) -> Array:
     """``w − lr · g``."""
-    return choose("sgd_update", sgd_reference, w, g, lr=lr)(w, g, lr=lr)
+    return _update("sgd_update", sgd_reference, w, g, lr=lr)
 
 
 def sgd_reference(w: Array, g: Array, *, lr: Any) -> Array:
@@ -37,8 +57,7 @@ def momentum_update(
     Returns w, v. Sources: Polyak 1964; Nesterov 1983 in the form of Sutskever et al. 2013.
     """
     options = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
-    run = choose("momentum_update", momentum_reference, w, g, velocity, **options)
-    return run(w, g, velocity, **options)
+    return _update("momentum_update", momentum_reference, w, g, velocity, **options)
 
 
 def momentum_reference(
@@ -55,8 +74,7 @@ def adagrad_update(
     w: Array, g: Array, squares: Array, *, lr: Any, eps: float
 ) -> tuple[Array, Array]:
     """``s ← s + g²``; ``w ← w − lr · g / (√s + ε)``. Returns w, s. Source: Duchi et al. 2011."""
-    run = choose("adagrad_update", adagrad_reference, w, g, squares, lr=lr, eps=eps)
-    return run(w, g, squares, lr=lr, eps=eps)
+    return _update("adagrad_update", adagrad_reference, w, g, squares, lr=lr, eps=eps)
 
 
 def adagrad_reference(
@@ -77,9 +95,7 @@ def rmsprop_update(
     its digits. Returns w, s. Source: Tieleman and Hinton 2012.
     """
     options = {"lr": lr, "gain": gain, "eps": eps}
-    return choose("rmsprop_update", rmsprop_reference, w, g, squares, **options)(
-        w, g, squares, **options
-    )
+    return _update("rmsprop_update", rmsprop_reference, w, g, squares, **options)
 
 
 def rmsprop_reference(
@@ -118,7 +134,7 @@ def adam_update(
         "correction2": correction2,
         "eps": eps,
     }
-    return choose("adam_update", adam_reference, w, g, m, v, **options)(w, g, m, v, **options)
+    return _update("adam_update", adam_reference, w, g, m, v, **options)
 
 
 def adam_reference(
@@ -167,6 +183,7 @@ def muon_update(
     (…, D, M). Returns w, v. Source: Jordan et al. 2024.
     """
     array_namespace(w, g, velocity)
+    check_shapes("muon_update", tuple(w.shape), g=g, velocity=velocity)
     velocity = momentum * velocity + g
     direction = orthogonalize(g + momentum * velocity if nesterov else velocity, steps)
     scale = max(1.0, w.shape[-1] / w.shape[-2]) ** 0.5

@@ -216,6 +216,28 @@ def lanes_of(element: ir.Type) -> int:
     return target().bits // (32 if isinstance(element, ir.FloatType) else 64)
 
 
+class AsWritten(ir.IRBuilder):
+    """A builder whose sums stay in the order in which they are written.
+
+    Where a compiled function allows reordering (numba's ``fastmath={"reassoc"}``), numba marks all
+    float instructions of its module so, those of our intrinsics among them, but for instructions
+    that carry a mark already. ``(x + large) − large``, which rounds x, would become x. So each is
+    marked here, with a right that changes nothing: to fuse a product with a sum.
+    """
+
+    def fadd(self, lhs, rhs, name="", flags=("contract",)):
+        return super().fadd(lhs, rhs, name, flags)
+
+    def fsub(self, lhs, rhs, name="", flags=("contract",)):
+        return super().fsub(lhs, rhs, name, flags)
+
+    def fmul(self, lhs, rhs, name="", flags=("contract",)):
+        return super().fmul(lhs, rhs, name, flags)
+
+    def fcmp_ordered(self, cmpop, lhs, rhs, name="", flags=("contract",)):
+        return super().fcmp_ordered(cmpop, lhs, rhs, name, flags)
+
+
 def private_function(
     module: ir.Module, name: str, arguments: list[ir.Type], result: ir.Type | None = None
 ) -> ir.Function | None:

@@ -90,7 +90,7 @@ def _write_maxima(module: ir.Module, element: ir.Type, kinds: list[ir.Type]) -> 
     if function is None:
         return module.globals[name]
     x, rows, columns, peaks = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    builder = simd.AsWritten(function.append_basic_block("entry"))
     v = Vectors(builder, element)
     lowest = v.constant(-math.inf)
     most = cgutils.alloca_once(builder, v.type)
@@ -117,7 +117,7 @@ def _write_exponentials(module: ir.Module, element: ir.Type, kinds: list[ir.Type
     if function is None:
         return module.globals[name]
     x, rows, columns, peaks, y, y_row, totals = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    builder = simd.AsWritten(function.append_basic_block("entry"))
     v = Vectors(builder, element)
     total, some = (cgutils.alloca_once(builder, v.type) for _ in range(2))
     ahead = builder.mul(rows, columns)
@@ -164,7 +164,7 @@ def _write_scaling(module: ir.Module, element: ir.Type, kinds: list[ir.Type]) ->
     if function is None:
         return module.globals[name]
     x, x_row, rows, columns, factors, y = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    builder = simd.AsWritten(function.append_basic_block("entry"))
     v = Vectors(builder, element)
     with cgutils.for_range(builder, rows) as loop:
         source = v.at(x, builder.mul(loop.index, x_row))

@@ -126,6 +126,9 @@ def cross_entropy_of_shares(real):
 
 # --- Sums over elements ---------------------------------------------------------------------------
 
+# "reassoc": the sum over a row may run in the lanes of a vector. Its terms are functions with
+# options of their own, in which nothing is reordered.
+
 
 def _elementwise(function: Callable) -> Callable[..., int]:
     """Each row's part of ``factor · Σ f(y, t)``, and ``factor f′``.

@@ -18,11 +18,15 @@ from .step_activations import formula
 from .step_products import TALL
 from .tape import instruction, integers, row_share, share, vector
 
+# A sum over a row may be reordered, so that it runs in the lanes of a vector; its terms are
+# functions with options of their own, in which nothing is.
+_SUMS = {"reassoc", "nsz"}
+
 
 def _penalised(function: Callable) -> Callable[..., int]:
     """``h = g + λ r′(w)``, and the sum of r(w) of each row; ``function(w) -> (r, r′)``."""
 
-    @partial(instruction, fastmath={"reassoc", "nsz"})
+    @partial(instruction, fastmath=_SUMS)
     def penalised(real):
         def run(arguments, part, parts):
             w, g, h, members, rows, columns, strengths, sums, stride, place = integers(
@@ -83,7 +87,7 @@ def penalty_value(real):
     return run
 
 
-@partial(instruction, fastmath={"reassoc", "nsz"})
+@partial(instruction, fastmath=_SUMS)
 def squares(real):
     """The sum of squares of each row of a gradient."""
 

@@ -37,7 +37,7 @@ def _tile_function(module: ir.Module, element: ir.Type, rows: int, vectors: int,
     if function is None:
         return module.globals[name]
     a, a_row, a_col, b, b_row, c, c_row, depth, lanes, bias, gate, flags = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    builder = simd.AsWritten(function.append_basic_block("entry"))
     v = Vectors(builder, element)
     mask = v.mask(lanes) if masked else None
     masks = [None] * (vectors - 1) + [mask]
@@ -173,7 +173,7 @@ def _transpose_function(module: ir.Module, element: ir.Type):
     if function is None:
         return module.globals[name]
     source, source_row, to, to_row, rows, columns = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    builder = simd.AsWritten(function.append_basic_block("entry"))
     v = Vectors(builder, element)
     whole, partial = builder.append_basic_block("whole"), builder.append_basic_block("partial")
     full = [builder.icmp_signed("==", count, INT(v.lanes)) for count in (rows, columns)]
@@ -215,7 +215,7 @@ def _choice_function(module: ir.Module, element: ir.Type):
         return module.globals[name]
     rows, vectors, *rest = function.args
     lanes = rest[8]
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    builder = simd.AsWritten(function.append_basic_block("entry"))
     most = max(MOST_ROWS) + 1
     partial = builder.icmp_signed("!=", lanes, INT(simd.lanes_of(element)))
     key = builder.add(builder.mul(vectors, INT(most)), rows)
@@ -283,7 +283,7 @@ def _square_function(module: ir.Module, element: ir.Type, n: int, a_rows: bool, 
     if function is None:
         return module.globals[name]
     count, a, a_batch, b, b_batch, c, c_batch = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    builder = simd.AsWritten(function.append_basic_block("entry"))
     start = builder.block
     problem, end = function.append_basic_block("problem"), function.append_basic_block("end")
     builder.branch(problem)
