@@ -401,11 +401,12 @@ def test_a_failed_recording_runs_by_layers_and_says_why(rng):
     eager, replayed = both(lambda: net(dropout=0.2), OPTIMIZERS["adam"])
 
     class Refusing(numpy_graph.Recorder):
-        def __init__(self):
-            super().__init__()
-            self.problem = RuntimeError(
-                "cudaErrorStreamCaptureUnsupported: operation not permitted"
-            )
+        def record(self, work):
+            def refused():
+                work()
+                raise RuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted")
+
+            return super().record(refused)
 
     replayed._cuda.Recorder = Refusing
     data = list(batches(rng, 5))
@@ -435,10 +436,10 @@ def small_device():
 
     class Small(numpy_graph.Recorder):
         def rehearse(self, work):
-            result = work()
-            if result[1].shape[0] > 40:
+            made = super().rehearse(work)
+            if made.outputs.shape[0] > 40:
                 raise FullDevice
-            return result
+            return made
 
     cuda = numpy_graph.make()
     cuda.explained_memory, cuda.Recorder = explained, Small
@@ -454,11 +455,35 @@ def test_a_device_that_is_full_is_explained_and_takes_a_smaller_batch(rng, small
         replayed(traced(x), traced(y))
     assert replayed._setup is None  # and with it all that it held
     assert_equal_training(eager, replayed, batches(rng, 5))
-    held = replayed._setup
     with pytest.raises(OutOfMemoryError):
         replayed(traced(x), traced(y))
-    assert replayed._setup is held  # recordings that work are kept
     assert_equal_training(eager, replayed, batches(rng, 5))
+
+
+def test_where_memory_is_short_a_new_shape_takes_the_place_of_others(rng):
+    """Graphs are made again; what they are made of is the device's most needed memory."""
+    eager, replayed = both(lambda: net(dropout=0.2), OPTIMIZERS["adam"])
+    cuda, given_back = numpy_graph.make(), []
+
+    @contextmanager
+    def explained(where, what, lower):
+        try:
+            yield
+        except FullDevice as error:
+            raise OutOfMemoryError(what) from error
+
+    class RoomForOne(numpy_graph.Recorder):
+        def rehearse(self, work):
+            if replayed._setup.recordings:
+                raise FullDevice
+            return super().rehearse(work)
+
+    cuda.explained_memory, cuda.Recorder = explained, RoomForOne
+    cuda.release_memory = lambda: given_back.append(len(replayed._setup.recordings))
+    replayed._cuda = cuda
+    data = [next(batches(rng, 1, rows)) for rows in (8, 8, 5, 8, 5)]
+    assert_equal_training(eager, replayed, data)
+    assert given_back == [0, 0, 0] and len(replayed._setup.recordings) == 1
 
 
 def test_a_device_that_is_full_is_explained_layer_by_layer(rng, small_device):

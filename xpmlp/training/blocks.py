@@ -30,7 +30,8 @@ class Block:
     ----------
     linear, activation, dropout : layers, or None
     kernels : object
-        Has ``linear``, ``linear_backward``, ``activate`` and ``activate_backward``.
+        Has ``linear``, ``weight_gradient``, ``input_gradient``, ``activate`` and
+        ``activate_backward``.
     half : dict of str to array
         The linear layer's parameters in half precision, if it computes in that.
     """
@@ -56,19 +57,30 @@ class Block:
         self._saved = rows, y, kind, drop, tuple(x.shape)
         return y
 
-    def backward(self, dy: Array, input_grad: bool) -> Array | None:
-        """dx; the linear layer's gradients are assigned."""
+    def backward(self, dy: Array, input_grad: bool, recorder: Any, sums: list) -> Array | None:
+        """dx; the linear layer's gradients are assigned, that of the bias once ``sums`` are made.
+
+        The weights' gradient is computed beside dx and what follows.
+        """
         rows, y, kind, drop, shape = self._saved
-        if self.linear is None:
-            dz, _ = self.kernels.activate_backward(dy, y, kind, drop, want_bias=None)
+        kernels, linear = self.kernels, self.linear
+        W, b = (None, None) if linear is None else self._parameters()
+        dz, db = dy, None
+        if kind is not None or drop is not None or b is not None:
+            bias_shape = None if b is None else tuple(b.shape)
+            dz, db = kernels.activate_backward(dy, y, kind, drop, want_bias=bias_shape, sums=sums)
+        if linear is None:
             return dz
-        W, b = self._parameters()
-        bias_shape = None if b is None else tuple(b.shape)
-        dx, dW, db = self.kernels.linear_backward(
-            dy, rows, W, y, kind, drop, bias_shape, input_grad
-        )
-        self.linear.grads = {"W": dW} if b is None else {"W": dW, "b": db}
-        return dx if dx is None else array_namespace(dx).reshape(dx, shape)
+        dx = None
+        if input_grad:
+            with recorder.beside():
+                dW = kernels.weight_gradient(rows, dz, W)
+            dx = kernels.input_gradient(dz, rows, W)
+            dx = array_namespace(dx).reshape(dx, shape)
+        else:
+            dW = kernels.weight_gradient(rows, dz, W)
+        linear.grads = {"W": dW} if b is None else {"W": dW, "b": db}
+        return dx
 
     def _parameters(self) -> tuple[Array, Array | None]:
         assert self.linear is not None
@@ -98,7 +110,7 @@ class Alone:
         self._narrow = x.dtype
         return _cast(self.layer.forward(_cast(x, self.widened), training=True), x.dtype)
 
-    def backward(self, dy: Array, input_grad: bool) -> Array | None:
+    def backward(self, dy: Array, input_grad: bool, recorder: Any, sums: list) -> Array | None:
         """The layer's."""
         if not input_grad and isinstance(self.layer, Linear | Sequential):
             return self.layer.backward(dy, input_grad=False)

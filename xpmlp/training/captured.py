@@ -13,10 +13,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import array_api_compat
+import numpy as np
 
-from ..backend import Array, array_namespace, dtype_name
+from ..backend import Array, dtype_name
 from ..errors import BackendError, ConfigError, DTypeError, OutOfMemoryError
 from ..layers import Sequential
 from ..layers.base import Layer
@@ -26,8 +28,9 @@ from ..ops.shapes import check_choice
 from ..optim import Optimizer
 from ..penalties import Penalty
 from .metrics import are_classes, correct
+from .places import cast
 from .rates import flat_kind
-from .recording import NotCaptured, Recording, Setup
+from .recording import History, NotCaptured, Recording, Setup
 
 PRECISIONS = (None, "tf32", "bf16", "fp16")
 
@@ -54,7 +57,8 @@ class CapturedStep:
     Attributes
     ----------
     outputs : array
-        What the model gave in the last step, before the update. The next step overwrites it.
+        What the model gave in the last step, before the update; with ``precision`` ``"bf16"`` or
+        ``"fp16"`` in that type. The next step overwrites it.
     correct : array of int32, shape () or (P,), or None
         For class numbers: how many rows of the last batch had their largest output at their class.
         The next step overwrites it.
@@ -88,6 +92,7 @@ class CapturedStep:
         self._eager = eager
         self._setup: Setup | None = None
         self._failed: dict[tuple, str] = {}
+        self._histories: WeakKeyDictionary[Any, History] = WeakKeyDictionary()
         _check_precision(precision, model, self._cuda)
 
     def __call__(self, x: Array, y: Array) -> Array:
@@ -95,9 +100,11 @@ class CapturedStep:
         recording = self._recording(x, y)
         if isinstance(recording, str):
             return self._by_layers(x, y)
-        recording.x[...] = x
+        recording.x[...] = cast(x, recording.x.dtype)
         recording.y[...] = y
-        return self._replay(recording)
+        self._replay(recording)
+        self.correct = recording.correct
+        return recording.value.copy()
 
     def run_epoch(
         self, batches: Any, number: int = 0, stopped: Callable[[], bool] = lambda: False
@@ -119,8 +126,6 @@ class CapturedStep:
         hits : array of int32 of that shape, or None
             Rows with their largest output at their class.
         """
-        losses: Any = None
-        hits: Any = None
         made = 0
         for index, rows in enumerate(batches.sizes()):
             place = number * len(batches) + index
@@ -130,21 +135,33 @@ class CapturedStep:
             if isinstance(recording, str):
                 value = self._by_layers(*batches.batch(number, index))
                 found = self.correct
+                shape = None if found is None else tuple(found.shape)
+                history = self.history(batches, tuple(value.shape), shape)
+                history.losses[index, ...] = value
+                if history.hits is not None:
+                    history.hits[index, ...] = found
             else:
-                value = self._replay(recording, copy=False, place=place)
-                found = recording.correct
-            if losses is None:
-                xp, count = array_namespace(value), len(batches)
-                losses = xp.zeros((count, *value.shape), dtype=value.dtype)
-                if found is not None:
-                    hits = xp.zeros((count, *found.shape), dtype=found.dtype)
-            losses[index, ...] = value
-            if hits is not None:
-                hits[index, ...] = found
+                self._replay(recording, place)
             made += 1
             if stopped():
                 break
-        return losses[:made, ...], None if hits is None else hits[:made, ...]
+        history = self._histories[batches]
+        hits = None if history.hits is None else history.hits[:made, ...].copy()
+        self.correct = None if hits is None else hits[made - 1, ...]
+        return history.losses[:made, ...].copy(), hits
+
+    def history(
+        self, batches: Any, loss_shape: tuple[int, ...], hits_shape: tuple[int, ...] | None
+    ) -> History:
+        """Where the losses and hits of an epoch of resident data go; made at the first step."""
+        history = self._histories.get(batches)
+        if history is None or not history.fits(loss_shape, hits_shape):
+            steps, empty = len(batches), self._cuda.empty
+            dtype = next(iter(self.model.params.values())).dtype
+            hits = None if hits_shape is None else empty((steps, *hits_shape), np.int32)
+            history = History(empty((steps, *loss_shape), dtype), hits)
+            self._histories[batches] = history
+        return history
 
     def refuses(self, x: Array, y: Array) -> str | None:
         """Why such a batch would run layer by layer, or None. Looks at shapes and types only."""
@@ -221,28 +238,39 @@ class CapturedStep:
             return reason
         _check_places(self.model, x, y)
         try:
-            with self._explained_memory("recording"):
-                if setup is None:
-                    setup = self._setup = Setup(self)
-                return setup.record(key, x, y, batches, place)
+            return self._record(key, x, y, batches, place)
         except NotCaptured as error:
             reason = self._failed[key] = str(error)
-        except OutOfMemoryError:
-            if setup is not None and not setup.recordings:
-                self._setup = None  # gives back what it has, for a smaller batch
-            raise
         warnings.warn(f"`CapturedStep`: steps run layer by layer: {reason}", stacklevel=4)
         return reason
 
-    def _replay(self, recording: Recording, copy: bool = True, place: int | None = None) -> Array:
+    def _record(self, *arguments: Any) -> Recording:
+        """A new recording; where memory is short, in the place of all others."""
+        try:
+            return self._record_once(*arguments)
+        except OutOfMemoryError:
+            if self._setup is not None:
+                self._setup.recordings.clear()
+        self._cuda.release_memory()  # not above, where the error still holds arrays
+        try:
+            return self._record_once(*arguments)
+        except OutOfMemoryError:
+            self._setup = None  # gives back what it has, for a smaller batch
+            raise
+
+    def _record_once(self, *arguments: Any) -> Recording:
+        with self._explained_memory("recording"):
+            if self._setup is None:
+                self._setup = Setup(self)
+            return self._setup.record(*arguments)
+
+    def _replay(self, recording: Recording, place: int | None = None) -> None:
         setup = self._setup
         assert setup is not None
         setup.before_replay(place)
         recording.replay()
         setup.after_replay(recording)
-        self.outputs, self.correct = recording.outputs, recording.correct
-        value = recording.value
-        return value.copy() if copy else value
+        self.outputs = recording.outputs
 
 
 def _check_places(model: Layer, x: Array, y: Array) -> None:

@@ -31,8 +31,12 @@ def correct(outputs: Array, targets: Array) -> Array:
     array of ints, shape (…,)
     """
     xp = array_namespace(outputs, targets)
-    hits = xp.argmax(outputs, axis=-1) == targets
-    return xp.sum(xp.astype(hits, xp.int32), axis=-1)
+    return xp.sum(xp.astype(hits(outputs, targets), xp.int32), axis=-1)
+
+
+def hits(outputs: Array, targets: Array) -> Array:
+    """Of each row, whether its largest output is at the target class: bools (…, N)."""
+    return array_namespace(outputs, targets).argmax(outputs, axis=-1) == targets
 
 
 def accuracy(outputs: Array, targets: Array) -> Array:

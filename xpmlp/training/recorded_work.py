@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..backend import Array, asarray_like, dtype_name
-from ..errors import DTypeError
+from ..backend import Array, array_namespace, asarray_like
 from ..layers.base import Layer
 from ..losses import Loss, SoftmaxCrossEntropy
 from ..ops import cuda_rules
 from .blocks import Alone, Block, Part, group
-from .metrics import are_classes, correct
+from .device_numbers import DeviceNumbers
+from .metrics import are_classes
+from .metrics import hits as hits_of
 from .places import Places, cast
 from .rates import Rates
+
+
+@dataclass(eq=False)
+class StepResult:
+    """What a step has made; each gradient dense, in its own type or in half precision."""
+
+    outputs: Array
+    loss: Any
+    hits: Any
+    grads: dict[str, Array]
 
 
 class RecordedWork:
@@ -25,7 +38,8 @@ class RecordedWork:
     step : CapturedStep
     cuda : module
     recorder : object
-        ``recorder.recording`` says whether the work is written down rather than done.
+        A ``Recorder``.
+    numbers : DeviceNumbers
     places : Places
     half : dtype or None
         Of the activations, if they are to be in half precision.
@@ -39,9 +53,16 @@ class RecordedWork:
     """
 
     def __init__(
-        self, step: Any, cuda: Any, recorder: Any, places: Places, half: Any, rates: Rates | None
+        self,
+        step: Any,
+        cuda: Any,
+        recorder: Any,
+        numbers: DeviceNumbers,
+        places: Places,
+        half: Any,
+        rates: Rates | None,
     ):
-        self._step, self._cuda, self._recorder = step, cuda, recorder
+        self._step, self._cuda, self._recorder, self._numbers = step, cuda, recorder, numbers
         self._half, self._rates = half, rates
         self._like = next(iter(step.model.params.values()))
         self._parts = _parts(step.model, cuda, places, half)
@@ -51,33 +72,50 @@ class RecordedWork:
             bound = np.asarray(step.clip_norm, np.float64).reshape(-1)
             self._bound = asarray_like(bound, self._like)
 
-    def gradients(self, x: Array, y: Array) -> tuple[Array, Array, Array | None, dict[str, Array]]:
-        """The loss, the outputs, the hits, and every parameter's gradient in its own type."""
-        step = self._step
+    def step(self, x: Array, y: Array, goes_to: Callable[..., None]) -> StepResult:
+        """Loss, gradients and update; all sums over the batch are made by one kernel.
+
+        Parameters
+        ----------
+        x, y : array
+            x in half precision where activations are.
+        goes_to : callable
+            ``goes_to(loss, hits)`` says where both sums are to be written; ``hits`` may be None.
+        """
+        step, sums = self._step, []
         outputs = self._forward(x)
-        value, dy, hits = self._loss(step.loss, outputs, y)
-        if self.scaler is not None:
-            dy = dy * self.scaler.scale
-        self._backward(dy)
-        params = step.model.params
-        grads = {name: cast(grad, params[name].dtype) for name, grad in step.model.grads.items()}
+        loss, dy, hits = self._loss(step.loss, outputs, y)
+        self._backward(dy, sums)
+        params, weights = step.model.params, step.model.weight_params
         if step.penalty is not None:
-            weights, population = step.model.weight_params, step.model.population
-            value = value + step.penalty.forward(params, weights, population)
-            for name, extra in step.penalty.backward(params, weights, population).items():
+            loss.extra = step.penalty.forward(params, weights, step.model.population)
+        goes_to(loss, hits)
+        ticks = self._rates is not None and self.scaler is None
+        self._cuda.finish(
+            [loss, *([] if hits is None else [hits]), *sums],
+            send=self._recorder.send,
+            slot=self._numbers.batch,
+            flat=self._rates.flat if ticks and self._rates is not None else None,
+        )
+        grads = dict(step.model.grads)
+        if step.penalty is not None:
+            for name, extra in step.penalty.backward(
+                params, weights, step.model.population
+            ).items():
                 if self.scaler is not None:
                     extra = extra * self.scaler.scale
-                grads[name] = grads[name] + extra
-        dense = {name: self._cuda.contiguous(grads[name]) for name in params}
-        return value, outputs, hits, dense
-
-    def update(self, grads: dict[str, Array], table: Any) -> None:
-        """The optimizer's step, clipping and the loss's scale in it."""
+                grads[name] = cast(grads[name], extra.dtype) + extra
+        grads = {name: self._cuda.contiguous(grads[name]) for name in params}
         if self._rates is None:
-            return
-        flat, scaler = self._rates.flat, self.scaler
-        if not self._recorder.recording:
-            table.point_at(list(grads.values()))
+            grads = {name: cast(grad, params[name].dtype) for name, grad in grads.items()}
+            self._numbers.counters.advance()
+        else:
+            self._update(self._rates.flat, list(grads.values()), ticks)
+        return StepResult(outputs, loss, hits, grads)
+
+    def _update(self, flat: Any, grads: list[Array], ticked: bool) -> None:
+        """The optimizer's step, clipping and the loss's scale in it."""
+        scaler, table = self.scaler, flat.table(grads, self._recorder.send)
         skip = inverse = None
         if scaler is not None:
             flat.find_nonfinite(table, scaler.found)
@@ -85,48 +123,58 @@ class RecordedWork:
         factor = inverse
         if self._bound is not None:
             factor = flat.clip(table, self._bound, inverse)
-        flat.tick(skip)
-        flat.apply(table, factor, skip)
+        if not ticked:
+            flat.tick(skip)  # which counts no step whose gradients have overflowed
+        flat.apply(table, factor, skip, self._numbers.counters)
         if scaler is not None:
             scaler.adjust()
 
     def _forward(self, x: Array) -> Array:
-        if x.dtype != self._like.dtype:
-            raise DTypeError(
-                f"`CapturedStep`: expected x of dtype {dtype_name(self._like.dtype)}, as the "
-                f"parameters have, got {dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
-                f"dtype='{dtype_name(self._like.dtype)}')"
-            )
-        outputs = x if self._half is None else cast(x, self._half)
+        outputs = x
         for part in self._parts:
             outputs = part.forward(outputs)
-        return cast(outputs, self._like.dtype)
+        return outputs
 
-    def _loss(self, loss: Loss, outputs: Array, y: Array) -> tuple[Array, Array, Array | None]:
-        """The loss, its gradient and the hits."""
+    def _loss(self, loss: Loss, outputs: Array, y: Array) -> tuple[Any, Array, Any]:
+        """The loss, its gradient, scaled where there is a scale, and the hits."""
+        scale = None if self.scaler is None else self.scaler.scale
         fused = getattr(self._cuda, "cross_entropy", None)
         if fused is not None and type(loss) is SoftmaxCrossEntropy:
-            options: dict[str, Any] = {
-                "label_smoothing": loss.label_smoothing,
-                "ignore_index": loss.ignore_index,
-                "class_weights": loss.class_weights,
-                "z_loss": loss.z_loss,
-                "reduction": loss.reduction,
-            }
             if not self._recorder.recording:
-                loss.forward(outputs, y)  # checks the arguments; once is enough
+                loss.forward(cast(outputs, self._like.dtype), y)  # checks; once is enough
+            if cuda_rules.softmax_cross_entropy(outputs, y) is not None:
+                outputs = cast(outputs, self._like.dtype)
             if cuda_rules.softmax_cross_entropy(outputs, y) is None:
-                value, loss._gradient, hits = fused(outputs, y, **options)
-                return value, loss.backward(), hits
-        value = loss.forward(outputs, y)
-        hits = correct(outputs, y) if are_classes(outputs, y) else None
-        return value, loss.backward(), hits
+                value, loss._gradient, hits = fused(
+                    outputs,
+                    y,
+                    label_smoothing=loss.label_smoothing,
+                    ignore_index=loss.ignore_index,
+                    class_weights=loss.class_weights,
+                    z_loss=loss.z_loss,
+                    reduction=loss.reduction,
+                    loss_scale=scale,
+                )
+                return value, loss._gradient, hits
+        outputs = cast(outputs, self._like.dtype)
+        value = self._sum(loss.forward(outputs, y))
+        dy = loss.backward() if scale is None else loss.backward() * scale
+        if not are_classes(outputs, y):
+            return value, dy, None
+        found = hits_of(outputs, y)
+        by_rows = array_namespace(found).reshape(found, (-1, found.shape[-1])).T
+        return value, dy, self._cuda.Sum(by_rows, tuple(found.shape[:-1]))
 
-    def _backward(self, dy: Any) -> None:
+    def _sum(self, value: Array) -> Any:
+        """A loss that is a sum already."""
+        return self._cuda.Sum(array_namespace(value).reshape(value, (1, -1)), tuple(value.shape))
+
+    def _backward(self, dy: Any, sums: list) -> None:
         if self._half is not None:
             dy = cast(dy, self._half)
         for number in range(len(self._parts) - 1, -1, -1):
-            dy = self._parts[number].backward(dy, number > 0)
+            dy = self._parts[number].backward(dy, number > 0, self._recorder, sums)
+        self._recorder.join()
 
 
 def _parts(model: Layer, cuda: Any, places: Places, half: Any) -> list[Part]:

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_namespace, asarray_like
-from ..errors import XpmlpError
+from ..backend import Array, array_namespace, asarray_like, dtype_name
+from ..errors import DTypeError, XpmlpError
 from ..optim import clip_by_global_norm
 from .blocks import all_layers
 from .device_numbers import DeviceNumbers
-from .places import Places
+from .places import Places, cast
 from .rates import Rates, flat_kind
-from .recorded_work import RecordedWork
+from .recorded_work import RecordedWork, StepResult
 
 _REHEARSALS = 2  # the first compiles kernels and fills the pool, the second finds all in place
 _MOST_SHAPES = 8  # graphs kept, each with its buffers
@@ -32,10 +32,15 @@ class NotCaptured(Exception):
 
 @dataclass(eq=False)
 class Recording:
-    """A graph, what it reads, and what it writes.
+    """A graph, what it reads, and what it writes: it knows addresses only, so all of it is here.
 
     Attributes
     ----------
+    x, y : array
+        The batch.
+    replay : callable
+        Also holds all memory that was asked for while recording.
+    made : StepResult
     batches : object or None
         The resident data that it reads. Their identity is part of what a recording is found by, so
         they must not give way to others while it can be found.
@@ -44,11 +49,42 @@ class Recording:
     x: Array
     y: Array
     replay: Callable[[], None]
-    value: Array
-    outputs: Array
-    correct: Array | None
-    grads: dict[str, Array]
+    made: StepResult
     batches: Any
+
+    @property
+    def outputs(self) -> Array:
+        """What the model gives."""
+        return self.made.outputs
+
+    @property
+    def value(self) -> Array:
+        """The loss; those of an epoch, for a batch of resident data."""
+        return self.made.loss.out
+
+    @property
+    def correct(self) -> Array | None:
+        """The hits, likewise."""
+        return None if self.made.hits is None else self.made.hits.out
+
+
+@dataclass(eq=False)
+class History:
+    """Where recordings write the losses and hits of an epoch's steps, by the number of the batch.
+
+    Attributes
+    ----------
+    losses : array, shape (steps, *shape of a loss)
+    hits : array of int32, shape (steps, *shape of a count), or None
+    """
+
+    losses: Array
+    hits: Array | None
+
+    def fits(self, loss_shape: tuple[int, ...], hits_shape: tuple[int, ...] | None) -> bool:
+        """Whether such results have their places here."""
+        own = None if self.hits is None else tuple(self.hits.shape[1:])
+        return tuple(self.losses.shape[1:]) == loss_shape and own == hits_shape
 
 
 class Setup:
@@ -77,7 +113,10 @@ class Setup:
         if kind is not None:
             copies = self.places.copies_by_name()
             self.rates = Rates(kind, step.model, step.optimizer, self.cuda, copies)
-        self._work = RecordedWork(step, self.cuda, self.recorder, self.places, half, self.rates)
+        self._half = half
+        self._work = RecordedWork(
+            step, self.cuda, self.recorder, self.numbers, self.places, half, self.rates
+        )
         self.scaler = self._work.scaler
 
     def is_stale(self) -> bool:
@@ -102,22 +141,42 @@ class Setup:
         if self.rates is not None:
             self.rates.after_replay()
         else:
-            self._update_outside(recording.grads)
+            self._update_outside(recording.made.grads)
 
     def record(self, key: tuple, x: Array, y: Array, batches: Any, batch: int) -> Recording:
         """Rehearse, undo, record."""
+        like = next(iter(self.step.model.params.values()))
+        if x.dtype != like.dtype:
+            raise DTypeError(
+                f"`CapturedStep`: expected x of dtype {dtype_name(like.dtype)}, as the parameters "
+                f"have, got {dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
+                f"dtype='{dtype_name(like.dtype)}')"
+            )
         if len(self.recordings) >= _MOST_SHAPES:
             self.recordings.clear()
         xp = array_namespace(x)
-        x_in, y_in = xp.empty_like(x), xp.empty_like(y)
+        x_in = xp.empty_like(x, dtype=x.dtype if self._half is None else self._half)
+        y_in = xp.empty_like(y)
         if batches is None:
-            x_in[...], y_in[...] = x, y
-        table = None if self.rates is None else self.rates.flat.table()
+            x_in[...], y_in[...] = cast(x, x_in.dtype), y
+        steps = 0 if batches is None else len(batches)
 
-        def work() -> tuple:
+        def goes_to(loss: Any, hits: Any) -> None:
+            sums = [loss] if hits is None else [loss, hits]
+            if steps and self.recorder.recording:  # a rehearsal may be of another batch
+                history = self.step.history(
+                    batches, loss.shape, None if hits is None else hits.shape
+                )
+                for one, place in zip(sums, (history.losses, history.hits), strict=False):
+                    one.out, one.slots = place, steps
+                return
+            for one, dtype in zip(sums, (like.dtype, np.int32), strict=False):
+                one.out = self.cuda.empty(one.shape, dtype)
+
+        def work() -> StepResult:
             if batches is not None:
                 batches.gather(x_in, y_in, step=self.numbers.batch)
-            return self._whole_step(x_in, y_in, table)
+            return self._whole_step(x_in, y_in, goes_to)
 
         self.before_replay(None if batches is None else batch)
         saved = self._snapshot()
@@ -127,27 +186,22 @@ class Setup:
         finally:
             self._restore(saved)
         try:
-            replay, result = self.recorder.record(work)
-        except XpmlpError:
+            replay, made = self.recorder.record(work)
+        except (XpmlpError, MemoryError):
             raise
         except Exception as error:  # the same work has just been done: it is the recording's fault
             raise NotCaptured(_in_short(error)) from error
-        value, outputs, hits, grads = result
-        if table is not None:
-            table.point_at(list(grads.values()))
-        recording = Recording(x_in, y_in, replay, value, outputs, hits, grads, batches)
+        recording = Recording(x_in, y_in, replay, made, batches)
         self.recordings[key] = recording
         return recording
 
-    def _whole_step(self, x: Array, y: Array, table: Any) -> tuple:
+    def _whole_step(self, x: Array, y: Array, goes_to: Callable[..., None]) -> StepResult:
         with self._as_recorded():
-            value, outputs, hits, grads = self._work.gradients(x, y)
-            self._work.update(grads, table)
+            made = self._work.step(x, y, goes_to)
             self.places.keep_state()
             for layer, times in self.numbers.drawn_more_or_less_than_once():
                 raise NotCaptured(f"{layer!r} runs {times} times in one step")
-            self.numbers.counters.advance()
-        return value, outputs, hits, grads
+        return made
 
     @contextmanager
     def _as_recorded(self) -> Iterator[None]:

@@ -45,11 +45,19 @@ class At:
 
 
 @dataclass(frozen=True)
+class Within:
+    """Memory that a pointer ``at`` bytes behind its beginning is passed for."""
+
+    array: np.ndarray
+    at: int
+
+
+@dataclass(frozen=True)
 class Table:
     """An int64 array some of whose entries are the addresses of arrays: ``{flat index: array}``."""
 
-    array: np.ndarray
-    pointers: dict[int, np.ndarray] = field(default_factory=dict)
+    array: Any
+    pointers: dict[int, Any] = field(default_factory=dict)
     written: bool = True  # whether the kernel may write what the pointers point to
 
 
@@ -142,8 +150,8 @@ class Program:
     def launch(self, launch: Launch, *arguments: Any) -> None:
         """Run one kernel, under several orders of its threads that must give the same bits.
 
-        ``arguments`` are as the kernel's own: arrays, ``At``, ``Table`` or None for pointers, else
-        numbers.
+        ``arguments`` are as the kernel's own: arrays, ``At``, ``Within``, ``Table`` or None for
+        pointers, else numbers.
         """
         letters = self.letters[launch.kernel]
         assert len(arguments) == len(letters), f"{launch.kernel} takes {letters}"
@@ -151,19 +159,21 @@ class Program:
         offsets: list[int] = []
         writable: list[bool] = []
 
-        def buffer(value: Any, written: bool) -> int:
+        def buffer(value: Any, written: bool) -> tuple[int, int]:
+            """Its number, and where in it the pointer points."""
             array, offset = (value.array, value.offset) if isinstance(value, At) else (value, 0)
+            array, at = (value.array, value.at) if isinstance(value, Within) else (array, 0)
             assert array.flags.c_contiguous
             for i, known in enumerate(arrays):
                 if known is array:
                     writable[i] |= written
-                    return i
+                    return i, at
             arrays.append(array)
             offsets.append(offset)
             writable.append(written)
-            return len(arrays) - 1
+            return len(arrays) - 1, at
 
-        words, fixups = [], []
+        words, fixups, tables = [], [], set()
         for value, letter in zip(arguments, letters, strict=True):
             if letter not in "rw":
                 bits = struct.pack(f"<{letter}", value).ljust(8, b"\0")
@@ -171,13 +181,15 @@ class Program:
             elif value is None:
                 words.append("v 0")
             elif isinstance(value, Table):
-                table = buffer(value.array, False)
-                words.append(f"p {table} 0")
+                table, begin = buffer(value.array, False)
+                tables.add(table)
+                words.append(f"p {table} {begin}")
                 for place, target in value.pointers.items():
-                    at = buffer(target, value.written)
-                    fixups.append(f"{table} {8 * place} {at} 0")
+                    number, at = buffer(target, value.written)
+                    fixups.append(f"{table} {begin + 8 * place} {number} {at}")
             else:
-                words.append(f"p {buffer(value, letter == 'w')} 0")
+                number, at = buffer(value, letter == "w")
+                words.append(f"p {number} {at}")
         cluster = re.search(r"cluster(\d)", launch.kernel)
         sizes = (*launch.grid, *launch.block, launch.shared, cluster[1] if cluster else 1)
         counts = (len(arrays), len(words), len(fixups))
@@ -188,9 +200,8 @@ class Program:
             header = [launch.kernel, *sizes, order, *counts, *spans, *words, *fixups]
             request = " ".join(map(str, header)) + "\n"
             results.append(self._exchange(launch.kernel, request.encode(), before))
-        tables = {id(value.array) for value in arguments if isinstance(value, Table)}
         for i, array in enumerate(arrays):
-            if id(array) in tables:
+            if i in tables:
                 continue
             after = results[0][i]
             assert all(result[i] == after for result in results), (

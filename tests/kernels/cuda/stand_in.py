@@ -6,32 +6,25 @@ Python, the same launch geometry and arguments, the same CUDA C.
 
 from __future__ import annotations
 
-import ctypes
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from kernels.cuda.driver import Program, Table
-from training import numpy_graph
-from training.numpy_graph import Traced
+from kernels.cuda.driver import Program, Table, Within
+from training import device_memory, numpy_graph
 
 from xpmlp.kernels.cuda import cublas, geometry, launch
 from xpmlp.kernels.cuda.products import Call
 
 _EXACT = {"i": np.int32, "I": np.uint32, "f": np.float32, "d": np.float64}
-_POINTER_COLUMNS = 5  # of a segment table
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """Memory full of NaN bits: what a kernel does not write is seen."""
-    array = np.empty(shape, dtype)
-    array.reshape(-1).view(np.uint8)[...] = 0xFF
-    return array.view(Traced)
-
-
-def asarray(values: Any) -> Any:
-    return np.array(values).view(Traced)
+# Kernels whose first argument is a table of addresses, and its columns that are.
+_TABLES = (
+    (re.compile(r"(\w+_update|find_nonfinite|squared_norm)_\w+"), range(5)),
+    (re.compile(r"finish_\w+"), (0, 1, 9, 10)),
+)
+asarray, empty = numpy_graph.traced, numpy_graph.empty
 
 
 def matmul(a: Any, b: Any) -> Any:
@@ -50,16 +43,11 @@ class Device:
 
     def __init__(self, program: Callable[[str, str], Program]):
         self._program = program
-        self._arrays: dict[int, np.ndarray] = {}
         self.launches: list[str] = []
         self.products: list[tuple[Call, str, bool]] = []
 
     def address(self, array: Any) -> int:
-        plain = np.asarray(array).view(np.ndarray)
-        known = self._arrays.get(plain.ctypes.data)
-        if plain.flags.c_contiguous and (known is None or plain.nbytes > known.nbytes):
-            self._arrays[plain.ctypes.data] = plain  # the whole, where parts begin there too
-        return plain.ctypes.data
+        return np.asarray(array).ctypes.data
 
     def run(self, op: str, suffix: str, plan: geometry.Launch, *arguments: Any) -> None:
         program = self._program(op, suffix)
@@ -73,40 +61,49 @@ class Device:
                 assert type(value) is int, what
             else:
                 assert type(value) is _EXACT[letter], what
-        plain = tuple(_memory(a) if isinstance(a, np.ndarray) else a for a in arguments)
+        # As on a device, an argument is an address or a number.
+        plain = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+        shapes = [a.shape if isinstance(a, np.ndarray) else () for a in arguments]
 
         def kernel() -> None:
             self.launches.append(plan.kernel)
-            program.launch(plan, *(map(self._with_pointers, plain) if op == "update" else plain))
+            what = f"{plan.kernel}, argument"
+            program.launch(
+                plan,
+                *(
+                    _memory(plan.kernel, f"{what} {number}", value, shape)
+                    if letter in "rw" and value is not None
+                    else value
+                    for number, (letter, value, shape) in enumerate(
+                        zip(letters, plain, shapes, strict=True)
+                    )
+                ),
+            )
 
-        numpy_graph.launch(kernel)
-
-    def _with_pointers(self, value: Any) -> Any:
-        """A table of segments together with the memory that it points to."""
-        is_table = isinstance(value, np.ndarray) and value.dtype == np.int64
-        if not is_table or value.ndim != 2 or value.shape[1] != 8:
-            return value
-        pointers = {
-            int(row * 8 + column): self._arrays[int(value[row, column])]
-            for row in range(len(value))
-            for column in range(_POINTER_COLUMNS)
-            if value[row, column]
-        }
-        return Table(value, pointers)
+        numpy_graph.launch(kernel, name=plan.kernel)
 
     def multiply(self, call: Call, suffix: str, a: int, b: int, c: int) -> None:
         self.products.append((call, suffix, cublas.compute_type(suffix) == 77))
-        numpy_graph.launch(lambda: simulate(call, suffix, a, b, c))
+        numpy_graph.launch(lambda: simulate(call, suffix, a, b, c), name="product")
 
 
-def _memory(array: np.ndarray) -> np.ndarray:
-    """What an array of any strides spans, from its first element to its last."""
-    plain = np.asarray(array).view(np.ndarray)
-    if plain.flags.c_contiguous:
-        return plain
-    size = plain.itemsize
-    last = sum((n - 1) * step for n, step in zip(plain.shape, plain.strides, strict=True))
-    return np.lib.stride_tricks.as_strided(plain, (last // size + 1,), (size,))
+def _memory(kernel: str, what: str, address: int, shape: tuple[int, ...]) -> Within | Table:
+    """What a kernel gets for an address; if it is of a table of addresses, their memory, too."""
+    memory = Within(*device_memory.whole(address, what))
+    columns = next((c for name, c in _TABLES if name.fullmatch(kernel)), None)
+    if columns is None or not what.endswith(" 0"):
+        return memory
+    size = 8 * shape[0] * shape[1]
+    table = memory.array[memory.at :][:size].view(np.int64).reshape(shape)
+    pointers = {
+        row * shape[1] + column: Within(
+            *device_memory.whole(int(table[row, column]), f"{kernel}: row {row}, column {column}")
+        )
+        for row in range(shape[0])
+        for column in columns
+        if table[row, column]
+    }
+    return Table(memory, pointers)
 
 
 _STORED = {"f32": np.float32, "f64": np.float64, "f16": np.float16}
@@ -155,9 +152,8 @@ def simulate(call: Call, suffix: str, a: int, b: int, c: int) -> None:
 
 def _columns(address: int, rows: int, columns: int, ld: int, dtype: np.dtype) -> np.ndarray:
     """A view of column-major memory."""
-    size = ((columns - 1) * ld + rows) * dtype.itemsize
-    memory = (ctypes.c_char * size).from_address(address)
-    flat = np.frombuffer(memory, dtype)
+    block, at = device_memory.whole(address, "an operand of a product")
+    flat = block[at:][: ((columns - 1) * ld + rows) * dtype.itemsize].view(dtype)
     return np.lib.stride_tricks.as_strided(
         flat, (rows, columns), (dtype.itemsize, ld * dtype.itemsize)
     )
@@ -167,6 +163,7 @@ def put_in_place(monkeypatch: Any, program: Callable[[str, str], Program]) -> De
     """From now on the launchers use all of this."""
     device = Device(program)
     library = SimpleNamespace(
+        cuda=numpy_graph.cuda,
         empty=empty,
         asarray=asarray,
         ascontiguousarray=numpy_graph.contiguous,

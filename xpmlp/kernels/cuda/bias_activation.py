@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from . import dropout, geometry, launch
+from .sums import Sum
 
 _OP = "bias_activation"
+_FEW_ROWS = 4096  # may be added up at once, without partial sums
 
 
 def forward(
@@ -54,7 +56,7 @@ def backward(
     drop: tuple | None = None,
     *,
     want_bias: tuple[int, ...] | None,
-    out: Any = None,
+    sums: list[Sum] | None = None,
 ) -> tuple[Any, Any]:
     """``dz = f′(y) ⊙ dropout(dy)`` and ``db = Σₙ dz``.
 
@@ -64,8 +66,9 @@ def backward(
         y as :func:`forward` gave it, after the dropout.
     want_bias : tuple of int or None
         The bias's shape, or None: then db is None.
-    out : array, optional
-        Where db goes.
+    sums : list of Sum, optional
+        Where to note what is left to be added up, instead of doing it here; db is then in the
+        accumulator's type.
 
     Returns
     -------
@@ -80,9 +83,14 @@ def backward(
     dz = launch.empty(tuple(dy.shape), dy.dtype) if changes else None
     shape = want_bias or ()
     batch, features, members = _sizes(dy, None, drop, shape)
+    columns = members * features
+    if sums is not None and dz is None and members == 1 and batch <= _FEW_ROWS:
+        db = launch.empty(shape, real)
+        sums.append(Sum(dy.reshape(batch, features), shape, db))
+        return dy, db
     device = launch.device()
     chunks = geometry.column_chunks(batch, features, members, device)
-    partial = None if want_bias is None else launch.empty((chunks, members, features), real)
+    partial = None if want_bias is None else launch.empty((chunks, columns), real)
     plan = geometry.columns(_OP + "_backward", batch, features, members, suffix, device)
     launch.run(
         _OP,
@@ -92,13 +100,17 @@ def backward(
         np.int32(geometry.ACTIVATIONS[activation]),
         *_mask(drop, members, suffix),
     )
+    dz = dy if dz is None else dz
     if want_bias is None:
         return dz, None
-    db = launch.empty(want_bias, dy.dtype) if out is None else out
-    columns = members * features
+    if sums is not None:
+        db = launch.empty(shape, real)
+        sums.append(Sum(partial, shape, db))
+        return dz, db
+    db = launch.empty(shape, dy.dtype)
     finish = geometry.finish("column_sums_finish", columns, suffix)
     launch.run(_OP, suffix, finish, partial, np.int32(chunks), columns, db)
-    return (dz if changes else dy), db
+    return dz, db
 
 
 def _sizes(

@@ -25,6 +25,7 @@ _OP = (0, 1)  # CUBLAS_OP_N, CUBLAS_OP_T
 _TYPES = {"f32": 0, "f64": 1, "f16": 2, "bf16": 14}  # CUDA_R_32F, 64F, 16F, 16BF
 _COMPUTE_32F, _COMPUTE_64F, _COMPUTE_TF32 = 68, 70, 77
 _DEFAULT_ALGORITHM = -1
+_SUMS_IN_FLOAT32 = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
 _WORKSPACE_HOPPER, _WORKSPACE = 32 << 20, 8 << 20  # bytes; what NVIDIA advises since Hopper, before
 _STATUS = {
     1: "CUBLAS_STATUS_NOT_INITIALIZED",
@@ -36,6 +37,10 @@ _STATUS = {
     14: "CUBLAS_STATUS_INTERNAL_ERROR",
     15: "CUBLAS_STATUS_NOT_SUPPORTED",
 }
+_FUNCTIONS = (
+    *("Create_v2", "SetMathMode", "SetStream_v2", "SetWorkspace_v2"),
+    *("GemmEx", "GemmStridedBatchedEx"),
+)
 _NAMES = ("libcublas.so.{major}", "cublas64_{major}.dll")
 
 _tf32: ContextVar[bool] = ContextVar("xpmlp_tf32", default=False)
@@ -67,24 +72,31 @@ class Handle:
     library : ctypes.CDLL
         Or whatever has its functions.
     workspace_bytes : int
+
+    Attributes
+    ----------
+    workspaces : dict of int to array
+        By stream.
     """
 
     def __init__(self, library: Any, workspace_bytes: int):
         self._library = library
         self._bytes = workspace_bytes
-        self._workspaces: dict[int, Any] = {}
+        self.workspaces: dict[int, Any] = {}
         self._stream: int | None = None
         self._handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
+        # Else sums of a product that is cut along its depth may be added in half precision.
+        self._call("cublasSetMathMode", self._handle, _SUMS_IN_FLOAT32)
 
     def use_stream(self, stream: int) -> None:
         """Everything that follows goes to this stream, with the workspace that belongs to it."""
         if stream == self._stream:
             return
-        if stream not in self._workspaces:
-            self._workspaces[stream] = launch.empty((self._bytes,), "uint8")
+        if stream not in self.workspaces:
+            self.workspaces[stream] = launch.empty((self._bytes,), "uint8")
         self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
-        space = ctypes.c_void_p(launch.address(self._workspaces[stream]))
+        space = ctypes.c_void_p(launch.address(self.workspaces[stream]))
         self._call("cublasSetWorkspace_v2", self._handle, space, ctypes.c_size_t(self._bytes))
         self._stream = stream
 
@@ -143,6 +155,18 @@ def handle() -> Handle:
     return own
 
 
+def workspaces() -> list[Any]:
+    """Of this thread's handles: what a recording writes to beside arrays.
+
+    A recording may be replayed when its thread has ended, and the handle with it.
+    """
+    return [
+        space
+        for handle in _local.__dict__.get("handles", {}).values()
+        for space in handle.workspaces.values()
+    ]
+
+
 @cache
 def is_missing() -> bool:
     """Whether the library cannot be found; a warning says so once."""
@@ -163,6 +187,7 @@ def _library() -> ctypes.CDLL:
     shape = [pointer, *[integer] * 5]
     operand = [pointer, integer, integer]
     found.cublasCreate_v2.argtypes = [pointer]
+    found.cublasSetMathMode.argtypes = [pointer, integer]
     found.cublasSetStream_v2.argtypes = [pointer, pointer]
     found.cublasSetWorkspace_v2.argtypes = [pointer, pointer, ctypes.c_size_t]
     found.cublasGemmEx.argtypes = [
@@ -172,7 +197,7 @@ def _library() -> ctypes.CDLL:
         *shape, pointer, *operand, wide, *operand, wide, pointer, *operand, wide,
         *[integer] * 3,
     ]  # fmt: skip
-    for name in ("Create_v2", "SetStream_v2", "SetWorkspace_v2", "GemmEx", "GemmStridedBatchedEx"):
+    for name in _FUNCTIONS:
         getattr(found, f"cublas{name}").restype = integer
     return found
 

@@ -102,6 +102,9 @@ GATHER(int8, signed char)
 GATHER(uint16, unsigned short)
 GATHER(int16, short)
 GATHER(same, T)
+#if defined(XPMLP_F16) || defined(XPMLP_BF16)
+GATHER(float32, float)
+#endif
 
 // out[i] = the row at place first + i of an epoch.
 KERNEL(epoch_order, 128)(Index* out, Index n, Index count, Index first, unsigned long long seed,

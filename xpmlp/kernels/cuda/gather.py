@@ -10,6 +10,7 @@ import numpy as np
 from . import geometry, launch
 
 SOURCES = ("uint8", "int8", "uint16", "int16")
+_HALVES = ("f16", "bf16")
 
 
 def gather(
@@ -33,7 +34,7 @@ def gather(
     Parameters
     ----------
     x : array, shape (n, …)
-        Integers of 8 or 16 bits, or x_out's type; dense.
+        Integers of 8 or 16 bits, float32 for an x_out in half precision, or x_out's type; dense.
     labels : array, shape (n, …), or None
     x_out : array, shape (rows, …) or (P, rows, …)
         P orders at once, one for each seed.
@@ -51,7 +52,8 @@ def gather(
         Added to it.
     """
     suffix = launch.suffix_of(x_out)
-    name = x.dtype.name if x.dtype.name in SOURCES else "same"
+    sources = (*SOURCES, "float32") if suffix in _HALVES else SOURCES
+    name = x.dtype.name if x.dtype.name in sources else "same"
     features, members = math.prod(x.shape[1:]), seeds.size
     label_bytes = 0 if labels is None else labels.dtype.itemsize * math.prod(labels.shape[1:])
     plan = geometry.gather(f"gather_{name}", rows * members, suffix)

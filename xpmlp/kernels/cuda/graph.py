@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...errors import MissingDependencyError
-from . import launch
+from . import cublas, launch
 from .bias_activation import backward as activate_backward
 from .bias_activation import forward as activate
 from .cublas import tensor_float_32
 from .gather import gather
-from .linear import backward as linear_backward
-from .linear import linear
-from .softmax_cross_entropy import with_hits as cross_entropy
+from .linear import input_gradient, linear, weight_gradient
+from .softmax_cross_entropy import in_parts as cross_entropy
+from .sums import Sum, finish
 from .update import Counters, FlatUpdate, LossScale
 
 __all__ = [
@@ -30,47 +31,76 @@ __all__ = [
     "FlatUpdate",
     "LossScale",
     "Recorder",
+    "Sum",
     "activate",
     "activate_backward",
     "contiguous",
     "cross_entropy",
+    "empty",
     "explained_memory",
+    "finish",
     "gather",
     "half_dtype",
+    "input_gradient",
     "linear",
-    "linear_backward",
     "precision_problem",
+    "release_memory",
     "tensor_float_32",
+    "weight_gradient",
 ]
 
 contiguous = launch.contiguous
+empty = launch.empty
 explained_memory = launch.explained_memory
+
+
+@dataclass(eq=False)
+class Replay:
+    """A graph, and the memory whose addresses it knows: neither outlives the other."""
+
+    graph: Any
+    memory: list[Any]
+
+    def __call__(self) -> None:
+        """Enqueue all of it on the current stream."""
+        self.graph.launch()
 
 
 class Recorder:
     """A stream beside the default one, and a memory pool of its own, to rehearse and record in.
 
-    Temporaries of a recording go back to the pool while the graph still writes to them; so the
-    pool is private, and lives as long as the recorder. Replays follow each other on one stream,
-    so that graphs may share such memory.
+    All memory that a recording asks for is its own, until it ends: a graph writes to bare
+    addresses, and what runs beside something else must not share memory with it. A rehearsal asks
+    for the same memory in the same order, so that the pool has it ready for the recording.
+
+    Parameters
+    ----------
+    library : module, optional
+        CuPy; tests put their own here.
+
+    Attributes
+    ----------
+    recording : bool
+        Whether work is being written down rather than done.
     """
 
-    def __init__(self) -> None:
-        self._stream = _stream()
-        self._pool = launch.library().cuda.MemoryPool()
+    def __init__(self, library: Any = None) -> None:
+        self._cupy = launch.library() if library is None else library
+        self._stream, self._side = _streams(self._cupy)
+        self._pool = self._cupy.cuda.MemoryPool()
+        self._forked = False
+        self._travels: list[Callable[[], Any]] = []
         self.recording = False
 
     def rehearse(self, work: Callable[[], Any]) -> Any:
         """Do the work once, really: kernels are compiled, the pool filled, cuBLAS made ready."""
-        launch.library().cuda.get_current_stream().synchronize()  # what the work reads is there
-        # What CuPy's own pool keeps for later is of no use to this one.
-        launch.library().get_default_memory_pool().free_all_blocks()
+        self._cupy.cuda.get_current_stream().synchronize()  # what the work reads is there
         with self._inside():
             result = work()
             self._stream.synchronize()
         return result
 
-    def record(self, work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    def record(self, work: Callable[[], Any]) -> tuple[Replay, Any]:
         """Record the work without doing it.
 
         Returns
@@ -86,13 +116,13 @@ class Recorder:
             If something in it cannot be recorded: it waits for the device, copies from or to the
             host, or uses the default stream.
         """
-        launch.library().cuda.get_current_stream().synchronize()
+        self._cupy.cuda.get_current_stream().synchronize()
         gc.collect()
         enabled = gc.isenabled()
         gc.disable()  # what a collection frees might not be freed while recording
         self.recording = True
         try:
-            with self._inside():
+            with self._inside() as memory:
                 self._stream.begin_capture()
                 try:
                     result = work()
@@ -103,30 +133,73 @@ class Recorder:
                 graph = self._stream.end_capture()
         finally:
             self.recording = False
+            travels, self._travels = self._travels, []
             if enabled:
                 gc.enable()
+        for send in travels:
+            send()
         graph.upload()
-        return graph.launch, result
+        return Replay(graph, [*memory, *cublas.workspaces()]), result
+
+    def send(self, copy: Callable[[], Any]) -> None:
+        """Copy something from the host: now, or once the recording is over."""
+        if self.recording:
+            self._travels.append(copy)
+        else:
+            copy()
 
     @contextmanager
-    def _inside(self) -> Any:
-        with self._stream, launch.library().cuda.using_allocator(self._pool.malloc):
+    def beside(self) -> Iterator[None]:
+        """What is enqueued inside may run beside what follows, until :meth:`join`."""
+        self._order(self._stream, self._side)
+        self._forked = True
+        with self._side:
             yield
 
+    def join(self) -> None:
+        """What follows comes after everything that was enqueued :meth:`beside`."""
+        if self._forked:
+            self._order(self._side, self._stream)
+        self._forked = False
 
-_streams = threading.local()
+    def _order(self, first: Any, then: Any) -> None:
+        event = self._cupy.cuda.Event(disable_timing=True)
+        event.record(first)
+        then.wait_event(event)
+
+    @contextmanager
+    def _inside(self) -> Iterator[list[Any]]:
+        """On the stream, with memory from the pool; gives a list of all that was asked for."""
+        memory: list[Any] = []
+
+        def malloc(size: int) -> Any:
+            pointer = self._pool.malloc(size)
+            memory.append(pointer)
+            return pointer
+
+        self._forked = False
+        with self._stream, self._cupy.cuda.using_allocator(malloc):
+            yield memory
 
 
-def _stream() -> Any:
-    """This thread's stream for recordings on the current device.
+_own = threading.local()
 
-    One for all: each stream that cuBLAS has been used on keeps its workspace.
+
+def _streams(cupy: Any) -> tuple[Any, Any]:
+    """This thread's two streams for recordings on the current device.
+
+    The same for all: each stream that cuBLAS has been used on keeps its workspace.
     """
-    by_device = _streams.__dict__.setdefault("by_device", {})
-    number = launch.device_number()
+    by_device = _own.__dict__.setdefault("by_device", {})
+    number = cupy.cuda.runtime.getDevice()
     if number not in by_device:
-        by_device[number] = launch.library().cuda.Stream(non_blocking=True)
+        by_device[number] = tuple(cupy.cuda.Stream(non_blocking=True) for _ in range(2))
     return by_device[number]
+
+
+def release_memory() -> None:
+    """Give back what CuPy's own pool keeps ready: of no use to a recorder's."""
+    launch.library().get_default_memory_pool().free_all_blocks()
 
 
 def half_dtype(precision: str) -> np.dtype:

@@ -58,19 +58,23 @@ def backward(
     else:
         y = dy if y is None else y
         dz, db = bias_activation.backward(dy, y, activation, drop, want_bias=bias_shape)
+    dW = weight_gradient(x, dz, W)
+    return (input_gradient(dz, x, W) if input_grad else None), dW, db
+
+
+def weight_gradient(x: Any, dz: Any, W: Any) -> Any:
+    """dW, from the gradient dz of the product."""
+    if W.ndim == 2:  # every leading axis is only more rows
+        return matmul(x.reshape(-1, x.shape[-1]).T, dz.reshape(-1, dz.shape[-1]))
+    return matmul(x.swapaxes(-1, -2), dz)
+
+
+def input_gradient(dz: Any, x: Any, W: Any) -> Any:
+    """dx, of x's shape."""
     if W.ndim == 2:
-        # Every leading axis is only more rows.
-        rows = dz.reshape(-1, dz.shape[-1])
-        dW = matmul(x.reshape(-1, x.shape[-1]).T, rows)
-        dx = matmul(rows, W.T).reshape(x.shape) if input_grad else None
-        return dx, dW, db
-    dW = matmul(x.swapaxes(-1, -2), dz)
-    dx = None
-    if input_grad:
-        dx = matmul(dz, W.swapaxes(-1, -2))
-        if x.ndim == 2:
-            dx = dx.sum(axis=0)
-    return dx, dW, db
+        return matmul(dz.reshape(-1, dz.shape[-1]), W.T).reshape(x.shape)
+    dx = matmul(dz, W.swapaxes(-1, -2))
+    return dx.sum(axis=0) if x.ndim == 2 else dx
 
 
 def _rows_product(x: Any, W: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...errors import XpmlpError
 from . import geometry, launch
+from .sums import Sum
 
 _OP = "softmax_cross_entropy"
 
@@ -65,6 +66,46 @@ def with_hits(
     hits : int32 array, shape (…,), or None
         None without ``count_hits`` and for target probabilities.
     """
+    loss, dlogits, hits = in_parts(
+        logits,
+        targets,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        z_loss=z_loss,
+        reduction=reduction,
+        loss_scale=loss_scale,
+        count_hits=count_hits,
+    )
+    suffix, lead = launch.suffix_of(logits), tuple(logits.shape[:-2])
+    correct = None if hits is None else launch.empty(lead, np.int32)
+    total = None if reduction == "none" else launch.empty(lead, logits.dtype)
+    if total is not None or correct is not None:
+        launch.run(
+            _OP,
+            suffix,
+            geometry.reduce_losses(math.prod(lead), suffix),
+            *(loss.parts, None if hits is None else hits.parts, logits.shape[-2]),
+            *(launch.accumulator(suffix)(loss.scale), loss.scales, total, correct, None),
+        )
+    if total is None:
+        total = loss.parts.astype(dlogits.dtype, copy=False).reshape(loss.shape)
+    return total, dlogits, correct
+
+
+def in_parts(
+    logits: Any,
+    targets: Any,
+    *,
+    label_smoothing: Any = 0.0,
+    ignore_index: int | None = None,
+    class_weights: Any = None,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
+    loss_scale: Any = None,
+    count_hits: bool = True,
+) -> tuple[Sum, Any, Sum | None]:
+    """The same, but what comes from each row is still to be added up."""
     suffix = launch.suffix_of(logits)
     real = launch.accumulator(suffix)
     lead, (batch, classes) = tuple(logits.shape[:-2]), logits.shape[-2:]
@@ -76,7 +117,9 @@ def with_hits(
     kind = 0 if probabilities else geometry.TARGET_KINDS[targets.dtype.name]
     target_rows = targets.size // classes if probabilities else targets.size
     smoothing, smoothings = _smoothing(label_smoothing, lead, real)
-    weights = None if class_weights is None else launch.contiguous(class_weights.astype(real))
+    weights = None
+    if class_weights is not None:
+        weights = launch.contiguous(class_weights.astype(real, copy=False))
     ignored = 0 if ignore_index is None else int(ignore_index)
     has_ignore = np.int32(ignore_index is not None)
 
@@ -104,18 +147,12 @@ def with_hits(
         *(real(z_loss), scale, scales, loss_scale, row_loss, hits),
     )
 
-    correct = None if hits is None else launch.empty(lead, np.int32)
-    total = None if reduction == "none" else launch.empty(lead, logits.dtype)
-    if total is not None or correct is not None:
-        launch.run(
-            _OP,
-            suffix,
-            geometry.reduce_losses(problems, suffix),
-            *(row_loss, hits, batch, scale, scales, total, correct, None),
-        )
-    if total is None:
-        total = row_loss.astype(dlogits.dtype, copy=False)
-    return total, dlogits, correct
+    if reduction == "none":
+        loss = Sum(row_loss.reshape(1, rows), shape)
+    else:
+        loss = Sum(row_loss.reshape(problems, batch).T, lead, scale=float(scale), scales=scales)
+    found = None if hits is None else Sum(hits.reshape(problems, batch).T, lead)
+    return loss, dlogits, found
 
 
 _without_clusters: set[int] = set()  # devices that have refused to launch one

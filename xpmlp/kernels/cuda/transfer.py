@@ -30,6 +30,8 @@ class DoubleBuffer:
         self._device = [[launch.empty(*layout) for layout in layouts] for _ in range(2)]
         self._arrived = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
         self._used = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
+        for place in range(2):
+            self.done(place)  # its memory may be in use until here: the current stream's before
 
     def host(self, place: int) -> list[np.ndarray]:
         """Where to write the next batch, once the last one has left."""

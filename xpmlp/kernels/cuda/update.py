@@ -2,12 +2,13 @@
 
 What changes from step to step, the number of the step and the learning rate, lives on the device,
 so that a recorded update can be replayed. The kernel finds parameters, gradients and slots through
-a table of addresses, also on the device, which is filled in after the recording.
+a table of addresses, also on the device, which is filled in after the recording. Gradients may be
+in half precision whatever the parameters are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,7 @@ from . import geometry, launch
 
 _OP = "update"
 _COPY_FLAG = {"bf16": 2, "f16": 4}
-
-
-class Table:
-    """Where on the device an update finds parameters and slots, and one recording's gradients."""
-
-    def __init__(self, rows: np.ndarray):
-        self._rows = rows.copy()
-        self.array = launch.constant(rows)
-        self._grads: Sequence[Any] = ()
-
-    def point_at(self, grads: Sequence[Any]) -> None:
-        """The gradients that are meant from now on; travels, so never while recording."""
-        self._grads = grads  # kept alive: the table holds bare addresses
-        self._rows[:, 1] = [launch.address(grad) for grad in grads]
-        self.array.set(self._rows)
+_GRADIENT_FLAG = {"bf16": 8, "f16": 16}  # where parameters are of another type
 
 
 class FlatUpdate:
@@ -89,9 +76,26 @@ class FlatUpdate:
         self._hyper = launch.constant(np.zeros((members, 9), self._real))
         self._schedule = launch.constant(np.ones(capacity)) if capacity else None
 
-    def table(self) -> Table:
-        """A table without gradients as yet."""
-        return Table(self._rows)
+    def table(self, grads: Sequence[Any], send: Callable[[Callable[[], Any]], None]) -> Any:
+        """Where on the device an update finds parameters, slots and these gradients.
+
+        It knows addresses only: whoever records keeps the gradients, and this table.
+
+        Parameters
+        ----------
+        grads : sequence of arrays
+            Dense, of the parameters' type or in half precision.
+        send : callable
+            Does what travels, as ``Recorder.send`` does.
+        """
+        rows = self._rows.copy()
+        for row, grad in zip(rows, grads, strict=True):
+            suffix = launch.suffix_of(grad)
+            row[1] = launch.address(grad)
+            row[7] |= 0 if suffix == self._suffix else _GRADIENT_FLAG[suffix]
+        table = launch.empty(rows.shape, np.int64)
+        send(lambda: table.set(rows))
+        return table
 
     def set_step(self, step: int) -> None:
         """Updates made so far."""
@@ -115,28 +119,42 @@ class FlatUpdate:
 
     def tick(self, skip: Any = None) -> None:
         """Derive this step's numbers from the settings and count it."""
-        length = 0 if self._schedule is None else self._schedule.size
-        launch.run(
-            _OP,
-            self._suffix,
-            geometry.tick(self._suffix),
-            *(self._step, self._settings, self._schedule, length, np.int32(self.members)),
-            *(self._hyper, skip),
-        )
+        launch.run(_OP, self._suffix, geometry.tick(self._suffix), *self.tick_arguments(), skip)
 
-    def apply(self, table: Table, grad_scale: Any = None, skip: Any = None) -> None:
-        """Update. ``grad_scale`` multiplies the gradients: one number, or one a member."""
+    def tick_arguments(self) -> tuple[Any, ...]:
+        """What the kernels call TICK."""
+        length = 0 if self._schedule is None else self._schedule.size
+        members = np.int32(self.members)
+        return self._step, self._settings, self._schedule, length, members, self._hyper
+
+    def apply(
+        self, table: Any, grad_scale: Any = None, skip: Any = None, counters: Any = None
+    ) -> None:
+        """Update.
+
+        Parameters
+        ----------
+        table : array
+            From :meth:`table`.
+        grad_scale : array, optional
+            Multiplies the gradients: one number, or one a member.
+        skip : int32 array of one element, optional
+            Whether to leave all parameters as they are.
+        counters : Counters, optional
+            Each goes up by one, in any case.
+        """
         name = f"{self.kind}_update"
         each = np.int32(grad_scale is not None and grad_scale.size > 1)
+        numbers = (None, np.int32(0)) if counters is None else counters.arguments()
         launch.run(
             _OP,
             self._suffix,
             geometry.update(name, self._sizes, self._suffix),
-            *(table.array, self._chunks, np.int32(len(self._sizes)), self._hyper),
-            *(*self._flags, grad_scale, each, skip),
+            *(table, self._chunks, np.int32(len(self._sizes)), self._hyper),
+            *(*self._flags, grad_scale, each, skip, *numbers),
         )
 
-    def clip(self, table: Table, max_norm: Any, inverse: Any = None) -> Any:
+    def clip(self, table: Any, max_norm: Any, inverse: Any = None) -> Any:
         """What to multiply the gradients by so that their global norm is at most ``max_norm``.
 
         Parameters
@@ -150,7 +168,7 @@ class FlatUpdate:
         parts = plan.grid[0]
         partial = launch.empty((parts, count, self.members), self._real)
         scale = launch.empty((self.members,), self._real)
-        launch.run(_OP, self._suffix, plan, table.array, np.int32(self.members), partial)
+        launch.run(_OP, self._suffix, plan, table, np.int32(self.members), partial)
         launch.run(
             _OP,
             self._suffix,
@@ -160,13 +178,13 @@ class FlatUpdate:
         )
         return scale
 
-    def find_nonfinite(self, table: Table, found: Any) -> None:
+    def find_nonfinite(self, table: Any, found: Any) -> None:
         """Set ``found`` to 1 if a gradient is infinite or not a number."""
         launch.run(
             _OP,
             self._suffix,
             geometry.update("find_nonfinite", self._sizes, self._suffix),
-            *(table.array, self._chunks, np.int32(len(self._sizes)), found),
+            *(table, self._chunks, np.int32(len(self._sizes)), found),
         )
 
 
@@ -218,6 +236,9 @@ class Counters:
 
     def advance(self) -> None:
         """One more each."""
-        count = self.array.size
-        plan = geometry.finish("advance", count, "f32")
-        launch.run(_OP, "f32", plan, self.array, np.int32(count))
+        plan = geometry.Launch("advance_f32", (1, 1, 1), (128, 1, 1))
+        launch.run(_OP, "f32", plan, *self.arguments())
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What the kernels call COUNTERS."""
+        return self.array, np.int32(self.array.size)
