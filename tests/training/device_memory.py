@@ -9,10 +9,13 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_right, insort
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
 _ALIGNMENT = 512  # as CUDA's
 _REMEMBERED = 256 << 20  # bytes of freed memory that are told from memory that never was
@@ -47,6 +50,7 @@ class Counts:
 
     looked_up = 0
     freed = 0
+    shown = False
 
 
 _starts: list[int] = []
@@ -107,6 +111,14 @@ def whole(address: int, what: str = "an address") -> tuple[np.ndarray, int]:
         Counts.freed += 1
         raise FreedMemory(f"{what} points to {'freed memory' if block else 'no memory at all'}")
     return block.bytes, address - block.start
+
+
+@contextmanager
+def refused(words: str) -> Iterator[None]:
+    """Inside, an address of freed memory is to be used, once."""
+    with pytest.raises(FreedMemory, match=words):
+        yield
+    Counts.freed -= 1
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +14,14 @@ from training.numpy_graph import traced
 from training.test_captured import OPTIMIZERS, assert_equal_training, batches, net, trace
 
 from xpmlp import optim
+from xpmlp.backend import asarray_like
 from xpmlp.data.resident import ResidentBatches
 from xpmlp.kernels.cuda import graph
 from xpmlp.losses import SoftmaxCrossEntropy
+from xpmlp.models import FullyConnectedNet
 from xpmlp.ops import cuda_rules
 from xpmlp.penalties import L2
-from xpmlp.training import TrainStep, captured
+from xpmlp.training import TrainStep, captured, recorded_work, recording
 from xpmlp.training.captured import CapturedStep
 
 
@@ -27,6 +30,8 @@ def cuda(monkeypatch, without_kernels, shim):  # noqa: F811
     """``xpmlp.kernels.cuda.graph`` with everything that needs a device in other hands."""
     monkeypatch.setattr(captured, "why_kernels_are_off", lambda: "")
     monkeypatch.setattr(cuda_rules, "same_type", lambda **arrays: None)
+    for module in (recorded_work, recording):  # constants are on the device, too
+        monkeypatch.setattr(module, "asarray_like", lambda *given: traced(asarray_like(*given)))
     device = stand_in.put_in_place(monkeypatch, shim)
     pure = numpy_graph.make(fused=False)
     names = {name: getattr(graph, name) for name in graph.__all__}
@@ -142,3 +147,82 @@ def test_an_epoch_of_resident_data(cuda, rng, drop_last):
             right = (np.argmax(eager.outputs, -1) == yb).sum()
             assert int(hits[index]) == right
         np.testing.assert_allclose(losses, wanted, rtol=1e-9)
+
+
+# --- The graph itself
+
+
+def recorded(cuda, resident=False, loss=SoftmaxCrossEntropy, **options):
+    """The names of a step's nodes, for three linear layers."""
+    rng = np.random.default_rng(1)
+    model = FullyConnectedNet([20, 16, 16, 5], normalization=None, dropout=0.0)
+    step = CapturedStep(trace(model), loss(), optim.Adam(0.01), cuda=cuda, **options)
+    labels = traced(rng.integers(0, 5, 32))
+    if resident:
+        x = traced(rng.integers(0, 256, (32, 20), dtype=np.uint8))
+        step.run_epoch(TracedBatches(x, labels, batch_size=32, gather=graph.gather))
+    else:
+        step(traced(rng.standard_normal((32, 20)).astype(np.float32)), labels)
+    (recording,) = step._setup.recordings.values()
+    return recording.replay.graph.nodes
+
+
+@pytest.mark.parametrize("precision", [None, "tf32", "bf16"])
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_step_is_few_nodes(cuda, precision, resident):
+    """Products, one kernel after each, the loss, all sums, the update: no cast and no copy."""
+    nodes = recorded(cuda, resident, precision=precision)
+    kinds = {
+        "product": 8,
+        "bias_activation": 3,
+        "softmax_cross_entropy_thread": 1,
+        "bias_activation_backward": 2,
+        "finish": 1,
+        "adam_update": 1,
+        **({"gather_uint8": 1} if resident else {}),
+    }
+    half = "bf16" if precision == "bf16" else "f32"
+    found = Counter(node.removesuffix(f"_{half}").removesuffix("_f32") for node in nodes)
+    assert found == kinds and len(nodes) == 16 + resident
+
+
+def test_a_step_with_a_loss_scale_and_clipping_is_few_more(cuda):
+    """Overflows are looked for before the step is counted, and the norm is one that is not."""
+    nodes = recorded(cuda, precision="fp16", clip_norm=1.0)
+    more = {"find_nonfinite_f32", "squared_norm_f32", "clip_scale_f32", "tick_f32"}
+    assert len(nodes) == 16 + 5 and more | {"adjust_scale_f32"} <= set(nodes)
+
+
+@pytest.mark.parametrize("options", [{}, {"population": 2, "seed": [1, 2]}], ids=["one", "two"])
+def test_what_runs_beside_may_come_first_or_last(cuda, rng, monkeypatch, options):
+    """The weights' gradients beside the rest of the backward: both orders give the same bits."""
+    lead = options.get("population")
+    data = [(traced(x), traced(y)) for x, y in batches(rng, 4, members=lead)]
+    states = []
+    for side_first in (False, True):
+        monkeypatch.setattr(numpy_graph.Graph, "side_first", side_first)
+        model = trace(net(dropout=0.2, **options))
+        step = CapturedStep(model, SoftmaxCrossEntropy(), optim.Adam(0.01), cuda=cuda)
+        values = [np.array(step(x, y)) for x, y in data]
+        (recording,) = step._setup.recordings.values()
+        _, side = recording.replay.graph._work
+        assert [what[0] for kind, what in side if kind == "do"] == ["product"] * 2
+        states.append((values, model.state_dict()))
+    (first, one), (second, other) = states
+    np.testing.assert_array_equal(first, second)
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
+
+
+def test_losses_of_an_epoch_need_no_copy_beside_the_graph(cuda, rng, monkeypatch):
+    """The graph writes them to their places; what the host enqueues is the launches."""
+    x = traced(rng.integers(0, 256, (24, 6), dtype=np.uint8))
+    resident = TracedBatches(x, traced(rng.integers(0, 4, 24)), batch_size=8, gather=graph.gather)
+    model = trace(net(dtype="float32"))
+    step = CapturedStep(model, SoftmaxCrossEntropy(), optim.SGD(0.1), cuda=cuda)
+    first, _ = step.run_epoch(resident, 0)
+    done = []
+    monkeypatch.setattr(numpy_graph, "launch", lambda *a, name, **k: done.append(name))
+    step.run_epoch(resident, 1)
+    assert done == []
+    assert first.shape == (3,) and np.isfinite(first).all()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from xpmlp.errors import BackendError
-from xpmlp.kernels.cuda import cublas, launch, products
+from xpmlp.kernels.cuda import cublas, geometry, launch, products
 
 
 class Library:
@@ -56,14 +57,41 @@ def test_each_stream_has_a_workspace_given_after_the_stream(library):
     handle = cublas.Handle(library, 1000)
     for stream in (7, 7, 8, 7):
         handle.use_stream(stream)
-    assert library.names() == ["cublasCreate_v2"] + 3 * [
+    assert library.names() == ["cublasCreate_v2", "cublasSetMathMode"] + 3 * [
         "cublasSetStream_v2",
         "cublasSetWorkspace_v2",
     ]
     assert [call[2] for call in library.calls if call[0] == "cublasSetStream_v2"] == [7, 8, 7]
     spaces = [call[2:] for call in library.calls if call[0] == "cublasSetWorkspace_v2"]
     assert spaces == [(5096, 1000)] * 3
-    assert len(handle._workspaces) == 2
+    assert len(handle.workspaces) == 2
+
+
+def test_half_precision_is_added_up_in_float32_also_where_a_product_is_cut(library):
+    """CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION of cublas_api.h is 16."""
+    cublas.Handle(library, 1000)
+    assert [call[2] for call in library.calls if call[0] == "cublasSetMathMode"] == [16]
+
+
+def test_workspaces_are_those_of_this_thread(monkeypatch, library):
+    """A recording holds them: its thread may end, and the handle with it."""
+    monkeypatch.setattr(cublas, "_local", threading.local())
+    monkeypatch.setattr(cublas, "_library", lambda: library)
+    streams = iter((7, 8))
+    cuda = launch.library().cuda
+    cuda.get_current_stream = lambda: SimpleNamespace(ptr=next(streams))
+    monkeypatch.setattr(launch, "library", lambda: SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(launch, "device_number", lambda: 0)
+    monkeypatch.setattr(launch, "device", geometry.Device)
+    assert cublas.workspaces() == []
+    handle = cublas.handle()
+    assert cublas.handle() is handle
+    assert cublas.workspaces() == list(handle.workspaces.values()) and len(handle.workspaces) == 2
+    seen = []
+    other = threading.Thread(target=lambda: seen.append(cublas.workspaces()))
+    other.start()
+    other.join()
+    assert seen == [[]]
 
 
 @pytest.mark.parametrize(
@@ -112,13 +140,8 @@ def test_a_failure_is_named(library):
 def test_the_declared_types_fit_the_calls(monkeypatch, library):
     """ctypes would refuse a call with another number of arguments than it was told."""
     functions = SimpleNamespace(
-        **{
-            f"cublas{name}": SimpleNamespace()
-            for name in (
-                "Create_v2", "SetStream_v2", "SetWorkspace_v2", "GemmEx", "GemmStridedBatchedEx"
-            )
-        }
-    )  # fmt: skip
+        **{f"cublas{name}": SimpleNamespace() for name in cublas._FUNCTIONS}
+    )
     monkeypatch.setattr(cublas, "_load", lambda: functions)
     cublas._library.cache_clear()
     try:

@@ -10,6 +10,8 @@ from xpmlp.kernels.cuda import geometry
 from xpmlp.random import permutation
 
 KINDS = {"uint8": np.uint8, "int8": np.int8, "uint16": np.uint16, "int16": np.int16, "same": None}
+KINDS_OF = [(suffix, kind) for suffix in SUFFIXES for kind in KINDS]
+KINDS_OF += [(suffix, "float32") for suffix in ("f16", "bf16")]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17, 100, 257, 1025])
@@ -47,14 +49,16 @@ def gather(shim, suffix, kind, x, labels, rows, members, order, mean=None, std=N
     return out, labels_out
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("suffix", "kind"), KINDS_OF)
 @pytest.mark.parametrize("features", [45, 144])  # rows that begin anywhere, rows of whole vectors
 def test_every_type_is_converted_and_normalised(shim, rng, suffix, kind, features):
     n, batch, seed = 23, 6, 2**50 + 1
     if kind == "same":
         x = encode(rng.normal(size=(n, features)), suffix)
         values = decode(x, suffix)
+    elif kind == "float32":
+        x = rng.normal(size=(n, features)).astype(np.float32)
+        values = x.astype(np.float64)
     else:
         info = np.iinfo(KINDS[kind])
         reach = 30_000 if suffix == "f16" else 65_535  # float16 ends at 65,504

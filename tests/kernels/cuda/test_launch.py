@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from training import device_memory, numpy_graph
 
 from xpmlp.errors import BackendError, OutOfMemoryError
 from xpmlp.kernels.cuda import geometry, graph, launch, source
@@ -168,92 +169,169 @@ def test_memory_that_runs_out_is_explained(cupy):
 # --- Recording
 
 
-class Stream:
-    def __init__(self, log):
+class Logged(numpy_graph.Stream):
+    """A stream that writes down what it is told."""
+
+    def __init__(self, log, non_blocking):
+        assert non_blocking  # a blocking one could not be recorded beside the default stream
+        super().__init__(non_blocking)
         self.log = log
 
-    def __enter__(self):
-        self.log.append("enter")
-
-    def __exit__(self, *error):
-        self.log.append("leave")
-
     def synchronize(self):
+        super().synchronize()
         self.log.append("wait")
 
     def begin_capture(self):
+        super().begin_capture()
         self.log.append("begin")
 
     def end_capture(self):
         self.log.append("end")
+        graph = super().end_capture()
         if "invalid" in self.log:
             raise RuntimeError("cudaErrorStreamCaptureInvalidated")
-        return SimpleNamespace(upload=lambda: self.log.append("upload"), launch="replay")
+        return graph
 
 
 @pytest.fixture
 def recorder(cupy, monkeypatch):
-    monkeypatch.setattr(graph, "_streams", SimpleNamespace())
-    log = cupy.log
-    current = SimpleNamespace(synchronize=lambda: log.append("wait for the rest"))
-
-    class Allocator:
-        def __init__(self, malloc):
-            log.append(malloc)
-
-        def __enter__(self):
-            pass
-
-        def __exit__(self, *error):
-            log.append("allocator back")
-
-    def stream(non_blocking):
-        assert non_blocking  # a blocking one could not be recorded beside the default stream
-        return Stream(log)
-
-    cupy.cuda.Stream = stream
-    cupy.cuda.MemoryPool = lambda: SimpleNamespace(malloc="private pool")
-    cupy.cuda.using_allocator = Allocator
-    cupy.cuda.get_current_stream = lambda: current
-    free = SimpleNamespace(free_all_blocks=lambda: log.append("free"))
-    cupy.get_default_memory_pool = lambda: free
+    """The real one on streams and memory of the tests."""
+    monkeypatch.setattr(graph, "_own", SimpleNamespace())
+    for name in ("Event", "MemoryPool", "using_allocator", "get_current_stream"):
+        setattr(cupy.cuda, name, getattr(numpy_graph.cuda, name))
+    cupy.cuda.Stream = lambda non_blocking: Logged(cupy.log, non_blocking)
     return graph.Recorder()
 
 
-def test_a_recording_is_made_in_a_stream_and_a_pool_of_its_own(cupy, recorder):
+def fill(array, value):
+    numpy_graph.launch(lambda memory: memory.fill(value), array, name=f"fill {value}")
+
+
+def test_a_recording_is_made_in_a_stream_of_its_own(cupy, recorder):
     def work():
         cupy.log.append("work")
         assert recorder.recording and not gc.isenabled()
         return 7
 
-    assert recorder.record(work) == ("replay", 7)
-    expected = ["wait for the rest", "enter", "private pool", "begin", "work", "end"]
-    assert cupy.log == [*expected, "allocator back", "leave", "upload"]
+    replay, result = recorder.record(work)
+    assert result == 7 and replay.graph.nodes == []
+    assert cupy.log == ["begin", "work", "end"]
     assert not recorder.recording and gc.isenabled()
 
 
-def test_recorders_share_a_stream_but_no_memory(cupy, recorder):
-    made = []
-    cupy.cuda.MemoryPool = lambda: made.append(0) or SimpleNamespace(malloc="another pool")
+def test_recorders_share_their_streams_but_no_memory(cupy, recorder):
     other = graph.Recorder()
-    assert other._stream is recorder._stream and len(made) == 1
+    assert other._stream is recorder._stream and other._side is recorder._side
+    assert other._pool is not recorder._pool
 
 
 def test_a_rehearsal_really_runs_and_waits(cupy, recorder):
     assert recorder.rehearse(lambda: recorder.recording) is False
-    assert "begin" not in cupy.log and cupy.log.count("wait") == 1
-    assert cupy.log[:3] == ["wait for the rest", "free", "enter"]  # memory for the private pool
+    assert cupy.log == ["wait"]
 
 
 def test_a_failed_recording_ends_the_capture_and_keeps_the_first_error(cupy, recorder):
     def work():
         cupy.log.append("invalid")
+        recorder.send(lambda: cupy.log.append("sent"))
         raise ValueError("the first error")
 
     with pytest.raises(ValueError, match="the first error"):
         recorder.record(work)
-    assert "end" in cupy.log and cupy.log[-1] == "leave"
+    assert cupy.log[-1] == "end"
     assert not recorder.recording and gc.isenabled()
+    cupy.log.clear()
+    recorder.record(lambda: None)
+    assert "sent" not in cupy.log
+
+
+def test_a_recording_holds_all_memory_that_it_has_asked_for(recorder):
+    """Also what the work itself lets go of: the graph still writes there."""
+
+    def work():
+        inner, outer = (numpy_graph.empty((3,), np.float32) for _ in range(2))
+        fill(inner, 2.0)
+        outer[...] = inner
+        return outer
+
+    replay, outer = recorder.record(work)
+    gc.collect()
+    replay()
+    assert outer.tolist() == [2.0] * 3
+    launches = replay.graph.launch
+    del replay
+    with device_memory.refused("freed memory"):
+        launches()
+
+
+def test_a_recording_holds_the_workspaces_of_its_products(recorder, monkeypatch):
+    monkeypatch.setattr(graph.cublas, "workspaces", lambda: ["a workspace"])
+    replay, _ = recorder.record(lambda: None)
+    assert replay.memory == ["a workspace"]
+
+
+def test_a_rehearsal_holds_its_memory_until_it_has_run(recorder):
+    """Streams run beside each other: what one lets go of, the other may still read."""
+    seen = []
+
+    def work():
+        array = numpy_graph.empty((3,), np.float32)
+        seen.append(array.ctypes.data)
+        del array
+        device_memory.whole(seen[0])
+
+    recorder.rehearse(work)
+    with device_memory.refused("freed memory"):
+        device_memory.whole(seen[0])
+
+
+def test_what_travels_is_sent_when_a_recording_is_over(recorder):
+    sent = []
+    recorder.rehearse(lambda: recorder.send(lambda: sent.append("at once")))
+    assert sent == ["at once"]
+
+    def work():
+        recorder.send(lambda: sent.append(recorder.recording))
+        assert len(sent) == 1
+
+    recorder.record(work)
+    assert sent == ["at once", False]
+
+
+@pytest.mark.parametrize("side_first", [False, True])
+def test_work_beside_other_work_comes_after_its_fork_and_before_its_join(
+    recorder, monkeypatch, side_first
+):
+    monkeypatch.setattr(numpy_graph.Graph, "side_first", side_first)
+    a, b, c = (numpy_graph.traced(np.zeros(2)) for _ in range(3))
+
+    def work():
+        fill(a, 1.0)
+        with recorder.beside():
+            b[...] = a
+        fill(c, 3.0)
+        recorder.join()
+        fill(a, 4.0)
+
+    replay, _ = recorder.record(work)
+    order = []
+    for own in replay.graph._work:
+        for at, (kind, what) in enumerate(own):
+            if kind == "do":
+                own[at] = kind, (what[0], lambda what=what: (order.append(what[0]), what[1]()))
+    replay()
+    middle = ["copy", "fill 3.0"] if side_first else ["fill 3.0", "copy"]
+    assert order == ["fill 1.0", *middle, "fill 4.0"]
+    assert (a[0], b[0], c[0]) == (4, 1, 3)
+
+
+def test_work_that_is_not_joined_is_refused(recorder):
+    def work():
+        with recorder.beside():
+            fill(numpy_graph.empty((2,), float), 1.0)
+
+    with pytest.raises(RuntimeError, match="Unjoined"):
+        recorder.record(work)
 
 
 def test_precision_is_refused_where_there_are_no_such_tensor_cores(monkeypatch):

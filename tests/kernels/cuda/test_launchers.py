@@ -289,8 +289,9 @@ def test_small_batches_of_products_have_a_kernel(device, rng, dtype):
 
 
 @pytest.mark.parametrize("source", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("normalized", [None, "one", "each"])
-def test_gathered_rows(device, rng, source, normalized):
+def test_gathered_rows(device, rng, source, dtype, normalized):
     n, batch, batches = 11, 4, 3
     x = rng.integers(0, 100, (n, 2, 3)).astype(source)
     y = rng.integers(0, 10, n).astype(np.int64)
@@ -300,7 +301,7 @@ def test_gathered_rows(device, rng, source, normalized):
         mean, std = (asarray(rng.uniform(1, 2, shape).astype(np.float32)) for _ in range(2))
     step = asarray(np.array([4], np.int64))
     for offset, rows in ((0, 4), (1, 3)):  # batches 1 and 2 of epoch 1, the last one short
-        x_out = stand_in.empty((rows, 2, 3), np.float32)
+        x_out = stand_in.empty((rows, 2, 3), dtype)
         y_out = stand_in.empty((rows,), np.int64)
         cuda_gather.gather(
             *(asarray(x), asarray(y), x_out, y_out),
@@ -318,5 +319,5 @@ def test_gathered_rows(device, rng, source, normalized):
         expected = x[order].astype(np.float64)
         if normalized:
             expected = (expected - np.asarray(mean)) / np.asarray(std)
-        close(x_out, expected, "float32")
+        close(x_out, expected, dtype)
         np.testing.assert_array_equal(y_out, y[order])

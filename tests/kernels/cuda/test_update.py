@@ -38,7 +38,7 @@ class Parameters:
         self.g = {name: np.zeros_like(w) for name, w in self.w.items()}
         self.slots = {n: [np.zeros_like(w) for _ in range(slots)] for n, w in self.w.items()}
         self.copies = {n: poisoned(w.shape, np.uint16) for n, w in self.w.items()}
-        self.decays, self.copy_flags = decays, copies
+        self.decays, self.copy_flags, self.gradient_flag = decays, copies, 0
         self.sizes = [w.size for w in self.w.values()]
 
     def table(self):
@@ -50,7 +50,7 @@ class Parameters:
             if self.copy_flags:
                 pointers[8 * i + 4] = self.copies[name]
             rows[i, 5:] = w.size, w.size // self.members, int(name in self.decays)
-            rows[i, 7] |= self.copy_flags
+            rows[i, 7] |= self.copy_flags | self.gradient_flag
         return Table(rows, pointers)
 
     def chunks(self):
@@ -59,6 +59,12 @@ class Parameters:
     def new_gradients(self, rng):
         for name, shape in self.shapes.items():
             self.g[name][...] = encode(rng.normal(size=shape), self.suffix)
+
+    def new_half_gradients(self, rng, half):
+        """In another type than the parameters', and the same ones in float64."""
+        self.gradient_flag = {"bf16": 8, "f16": 16}[half]
+        self.g = {name: encode(rng.normal(size=s), half) for name, s in self.shapes.items()}
+        return {name: decode(g, half) for name, g in self.g.items()}
 
 
 def settings(members, lr, decay, first, second, eps):
@@ -74,10 +80,15 @@ def tick(program, suffix, step, table, schedule=None, skip=None):
     return hyper
 
 
-def update(program, p, kernel, hyper, *, nesterov=0, decoupled=0, scale=None, each=0, skip=None):
+def update(
+    program, p, kernel, hyper, *, nesterov=0, decoupled=0, scale=None, each=0, skip=None,
+    counters=None,
+):  # fmt: skip
+    count = 0 if counters is None else len(counters)
     program.launch(
         geometry.update(kernel, p.sizes, p.suffix),
         *(p.table(), p.chunks(), len(p.sizes), hyper, nesterov, decoupled, scale, each, skip),
+        *(counters, count),
     )
 
 
@@ -172,10 +183,11 @@ def test_an_infinite_gradient_skips_the_step_and_halves_the_scale(shim, rng, val
     program.launch(*look)
     assert found[0] == 1
     before, step = {name: w.copy() for name, w in p.w.items()}, np.array([4], np.int64)
-    table = settings(1, 0.01, 0.0, 0.9, 0.999, 1e-8)
+    table, counters = settings(1, 0.01, 0.0, 0.9, 0.999, 1e-8), np.arange(300)
     hyper = tick(program, "f32", step, table, skip=found)
-    update(program, p, "adam_update", hyper, skip=found)
+    update(program, p, "adam_update", hyper, skip=found, counters=counters)
     assert step[0] == 4
+    np.testing.assert_array_equal(counters, np.arange(300) + 1)  # the batch is over all the same
     for name, w in before.items():
         np.testing.assert_array_equal(p.w[name], w)
         assert not np.any(p.slots[name])
@@ -216,10 +228,35 @@ def test_clipping_is_by_each_members_own_norm(shim, rng, suffix):
         np.testing.assert_allclose(scale, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", ["f32", "f64"])
+@pytest.mark.parametrize("half", ["bf16", "f16"])
+def test_gradients_in_half_precision_are_read_as_they_are(shim, rng, suffix, half):
+    """By the update, by the search for infinite ones, and by the norm."""
+    p = Parameters(rng, suffix, 0, 3)
+    g, w = p.new_half_gradients(rng, half), {n: decode(v, suffix) for n, v in p.w.items()}
+    program = shim("update", suffix)
+    hyper = tick(program, suffix, np.zeros(1, np.int64), settings(3, 0.5, 0.0, 0.0, 0.0, 0.0))
+    update(program, p, "sgd_update", hyper)
+    for name in w:
+        np.testing.assert_allclose(p.w[name], w[name] - 0.5 * g[name], rtol=1e-6, atol=1e-6)
+    launch = geometry.squared_norm(4096, len(p.sizes), 3, suffix)
+    partial = poisoned((launch.grid[0], len(p.sizes), 3), WIDE[suffix])
+    program.launch(launch, p.table(), 3, partial)
+    expected = sum((v**2).reshape(3, -1).sum(1) for v in g.values())
+    np.testing.assert_allclose(partial.sum(axis=(0, 1)), expected, rtol=1e-5)
+    found = np.zeros(1, np.int32)
+    look = geometry.update("find_nonfinite", p.sizes, suffix), p.table(), p.chunks(), 3, found
+    program.launch(*look)
+    assert found[0] == 0
+    p.g["V"].reshape(-1)[-1] = encode(np.full(1, np.inf), half)[0]
+    program.launch(*look)
+    assert found[0] == 1
+
+
 def test_unaligned_parameters_and_counters(shim, rng):
     program = shim("update", "f32")
     counters = np.arange(5, dtype=np.int64)
-    program.launch(geometry.finish("advance", 5, "f32"), counters, 5)
+    program.launch(geometry.Launch("advance_f32", (1, 1, 1), (128, 1, 1)), counters, 5)
     assert counters.tolist() == [1, 2, 3, 4, 5]
     w, g = (rng.normal(size=9).astype(np.float32) for _ in range(2))
     expected = w - g
@@ -227,5 +264,5 @@ def test_unaligned_parameters_and_counters(shim, rng):
     hyper = tick(program, "f32", np.zeros(1, np.int64), settings(1, 1.0, 0.0, 0.0, 0.0, 0.0))
     launch = geometry.update("sgd_update", [9], "f32")
     chunks = np.array([0, 1], np.int64)
-    program.launch(launch, table, chunks, 1, hyper, 0, 0, None, 0, None)
+    program.launch(launch, table, chunks, 1, hyper, 0, 0, None, 0, None, None, 0)
     np.testing.assert_allclose(w, expected, rtol=1e-6)
