@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 import xpmlp
 from xpmlp import optim
 from xpmlp.data.resident import ResidentBatches
+from xpmlp.layers import BatchNorm, Linear
 from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.penalties import L2
@@ -45,7 +48,11 @@ def both(optimizer, penalty=None, clip_norm=None, precision=None, **options):
 
 
 def assert_equal_training(eager, replayed, data, rtol=2e-4, captured="captured"):
-    """Values are compared after all steps: a loss that a later replay overwrites is seen."""
+    """Values are compared after all steps: a loss that a later replay overwrites is seen.
+
+    Training on random labels doubles the difference that rounding makes every few tens of steps:
+    the tolerance grows by ``rtol`` every four.
+    """
     expected, found = [], []
     for x, y in data:
         expected.append(eager.by_layers(x, y))
@@ -53,11 +60,22 @@ def assert_equal_training(eager, replayed, data, rtol=2e-4, captured="captured")
     assert replayed.explain(x, y) == captured
     expected = np.array([xpmlp.to_numpy(value) for value in expected])
     found = np.array([xpmlp.to_numpy(value) for value in found])
-    np.testing.assert_allclose(found, expected, rtol=rtol)
-    state = replayed.model.state_dict()
+    for step, (value, wanted) in enumerate(zip(found, expected, strict=True)):
+        tolerance = rtol * (1 + step / 4)
+        np.testing.assert_allclose(value, wanted, rtol=tolerance, err_msg=f"loss of step {step}")
+    state, ineffective = replayed.model.state_dict(), set(without_effect(eager.model))
     for name, array in eager.model.state_dict().items():
         gap = np.abs(state[name] - array).max() / max(np.abs(array).max(), 1e-3)
-        assert gap < 50 * rtol, (name, gap)
+        assert gap < 50 * rtol or name in ineffective, (name, gap)
+
+
+def without_effect(model):
+    """Biases before a batch norm, which subtracts them again: their gradients are 0 but for
+    rounding, which Adam makes steps of."""
+    layers = list(model.named_layers())
+    for (prefix, layer), (_, following) in pairwise(layers):
+        if isinstance(layer, Linear) and isinstance(following, BatchNorm):
+            yield f"{prefix}b"
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -113,7 +131,7 @@ def test_lower_precision_follows_float32(cupy, rng, precision, normalization):
 
 
 def test_a_replay_allocates_nothing(cupy, rng):
-    _, step = both(OPTIMIZERS["adam"])
+    eager, step = both(OPTIMIZERS["adam"])  # named, lest its memory be given back in between
     x, y = next(batches(rng, 1))
     values = [step(x, y) for _ in range(3)]
     del values
@@ -122,6 +140,7 @@ def test_a_replay_allocates_nothing(cupy, rng):
         step(x, y)
     cupy.cuda.get_current_stream().synchronize()
     assert cupy.get_default_memory_pool().used_bytes() == used
+    assert eager is not None
 
 
 def test_an_epoch_of_resident_data_waits_for_nothing(cupy, rng):

@@ -429,8 +429,8 @@ def finish(sums, *, send, slot=None, flat=None):
             total = part.sum(axis=0, dtype=out.dtype) * one.scale
             total = total if scale is None else total * scale.reshape(-1)
             total = total if extra is None else total + extra.reshape(-1)
-            place = out if not one.slots else out[int(slot[0]) % one.slots]
-            place.reshape(-1)[...] = total
+            slots = one.slots or 1
+            out.reshape(slots, -1)[int(slot[0]) % slots if one.slots else 0] = total
         if flat is not None:
             flat._tick(None)
 
