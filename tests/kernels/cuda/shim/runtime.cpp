@@ -1,10 +1,15 @@
 // Runs blocks of fibers, and serves launches that come through standard input.
 //
+// With SHIM_LIBRARY there is no such server, but a function `shim_run` on memory of this process,
+// and no AddressSanitizer: for the pretend device (tests/pretend_gpu).
+//
 // A request is a line of numbers and then the buffers' bytes:
 //     name grid×3 block×3 shared cluster order buffers arguments fixups
 //     [bytes offset]×buffers  [letter value]×arguments  [buffer place target at]×fixups
 // An argument is "p buffer at" (a pointer), or "v bits". A fixup writes the address of a buffer
 // into another one, for tables of pointers. The answer is "ok" and the buffers' bytes.
+#include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +20,12 @@
 #include <string>
 #include <vector>
 
+#ifdef SHIM_LIBRARY
+#define __sanitizer_start_switch_fiber(...)
+#define __sanitizer_finish_switch_fiber(...)
+#else
 #include <sanitizer/common_interface_defs.h>
+#endif
 
 #include "shim.h"
 
@@ -27,12 +37,22 @@ uint3 block_dim, grid_dim;
 namespace {
 
 constexpr size_t STACK = 64 * 1024;
-enum class State { ready, at_warp, at_block, at_cluster, done };
+enum class State { fresh, ready, at_warp, at_block, at_cluster, done };
 
 struct Fiber : Thread {
     ucontext_t context;
     State state;
+    char* stack;
     void* fake_stack = nullptr;
+
+    void prepare(void (*begin)()) {
+        getcontext(&context);
+        context.uc_stack.ss_sp = stack;
+        context.uc_stack.ss_size = STACK;
+        context.uc_link = nullptr;
+        makecontext(&context, begin, 0);
+        state = State::ready;
+    }
 };
 
 struct Array {
@@ -64,12 +84,22 @@ const unsigned long long* slots;
 std::vector<std::unique_ptr<Fiber>> fibers;
 std::vector<char*> stacks;
 
+#ifdef SHIM_LIBRARY
+sigjmp_buf way_out;  // of whatever thread of the kernel, to whoever launched it
+char problem[256];
+#endif
+
 [[noreturn]] void fail(const char* format, ...) {
     va_list values;
     va_start(values, format);
+#ifdef SHIM_LIBRARY
+    vsnprintf(problem, sizeof problem, format, values);
+    siglongjmp(way_out, 1);
+#else
     vfprintf(stderr, format, values);
     fputc('\n', stderr);
     exit(3);
+#endif
 }
 
 Fiber& self() { return *static_cast<Fiber*>(current); }
@@ -86,11 +116,22 @@ void yield(State state) {
     __sanitizer_finish_switch_fiber(fiber.fake_stack, nullptr, nullptr);
 }
 
+Fiber* next_fiber();
+
+// A thread that ends without waiting gives its stack to the next one: no switch for either.
 void begin_fiber() {
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
-    call(slots);
-    live--;
-    blocks[current->rank].live--;
+    for (;;) {
+        call(slots);
+        live--;
+        blocks[current->rank].live--;
+        self().state = State::done;
+        Fiber* next = next_fiber();
+        if (!next || next->state != State::fresh) break;
+        next->state = State::ready;
+        std::swap(next->stack, self().stack);
+        current = next;
+    }
     yield(State::done);
 }
 
@@ -184,16 +225,25 @@ struct Order {
         }
     }
     Fiber* next() {
-        if (order < 2) at = 0;
+        if (order < 2) {
+            while (at < turns.size() && turns[at]->state == State::done) at++;
+            for (size_t i = at; i < turns.size(); i++)
+                if (turns[i]->state <= State::ready) return turns[i];
+            return nullptr;
+        }
         for (int round = 0; round < 2; round++) {
             for (; at < turns.size(); at++)
-                if (turns[at]->state == State::ready) return turns[order < 2 ? at : at++];
+                if (turns[at]->state <= State::ready) return turns[at++];
             at = 0;
-            if (order >= 2) shuffle();
+            shuffle();
         }
         return nullptr;
     }
 };
+
+Order turns;
+
+Fiber* next_fiber() { return turns.next(); }
 
 void run_cluster(uint3 first, int cluster, size_t shared, int order) {
     size_t threads = (size_t)block_dim.x * block_dim.y * block_dim.z;
@@ -208,7 +258,7 @@ void run_cluster(uint3 first, int cluster, size_t shared, int order) {
     blocks.resize(cluster);
     live = (int)(threads * cluster);
     waiting_for_cluster = 0;
-    Order turns{};
+    turns = {};
     for (int rank = 0; rank < cluster; rank++) {
         Block& block = blocks[rank];
         block.live = (int)threads;
@@ -223,13 +273,9 @@ void run_cluster(uint3 first, int cluster, size_t shared, int order) {
             fiber.block = {first.x + rank, first.y, first.z};
             fiber.rank = rank;
             fiber.number = (int)i;
-            fiber.state = State::ready;
+            fiber.state = State::fresh;
             fiber.fake_stack = nullptr;
-            getcontext(&fiber.context);
-            fiber.context.uc_stack.ss_sp = stacks[slot];
-            fiber.context.uc_stack.ss_size = STACK;
-            fiber.context.uc_link = nullptr;
-            makecontext(&fiber.context, begin_fiber, 0);
+            fiber.stack = stacks[slot];
             block.fibers.push_back(&fiber);
             turns.turns.push_back(&fiber);
         }
@@ -238,14 +284,42 @@ void run_cluster(uint3 first, int cluster, size_t shared, int order) {
     while (live) {
         Fiber* fiber = turns.next();
         if (!fiber) fail("deadlock: %d threads wait for others that ended or wait elsewhere", live);
+        if (fiber->state == State::fresh) fiber->prepare(begin_fiber);
         current = fiber;
-        void* fake = nullptr;
-        __sanitizer_start_switch_fiber(&fake, fiber->context.uc_stack.ss_sp, STACK);
+        [[maybe_unused]] void* fake = nullptr;
+        __sanitizer_start_switch_fiber(&fake, fiber->stack, STACK);
         swapcontext(&scheduler, &fiber->context);
         __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
     }
     for (Block& block : blocks) free(block.dynamic);
 }
+
+void run_grid(const Kernel& kernel, const unsigned long long* arguments, const unsigned* sizes,
+              size_t shared, int cluster, int order) {
+    grid_dim = {sizes[0], sizes[1], sizes[2]};
+    block_dim = {sizes[3], sizes[4], sizes[5]};
+    call = kernel.call;
+    slots = arguments;
+    for (unsigned z = 0; z < grid_dim.z; z++)
+        for (unsigned y = 0; y < grid_dim.y; y++)
+            for (unsigned x = 0; x < grid_dim.x; x += cluster)
+                run_cluster({x, y, z}, cluster, shared, order);
+}
+
+const Kernel* find(const char* name) {
+    for (int i = 0; i < kernel_count; i++)
+        if (!strcmp(name, kernels[i].name)) return &kernels[i];
+    return nullptr;
+}
+
+#ifdef SHIM_LIBRARY
+
+void caught(int number, siginfo_t* about, void*) {
+    snprintf(problem, sizeof problem, "signal %d at address %p", number, about->si_addr);
+    siglongjmp(way_out, 1);
+}
+
+#else
 
 unsigned long long number() {
     unsigned long long value;
@@ -261,9 +335,7 @@ struct Buffer {
 constexpr unsigned char GUARD = 0xa5;
 
 void serve(const std::string& name) {
-    const Kernel* kernel = nullptr;
-    for (int i = 0; i < kernel_count; i++)
-        if (name == kernels[i].name) kernel = &kernels[i];
+    const Kernel* kernel = find(name.c_str());
     if (!kernel) fail("no kernel %s", name.c_str());
     unsigned sizes[6];
     for (unsigned& size : sizes) size = (unsigned)number();
@@ -298,14 +370,7 @@ void serve(const std::string& name) {
         memcpy(reinterpret_cast<void*>(address(f.buffer, f.place)), &target, sizeof target);
     }
 
-    grid_dim = {sizes[0], sizes[1], sizes[2]};
-    block_dim = {sizes[3], sizes[4], sizes[5]};
-    call = kernel->call;
-    slots = arguments.data();
-    for (unsigned z = 0; z < grid_dim.z; z++)
-        for (unsigned y = 0; y < grid_dim.y; y++)
-            for (unsigned x = 0; x < grid_dim.x; x += cluster)
-                run_cluster({x, y, z}, (int)cluster, shared, (int)order);
+    run_grid(*kernel, arguments.data(), sizes, shared, (int)cluster, (int)order);
 
     puts("ok");
     for (const Buffer& buffer : buffers) {
@@ -317,8 +382,36 @@ void serve(const std::string& name) {
     fflush(stdout);
 }
 
+#endif
+
 }  // namespace
 }  // namespace shim
+
+#ifdef SHIM_LIBRARY
+
+// Null, or what went wrong.
+extern "C" const char* shim_run(const char* name, const unsigned long long* arguments,
+                                const unsigned* sizes, size_t shared, int cluster) {
+    using namespace shim;
+    const Kernel* kernel = find(name);
+    if (!kernel) return "no such kernel in the build";
+    struct sigaction ours = {}, before[3];
+    const int signals[] = {SIGSEGV, SIGBUS, SIGFPE};
+    ours.sa_sigaction = caught;
+    ours.sa_flags = SA_SIGINFO | SA_NODEFER;
+    for (int i = 0; i < 3; i++) sigaction(signals[i], &ours, &before[i]);
+    bool failed = sigsetjmp(way_out, 1);
+    if (!failed) run_grid(*kernel, arguments, sizes, shared, cluster, 0);
+    for (int i = 0; i < 3; i++) sigaction(signals[i], &before[i], nullptr);
+    return failed ? problem : nullptr;
+}
+
+extern "C" const char* shim_letters(const char* name) {
+    const shim::Kernel* kernel = shim::find(name);
+    return kernel ? kernel->letters : "";
+}
+
+#else
 
 int main() {
     for (int i = 0; i < shim::kernel_count; i++)
@@ -329,3 +422,5 @@ int main() {
     while (scanf("%255s", name) == 1) shim::serve(name);
     return 0;
 }
+
+#endif

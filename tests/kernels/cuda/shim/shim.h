@@ -11,9 +11,11 @@
 
 #include <utility>
 
+#ifndef SHIM_CUDA_HEADERS  // which have it as well
 struct uint3 {
     unsigned x, y, z;
 };
+#endif
 
 namespace shim {
 
