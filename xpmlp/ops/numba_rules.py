@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 MISSING = (
-    'numba is not installed, or is older than 0.62: pip install "xpmlp[fast]"; without it a '
+    "numba is not installed, is older than 0.62, or is not made for this NumPy: "
+    'pip install "xpmlp[fast]"; without it a '
     "training step of a small network takes 3 to 20 times as long"
 )
 _LEAST = (0, 62)  # the first whose LLVM knows the kernels' untyped pointers
@@ -28,10 +29,24 @@ def installed() -> bool:
     if importlib.util.find_spec("numba") is None:
         return False
     try:
-        version = importlib.metadata.version("numba")
+        version, needs = importlib.metadata.version("numba"), importlib.metadata.requires("numba")
     except importlib.metadata.PackageNotFoundError:  # importable all the same: take it
         return True
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= _LEAST
+    return _numbers(version) >= _LEAST and not _refuses(needs or [], np.__version__)
+
+
+def _refuses(requirements: list[str], version: str) -> bool:
+    """Whether numba is not made for this NumPy, and would raise when it is imported."""
+    numpy = next((text for text in requirements if re.match(r"numpy\b", text)), "")
+    limit = re.search(r"<(=?)\s*([\d.]+)", numpy)
+    if limit is None:
+        return False
+    own, most = _numbers(version), _numbers(limit[2])
+    return own > most if limit[1] else own >= most
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def softmax_cross_entropy(
