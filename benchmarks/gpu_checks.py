@@ -1,75 +1,44 @@
-"""Parts of ``benchmarks.gpu`` that check results: the tests marked gpu, and compute-sanitizer."""
+"""Parts of ``benchmarks.gpu`` that check results: tests on the device, and compute-sanitizer."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from . import gpu_pytest
 from .gpu import FAILED, ROOT, Row
 
 PLAIN_ALLOCATOR = "XPMLP_TEST_PLAIN_ALLOCATOR"
 """Tells tests/gpu to allocate each array on its own, so that a write beside one is seen."""
 
-_SANITIZED = "tests/gpu/test_kernels.py"
-_GENEROUS = 1.6  # times its equal share of what is left a file may take: most take less
-_REPORTED = 20  # failures that are listed one by one
+ONLY_LIBRARIES = "XPMLP_TEST_LIBRARIES"
+"""Tells the tests which array libraries to look for: importing the others takes long."""
+
+_TESTS = "tests/gpu"
+_ORDINARY = ("tests/ops", "tests/layers", "tests/test_losses.py", "tests/test_optim.py")
+_ORDINARY += ("tests/test_random.py", "tests/test_models.py", "tests/test_initializers.py")
+_SANITIZED = ("tests/gpu/test_kernels.py", "-k", "smallest")
+_LONGEST_TEST = 60.0  # seconds after which one counts as hung
+_MOST_STARTS = 12
+_REPORTED = 40  # failures that are listed one by one
 
 
 def tests(deadline: float) -> Iterator[Row]:
-    """``pytest -m gpu``, file by file, so that one that hangs leaves the others' results.
-
-    A row a file, and one for each test that failed.
-    """
-    files = sorted((ROOT / "tests" / "gpu").glob("test_*.py"))
-    for number, file in enumerate(files):
-        left = deadline - time.perf_counter()
-        share = left / (len(files) - number) * _GENEROUS
-        yield from _tests_of(file, time.perf_counter() + min(left, share))
+    """``pytest -m gpu``: a row a file, and one for each test that failed."""
+    yield from run_tests([_TESTS, "-m", "gpu"], deadline)
 
 
-def _tests_of(file: Path, deadline: float) -> Iterator[Row]:
-    name = f"{FAILED}pytest {file.name}"
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(file)]
-        command += [f"--junitxml={report}", "-p", "no:cacheprovider", "--maxfail=20"]
-        command += ["-W", "default"]  # what libraries warn of is not for these tests to fail on
-        try:
-            ended = _run(command, deadline)
-        except subprocess.TimeoutExpired:
-            yield Row(name, note="not done in time")
-            return
-        if not report.exists():  # the interpreter itself has ended, as after a fault in a library
-            yield Row(name, note=f"{ended.stderr.strip()[:200]} … {ended.stdout[-100:]}")
-            return
-        yield from read_report(report)
-
-
-def read_report(report: Path) -> Iterator[Row]:
-    """Counts by file, then failures by name."""
-    files: dict[str, list[int]] = {}
-    failures = []
-    for case in ElementTree.parse(report).iter("testcase"):
-        counts = files.setdefault(case.get("classname", "?"), [0, 0, 0])
-        problem = next((c for c in case if c.tag in ("failure", "error")), None)
-        skipped = case.find("skipped") is not None
-        counts[1 if problem is not None else 2 if skipped else 0] += 1
-        if problem is not None:
-            name = f"{case.get('classname')}::{case.get('name')}"
-            failures.append(Row(f"{FAILED}{name}", note=(problem.get("message") or "")[:300]))
-    for name, (passed, failed, skipped) in files.items():
-        note = f"{failed} failed, {skipped} skipped"
-        yield Row(name, passed, "passed", bar="all", met=failed == 0 and skipped == 0, note=note)
-    if not files:
-        yield Row(f"{FAILED}pytest -m gpu", note="no test was found")
-    yield from failures[:_REPORTED]
+def library(deadline: float) -> Iterator[Row]:
+    """The tests of ops, layers and the like, with CuPy's arrays."""
+    yield from run_tests([*_ORDINARY, "-k", "cupy", "-m", "not gpu"], deadline)
 
 
 def sanitizer(deadline: float) -> Iterator[Row]:
@@ -80,27 +49,102 @@ def sanitizer(deadline: float) -> Iterator[Row]:
     if tool is None:
         yield Row("memcheck", note="left out: compute-sanitizer is not installed")
         return
-    for check in ("memcheck", "racecheck"):
-        command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-m", "pytest"]
-        command += ["-q", "-x", "-m", "gpu", _SANITIZED, "-k", "smallest", "-p", "no:cacheprovider"]
-        command += ["-W", "default"]
-        try:
-            ended = _run(command, deadline, {PLAIN_ALLOCATOR: "1"})
-        except subprocess.TimeoutExpired:
-            yield Row(check, note="not done in time")
-            continue
-        failed = "" if ended.returncode == 0 else FAILED
-        found = [line for line in ended.stdout.splitlines() if line.startswith("=====")]
-        yield Row(f"{failed}{check}", note=" ".join(found[-2:])[:300])
+    checks = ("memcheck", "racecheck")
+    for number, check in enumerate(checks):
+        now = time.perf_counter()
+        share = now + (deadline - now) / (len(checks) - number)
+        # Errors that libraries provoke and handle are none.
+        prefix = [tool, "--tool", check, "--error-exitcode", "9", "--report-api-errors", "no"]
+        yield from run_tests(
+            [*_SANITIZED, "-m", "gpu"], share, prefix=prefix, name=f"{check}: ", starts=1
+        )
 
 
-def _run(
-    command: list[str], deadline: float, variables: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    # In the part's own process group, which is ended with the part.
-    left = max(1.0, deadline - time.perf_counter())
-    # Else JAX, where it is installed for CUDA, takes most of the device as the tests look at it.
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | (variables or {})
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=left
+def run_tests(
+    selection: list[str],
+    deadline: float,
+    *,
+    prefix: list[str] | None = None,
+    name: str = "",
+    starts: int = _MOST_STARTS,
+) -> Iterator[Row]:
+    """pytest until all tests are done: in a new process after one that hangs or ends the old."""
+    variables = {ONLY_LIBRARIES: "numpy,cupy", "PYTHONUNBUFFERED": "1"}
+    if prefix:
+        variables[PLAIN_ALLOCATOR] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report"
+        variables["XPMLP_GPU_REPORT"] = str(file)
+        command = [*(prefix or ()), sys.executable, "-m", "pytest", "-v", "--tb=short", *selection]
+        command += ["-p", "benchmarks.gpu_pytest", "-p", "no:cacheprovider", "-o", "addopts="]
+        # What libraries warn of is not for these tests to fail on.
+        command += ["--import-mode=importlib", "-W", "default"]
+        status = 0
+        for _ in range(starts):
+            status = _run(command, deadline, variables, file)
+            if status in (0, 1, 5) or time.perf_counter() > deadline - 2:
+                break  # all done, well or not; or no time is left
+        lines = gpu_pytest.read(file)
+    yield from read_report(lines, name)
+    if prefix and status not in (0, 1, 5, None):
+        yield Row(f"{FAILED}{name}status {status}", note="what was found is in the log")
+
+
+def _run(command: list[str], deadline: float, variables: dict[str, str], file: Path) -> int | None:
+    """pytest's status; None where it was ended. 2 where it ended itself before all was done."""
+    print(f"===== {' '.join(command)}", flush=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | variables, start_new_session=os.name == "posix"
     )
+    seen, late = 0, False
+    since = now = time.perf_counter()
+    try:
+        while process.poll() is None:
+            time.sleep(0.2)
+            now = time.perf_counter()
+            size = file.stat().st_size if file.exists() else 0
+            if size != seen:
+                seen, since = size, now
+            late = now > deadline - 1
+            if late or now > since + _LONGEST_TEST:
+                return None
+        return process.returncode
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+        process.wait()
+        lines = gpu_pytest.read(file)
+        if lines and lines[-1]["outcome"] == "started" and not late:
+            why = f"did not end: status {process.returncode} after {now - since:.0f} s"
+            gpu_pytest.add(file, lines[-1]["test"], "failed", why)
+
+
+def read_report(lines: list[dict], name: str = "") -> Iterator[Row]:
+    """Counts by file, then failures by name."""
+    files: dict[str, dict[str, set[str]]] = {}
+    failures = {}
+    expected = next((int(line["note"]) for line in lines if line["outcome"] == "collected"), 0)
+    for line in lines:
+        test, outcome = line["test"], line["outcome"]
+        if outcome in ("collected", "started"):
+            continue
+        kinds = files.setdefault(test.partition("::")[0], {})
+        kinds.setdefault(outcome, set()).add(test)
+        if outcome == "failed":
+            failures.setdefault(test, line["note"])
+    done: set[str] = set()
+    for file, kinds in files.items():
+        passed, failed, skipped = (kinds.get(k, set()) for k in ("passed", "failed", "skipped"))
+        done |= passed | failed | skipped
+        met = not failed and not skipped
+        note = f"{len(failed)} failed, {len(skipped)} skipped"
+        yield Row(f"{name}{file}", len(passed - failed), "passed", bar="all", met=met, note=note)
+    if not expected:
+        yield Row(f"{FAILED}{name}pytest", note="no test was found; see the log")
+    elif len(done) < expected:
+        note = f"{expected - len(done)} of {expected} tests: no time was left"
+        yield Row(f"{FAILED}{name}not all tests ran", note=note)
+    for test, note in list(failures.items())[:_REPORTED]:
+        yield Row(f"{FAILED}{name}{test}", note=note)
+    if len(failures) > _REPORTED:
+        yield Row(f"{FAILED}{name}{len(failures) - _REPORTED} more", note="all are in the log")

@@ -15,28 +15,28 @@ from xpmlp import ops, to_numpy
 from xpmlp.bench.timing import time_limit
 from xpmlp.kernels.cuda import cublas
 
-from .gpu import FAILED, Row, guarded
-from .gpu_timing import microseconds, seconds_of, torch_on_cuda, wait_for_both, without_kernels
+from .gpu import FAILED, Row, guarded, sized
+from .gpu_timing import Times, device_note, host_note, times_of, torch_on_cuda, without_kernels
 
-_EACH = 1.0  # seconds of timing a case
-_COPY_ELEMENTS = 1 << 28  # float32: one GiB is read and one written
+_EACH = 0.4  # seconds of timing a case
+_IN_CACHE = 48 << 20
+_COPY_ELEMENTS = sized(1 << 28, 1 << 14)  # float32: one GiB is read and one written
 # (rows, classes), and which share of a copy's speed is promised there.
 _SOFTMAX = (
-    ((8192, 50257), 0.85),
-    ((4096, 128256), 0.85),
-    ((8192, 1000), None),
-    ((65536, 10), None),
-    ((4096, 100), None),
-    ((512, 10), None),
+    ((sized(8192, 2), 50257), 0.85),
+    ((sized(4096, 2), 128256), 0.85),
+    ((sized(8192, 8), 1000), None),
+    ((sized(65536, 64), 10), None),
 )
-_COMPILED = ((8192, 50257), (8192, 1000), (65536, 10))
+COMPILED = tuple(size for size, _ in _SOFTMAX)
+"""For which sizes torch.compile is asked as well."""
 # (count, m, k, n)
 _PRODUCTS = (
-    (4096, 32, 32, 32),
-    (1024, 64, 64, 64),
-    (1024, 128, 64, 128),
-    (64, 512, 512, 512),
-    (16, 2048, 2048, 2048),
+    (sized(4096, 4), 32, 32, 32),
+    (sized(1024, 2), 64, 64, 64),
+    (sized(1024, 2), 128, 64, 128),
+    (sized(64, 2), *3 * (sized(512, 96),)),
+    (sized(16, 2), *3 * (sized(2048, 112),)),
 )
 
 
@@ -44,7 +44,7 @@ def floors(deadline: float) -> Iterator[Row]:
     """What the device can do: a plain copy, and large products in each precision."""
     yield from guarded("plain copy", _plain_copy())
     for precision in ("float32", "TF32", "bfloat16", "float16"):
-        n = 8192 if precision != "float32" else 4096
+        n = sized(8192 if precision != "float32" else 4096, 64)
         yield from guarded(f"product {n}³ {precision}", _large_product(n, precision))
 
 
@@ -53,21 +53,24 @@ def _plain_copy() -> Iterator[Row]:
 
 
 def _large_product(n: int, precision: str) -> Iterator[Row]:
-    a = cupy.ones((n, n), np.float32).astype(_dtype(precision))
+    a = _noise(n, n).astype(_dtype(precision))  # of zeros and ones it would be faster
     with _precision(precision == "TF32"):
-        seconds = seconds_of({"ours": lambda: ops.matmul(a, a)}, _EACH / 2)["ours"]
+        ops.matmul(a, a)
+        seconds = times_of({"ours": lambda: ops.matmul(a, a)}, _EACH / 2)["ours"].device
     yield Row(f"product {n}³ {precision}", 2 * n**3 / seconds / 1e12, "TFLOP/s")
 
 
 def copy_speed() -> float:
     """Bytes in a second, read and written together."""
-    a = cupy.ones(_COPY_ELEMENTS, np.float32)
+    a = _noise(_COPY_ELEMENTS)
     b = cupy.empty_like(a)
     runs = {
         "kernel": lambda: cupy.multiply(a, np.float32(1), out=b),
         "memcpy": lambda: b.data.copy_from_device_async(a.data, a.nbytes),
     }
-    return 2 * a.nbytes / min(seconds_of(runs, _EACH).values())
+    for run in runs.values():
+        run()
+    return 2 * a.nbytes / min(times.device for times in times_of(runs, _EACH).values())
 
 
 def softmax_cross_entropy(deadline: float) -> Iterator[Row]:
@@ -91,7 +94,7 @@ def _loss(
     logits = wide.astype(_dtype(dtype), copy=False)
     labels = cupy.asarray(np.random.default_rng(1).integers(0, classes, rows))
     runs: dict[str, Callable[[], Any]] = {"ours": lambda: ops.softmax_cross_entropy(logits, labels)}
-    runs |= _softmax_peers(torch, wide, labels, dtype, size in _COMPILED)
+    runs |= _softmax_peers(torch, wide, labels, dtype, size in COMPILED)
     wrong = _compare_softmax(runs)
     if wrong:
         yield Row(f"{FAILED}{what}", note=wrong)
@@ -99,12 +102,15 @@ def _loss(
     if rows * classes < 1 << 26:  # the reference makes a dozen arrays of that size
         runs["plain CuPy"] = without_kernels(lambda: ops.softmax_cross_entropy(logits, labels))
         _drop_if_it_fails(runs, "plain CuPy")
-    times = seconds_of(runs, _EACH, wait_for_both)
+    times = times_of(runs, _EACH)
     moved = 2.0 * logits.nbytes + 8 * rows
-    speed = moved / times["ours"] / copy
+    speed = moved / times["ours"].device / copy
     bar = "" if share is None else f"≥ {share:.2f} of a copy"
     met = None if share is None else speed >= share
-    yield Row(what, speed, "of a copy", bar, met, microseconds(times))
+    note = device_note(times)
+    if moved < _IN_CACHE:
+        note += "; all of it stays in the cache, copies do not"
+    yield Row(what, speed, "of a copy", bar, met, note, host_note(times))
     yield from _ratios(what, times, {"torch": 2.0, "torch.compile": 1.0})
 
 
@@ -141,13 +147,22 @@ def _softmax_peers(
         torch.compiler.reset()
         compiled = both(torch.compile(loss_of, dynamic=False))
         try:
-            with time_limit(25):
+            with time_limit(20):
                 compiled()
         except Exception as error:  # its compiler may be missing
-            print(f"torch.compile: {error}")
+            print(f"torch.compile: {type(error).__name__}: {error}")
         else:
             runs["torch.compile"] = compiled
     return runs
+
+
+def compile_torchs_loss(size: tuple[int, int], dtype: str) -> None:
+    """What ``torch.compile`` makes of loss and gradient, for its cache."""
+    torch = torch_on_cuda()
+    if torch is not None:
+        labels = cupy.asarray(np.random.default_rng(1).integers(0, size[1], size[0]))
+        found = _softmax_peers(torch, _noise(*size), labels, dtype, True)
+        print(", ".join(found))
 
 
 def _compare_softmax(runs: dict[str, Callable]) -> str:
@@ -181,7 +196,7 @@ def matmul(deadline: float) -> Iterator[Row]:
 
 
 def _product(
-    torch: Any, what: str, size: tuple[int, int, int, int], precision: str, kind: str
+    torch: Any, what: str, size: tuple[int, ...], precision: str, kind: str
 ) -> Iterator[Row]:
     count, m, k, n = size
     dtype = _dtype(precision)
@@ -207,26 +222,25 @@ def _product(
             if precision == "bfloat16":
                 tx, ty = tx.bfloat16(), ty.bfloat16()
             runs["torch.bmm"] = lambda: torch.bmm(tx, ty)
-        if precision == "float32":
-            runs["cupy.matmul"] = lambda: cupy.matmul(x, y)
+        runs["cupy.matmul"] = lambda: cupy.matmul(x, y)
         for name in [name for name in runs if name != "ours"]:
             _drop_if_it_fails(runs, name)
-        times = seconds_of(runs, _EACH / 3, wait_for_both)
-    speed = 2.0 * count * m * k * n / times["ours"] / 1e12
+        times = times_of(runs, _EACH / 4)
+    speed = 2.0 * count * m * k * n / times["ours"].device / 1e12
     bar, met = "", None
     if "torch.bmm" in times:
-        ratio = times["torch.bmm"] / times["ours"]
+        ratio = times["torch.bmm"].device / times["ours"].device
         bar, met = f"≥ 1.0× torch.bmm: {ratio:.2f}×", ratio >= 1.0
-    yield Row(what, speed, "TFLOP/s", bar, met, microseconds(times))
-    if "cupy.matmul" in times and kind != "a b":
+    yield Row(what, speed, "TFLOP/s", bar, met, device_note(times), host_note(times))
+    if "cupy.matmul" in times and kind != "a b" and precision == "float32":
         yield from _ratios(what, times, {"cupy.matmul": 2.0})
 
 
-def _ratios(what: str, times: dict[str, float], bars: dict[str, float]) -> Iterator[Row]:
+def _ratios(what: str, times: dict[str, Times], bars: dict[str, float]) -> Iterator[Row]:
     """How many times as long the others take."""
     for name, bar in bars.items():
         if name in times:
-            ratio = times[name] / times["ours"]
+            ratio = times[name].device / times["ours"].device
             yield Row(f"{what} against {name}", ratio, "×", f"≥ {bar:g}×", ratio >= bar)
 
 

@@ -1,52 +1,143 @@
-"""Timing on a device, over xpmlp's own interleaved rounds: many calls, then one wait."""
+"""Timing on a device: many calls between two events, contestants in turns, medians.
+
+Calls that take less than Python needs to make them are recorded into a graph, whoever's they are,
+and its replays are timed: else it would be Python that is measured. How long the host is busy with
+a call is measured for itself.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from xpmlp import ops
 from xpmlp.backend import synchronize
-from xpmlp.bench.solver import Solver
-from xpmlp.bench.timing import measure
 
 _GROUP_SECONDS = 2e-3  # calls are made together until they take about so long
+_SMALL = 300e-6  # calls that take less are recorded
+_RECORDED = 20  # calls in a graph
+_LEAST_ROUNDS, _MOST_ROUNDS = 5, 60
+_HOST_CALLS = 30  # fewer than a device's queue holds
 
 
-def seconds_of(
-    runs: Mapping[str, Callable[[], Any]], seconds: float, wait: Callable[[], None] = synchronize
-) -> dict[str, float]:
-    """The median time of a call of each, calls one after the other without waiting in between.
+@dataclass
+class Times:
+    """Seconds of a call: on the device, on the host (None if it was not measured); how timed."""
 
-    Each must have run before. Host and device time overlap as they do in a training.
+    device: float
+    host: float | None = None
+    recorded: bool = False
+
+
+def times_of(
+    runs: Mapping[str, Callable[[], Any]], seconds: float, *, record: bool = True
+) -> dict[str, Times]:
+    """The median time of a call of each; each must have run before.
+
+    Names that begin with "torch" are recorded by torch, all others by xpmlp's recorder; nothing is
+    recorded where it is the calls that matter, or they replay a recording themselves.
     """
-    counts = {name: _calls(run, wait) for name, run in runs.items()}
-    solvers = {name: Solver(_together(run, counts[name], wait)) for name, run in runs.items()}
-    timings = measure(solvers, seconds)
-    return {name: t.summary()["median"] / counts[name] for name, t in timings.items()}
-
-
-def _together(run: Callable[[], Any], count: int, wait: Callable[[], None]) -> Callable[[], None]:
-    def calls() -> None:
-        for _ in range(count):
-            run()
-        wait()
-
-    return calls
-
-
-def _calls(run: Callable[[], Any], wait: Callable[[], None]) -> int:
-    """How many calls fill a group."""
-    run()
-    wait()
+    found, samples, repeats = {}, {}, {}
+    for name, run in runs.items():
+        single = _seconds(run, 3) / 3
+        found[name] = Times(single)
+        calls, replay = 1, run
+        if single < _SMALL:
+            found[name].host = host_seconds(run)
+            recorded = recording_of(name, run) if record else None
+            if recorded is not None:
+                calls, replay, found[name].recorded = _RECORDED, recorded, True
+        each = _seconds(replay, 2) / 2
+        repeats[name] = max(1, min(200, round(_GROUP_SECONDS / max(each, 1e-7))))
+        samples[name] = (replay, calls, [])
     begin = time.perf_counter()
-    for _ in range(3):
+    for number in range(_MOST_ROUNDS):
+        for name, (replay, calls, values) in samples.items():
+            values.append(_seconds(replay, repeats[name]) / repeats[name] / calls)
+        if number + 1 >= _LEAST_ROUNDS and time.perf_counter() - begin > seconds:
+            break
+    for name, (_, _, values) in samples.items():
+        found[name].device = float(np.median(values))
+    return found
+
+
+def _seconds(run: Callable[[], Any], count: int) -> float:
+    """Device time of so many calls, one after the other."""
+    import cupy
+
+    begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+    wait_for_both()
+    begin.record()
+    for _ in range(count):
         run()
-    wait()
-    single = (time.perf_counter() - begin) / 3
-    return max(1, min(200, round(_GROUP_SECONDS / max(single, 1e-7))))
+    end.record()
+    wait_for_both()
+    return max(cupy.cuda.get_elapsed_time(begin, end) / 1e3, 1e-9)
+
+
+def host_seconds(run: Callable[[], Any]) -> float:
+    """How long the host needs to enqueue a call."""
+    wait_for_both()
+    values = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        for _ in range(_HOST_CALLS):
+            run()
+        values.append((time.perf_counter() - begin) / _HOST_CALLS)
+        wait_for_both()
+    return min(values)
+
+
+def recording_of(name: str, run: Callable[[], Any]) -> Callable[[], Any] | None:
+    """A graph of twenty calls, or None if they cannot be recorded."""
+    try:
+        return _torchs(run) if name.startswith("torch") else _ours(run)
+    except Exception as error:
+        print(f"{name} cannot be recorded, its calls are timed: {type(error).__name__}: {error}")
+        traceback.print_exc()
+        return None
+
+
+def _ours(run: Callable[[], Any]) -> Callable[[], Any]:
+    from xpmlp.kernels.cuda.graph import Recorder
+
+    recorder, kept = Recorder(), []
+
+    def several() -> None:
+        kept[:] = [run() for _ in range(_RECORDED)]
+
+    recorder.rehearse(several)
+    replay, _ = recorder.record(several)
+
+    def replayed(recorder: Any = recorder, kept: list = kept) -> None:  # both live as long as this
+        replay()
+
+    return replayed
+
+
+def _torchs(run: Callable[[], Any]) -> Callable[[], Any]:
+    import torch
+
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph, kept = torch.cuda.CUDAGraph(), []
+    with torch.cuda.graph(graph):
+        kept[:] = [run() for _ in range(_RECORDED)]
+
+    def replayed(kept: list = kept) -> None:
+        graph.replay()
+
+    return replayed
 
 
 def wait_for_both() -> None:
@@ -66,9 +157,20 @@ def torch_on_cuda() -> Any:
     return torch if torch.cuda.is_available() else None
 
 
-def microseconds(times: Mapping[str, float]) -> str:
-    """For a table's last column."""
-    return ", ".join(f"{name} {1e6 * value:.1f} µs" for name, value in times.items())
+def device_note(times: Mapping[str, Times]) -> str:
+    """Everybody's time on the device, for a table."""
+    return ", ".join(
+        f"{name} {1e6 * t.device:.1f} µs"
+        + ("" if t.recorded or t.host is None else " (call by call)")
+        for name, t in times.items()
+    )
+
+
+def host_note(times: Mapping[str, Times]) -> str:
+    """Everybody's time on the host, where it was measured."""
+    return ", ".join(
+        f"{name} {1e6 * t.host:.1f} µs" for name, t in times.items() if t.host is not None
+    )
 
 
 def without_kernels(run: Callable[[], Any]) -> Callable[[], Any]:

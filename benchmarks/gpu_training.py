@@ -1,4 +1,4 @@
-"""Parts of ``benchmarks.gpu`` that train: one step, MNIST, and the suite on CPU and GPU."""
+"""Parts of ``benchmarks.gpu`` that train: one step, MNIST, and many networks at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 
 from xpmlp import asarray, synchronize, to_numpy
-from xpmlp.bench.cases import Case, initial_parameters, load_race, select_cases
-from xpmlp.bench.floors import Floors
+from xpmlp.bench.cases import Case, initial_parameters, load_race
 from xpmlp.bench.ours import solvers
-from xpmlp.bench.peers import choose_peers
 from xpmlp.bench.report import duration
 from xpmlp.bench.shapes import RECIPE, Net
-from xpmlp.bench.suite import open_contestants, run_case
-from xpmlp.bench.threads import equal_threads, limit_loaded, thread_count
 from xpmlp.bench.timing import time_limit
 from xpmlp.data.resident import ResidentBatches
 from xpmlp.errors import DataError
@@ -27,13 +23,18 @@ from xpmlp.optim import SGD, Adam
 from xpmlp.training import TrainStep
 from xpmlp.training.captured import CapturedStep
 
-from .gpu import FAILED, Row, guarded
-from .gpu_timing import microseconds, seconds_of, torch_on_cuda, wait_for_both, without_kernels
+from .gpu import FAILED, Row, guarded, sized
+from .gpu_timing import device_note, host_note, times_of, torch_on_cuda, without_kernels
 
-_NET = Net((784, 512, 512, 10), 512)
-_EPOCH_ROWS = 60_000
-_ACCURACY, _MOST_EPOCHS = 0.98, 12
-_RACE_NET = Net((784, 512, 512, 10), 512, "adam", 2e-3)
+_NET = Net((784, *2 * (sized(512, 16),), 10), sized(512, 32))
+_EPOCH_ROWS = sized(60_000, 200)
+_GOALS: dict[float, float | None] = {0.98: 0.3, 0.985: None}
+"""Test accuracy, and in how many seconds it is promised."""
+
+_MOST_EPOCHS = 14
+_COUNT = sized(64, 3)
+_MEMBERS = (Net((784, 32, 10), sized(128, 16), "adam"), Net(_NET.sizes, _NET.batch, "adam"))
+_RACE_NET = Net(_NET.sizes, _NET.batch, "adam", 2e-3)
 
 
 def _model(net: Net) -> FullyConnectedNet:
@@ -79,23 +80,23 @@ def _steps(x: Any, y: Any, deadline: float) -> Iterator[Row]:
         except Exception as error:
             yield Row(f"{FAILED}{name}", note=f"{type(error).__name__}: {error}"[:300])
             del runs[name]
-    times = seconds_of(runs, min(8.0, deadline - time.perf_counter() - 5), wait_for_both)
-    note = microseconds(times)
+    times = times_of(runs, min(6.0, deadline - time.perf_counter() - 5), record=False)
+    note, host = device_note(times), host_note(times)
     what = "784-512-512-10 at 512"
     if "ours" not in times:
-        yield Row(what, bar="≤ 80 µs", note=note)
+        yield Row(what, bar="≤ 80 µs", note=note, host=host)
         return
-    ours = times["ours"]
-    yield Row(what, 1e6 * ours, "µs", "≤ 80 µs", ours <= 80e-6, note)
+    ours = times["ours"].device
+    yield Row(what, 1e6 * ours, "µs", "≤ 80 µs", ours <= 80e-6, note, host)
     for name, bar in (("torch", 4.0), ("torch.compile reduce-overhead", 1.0)):
         if name in times:
-            ratio = times[name] / ours
+            ratio = times[name].device / ours
             yield Row(f"against {name}", ratio, "×", f"≥ {bar:g}×", ratio >= bar)
         else:
             yield Row(f"against {name}", bar=f"≥ {bar:g}×", note="torch does not see the device")
     for name in ("ours tf32", "ours bf16"):
         if name in times:
-            yield Row(f"{what}, {name}", 1e6 * times[name], "µs")
+            yield Row(f"{what}, {name}", 1e6 * times[name].device, "µs")
 
 
 def _replays_equal_eager(x: Any, y: Any) -> Iterator[Row]:
@@ -113,31 +114,42 @@ def _replays_equal_eager(x: Any, y: Any) -> Iterator[Row]:
 
 
 def _torch_steps(x: Any, y: Any, deadline: float) -> dict[str, Callable]:
-    torch = torch_on_cuda()
-    if torch is None:
+    if torch_on_cuda() is None:
         return {}
+    runs = {}
+    for name in ("torch", "torch.compile reduce-overhead"):
+        try:
+            with time_limit(max(1.0, deadline - time.perf_counter() - 12)):
+                runs[name] = _torch_step(to_numpy(x), to_numpy(y), name != "torch")
+        except Exception as error:  # its compiler may be missing
+            print(f"{name}: {type(error).__name__}: {error}")
+    return runs
+
+
+def _torch_step(x: np.ndarray, y: np.ndarray, compiled: bool) -> Callable[[], Any]:
+    """Compiled, warmed up and recorded."""
+    import torch
+
     from xpmlp.bench.peers.torch_eager import torch_solvers
 
-    inputs = initial_parameters(_NET.sizes, np.random.default_rng(0))
     torch.backends.cuda.matmul.allow_tf32 = False
-    runs = {}
 
     def reduced(function: Callable) -> Callable:
         return torch.compile(function, dynamic=False, mode="reduce-overhead")
 
-    for name, compiled in (("torch", None), ("torch.compile reduce-overhead", reduced)):
-        lab: Any = torch_solvers(compiled, device="cuda")["step"].__self__
-        try:
-            with time_limit(max(1.0, deadline - time.perf_counter() - 15)):
-                _, train = lab.network(_NET, inputs)
-                batch = lab.tensor(to_numpy(x)), lab.tensor(to_numpy(y))
-                for _ in range(4):  # compiles, warms up, records
-                    train(*batch)
-        except Exception as error:  # its compiler may be missing
-            print(f"{name}: {error}")
-            continue
-        runs[name] = lambda train=train, batch=batch: train(*batch)
-    return runs
+    lab: Any = torch_solvers(reduced if compiled else None, device="cuda")["step"].__self__
+    _, train = lab.network(_NET, initial_parameters(_NET.sizes, np.random.default_rng(0)))
+    batch = lab.tensor(x), lab.tensor(y)
+    for _ in range(4):
+        train(*batch)
+    return lambda: train(*batch)
+
+
+def compile_torchs_step() -> None:
+    """For its compiler's cache."""
+    if torch_on_cuda() is not None:
+        rng = np.random.default_rng(0)
+        _torch_step(rng.standard_normal((512, 784), np.float32), rng.integers(0, 10, 512), True)
 
 
 def mnist(deadline: float) -> Iterator[Row]:
@@ -196,7 +208,7 @@ def _epoch(x: np.ndarray, labels: np.ndarray, what: str) -> Iterator[Row]:
 def _race(x: np.ndarray, labels: np.ndarray, data: dict[str, np.ndarray]) -> Iterator[Row]:
     """Training alone: compiling, recording and testing do not count."""
     test = asarray((data["x_test"] / np.float32(255)).astype(np.float32))
-    found = []
+    found: dict[float, list[tuple[float, float, int]]] = {goal: [] for goal in _GOALS}
     for seed in (1, 2, 3):
         batches = _resident(x, labels, _RACE_NET.batch, seed)
         model = _model(_RACE_NET)
@@ -205,7 +217,7 @@ def _race(x: np.ndarray, labels: np.ndarray, data: dict[str, np.ndarray]) -> Ite
         made.run_epoch(batches, 0)  # records
         model.load_state_dict(start)
         made.optimizer.steps, made.optimizer.state = 0, {}
-        seconds, reached = 0.0, 0.0
+        seconds, missing = 0.0, list(_GOALS)
         for epoch in range(_MOST_EPOCHS):
             synchronize()
             begin = time.perf_counter()
@@ -214,37 +226,55 @@ def _race(x: np.ndarray, labels: np.ndarray, data: dict[str, np.ndarray]) -> Ite
             seconds += time.perf_counter() - begin
             predicted = to_numpy(model.predict(test, batch_size=10_000))
             reached = float((predicted == data["labels_test"]).mean())
-            if reached >= _ACCURACY:
+            last = epoch + 1 == _MOST_EPOCHS
+            for goal in [goal for goal in missing if reached >= goal or last]:
+                found[goal].append((seconds, reached, epoch + 1))
+                missing.remove(goal)
+            if not missing:
                 break
-        found.append((seconds, reached, epoch + 1))
-    seconds = sorted(found)[1][0]
-    met = seconds <= 0.3 and all(reached >= _ACCURACY for _, reached, _ in found)
-    note = ", ".join(f"{s:.3f} s, {100 * r:.2f} %, {e} epochs" for s, r, e in found)
-    yield Row("98 % test accuracy, training alone", seconds, "s", "≤ 0.3 s", met, note)
+    for goal, bar in _GOALS.items():
+        seconds = sorted(found[goal])[1][0]
+        reached = all(accuracy >= goal for _, accuracy, _ in found[goal])
+        met = (seconds <= bar and reached) if bar else None
+        note = ", ".join(f"{s:.3f} s, {100 * r:.2f} %, {e} epochs" for s, r, e in found[goal])
+        what = f"{100 * goal:g} % test accuracy, training alone"
+        if not reached:
+            note += "; not reached by all three"
+        yield Row(what, seconds, "s", f"≤ {bar} s" if bar else "", met, note)
 
 
-def suite(deadline: float) -> Iterator[Row]:
-    """The quick cases of ``xpmlp bench`` on both, torch on both beside them, one by one."""
-    count = thread_count()
-    with equal_threads(count) as notes:
-        names, peers = ("numpy", "cupy"), choose_peers("torch")
-        contestants, _ = open_contestants(names, peers, True, lambda text: None)
-        limit_loaded(count, notes)
-        floors = Floors(count)
-        for case in select_cases(None, True):
-            if time.perf_counter() > deadline - 5:
-                yield Row(case.title, note="left out: no time was left")
-                continue
-            yield from guarded(case.title, _both_places(case, contestants, floors))
+def population(deadline: float) -> Iterator[Row]:
+    """One captured step of 64 networks against 64 captured steps, one after another."""
+    for net in _MEMBERS:
+        what = f"{_COUNT} × {'-'.join(map(str, net.sizes))} at {net.batch}"
+        if time.perf_counter() > deadline - 4:
+            yield Row(what, note="left out: no time was left")
+            continue
+        yield from guarded(what, _population(what, net))
 
 
-def _both_places(case: Case, contestants: Any, floors: Floors) -> Iterator[Row]:
-    record = run_case(case, contestants, floors, 1.0)
-    title = f"{record['kind']} {record['name']}"
-    times = {name: result["median"] for name, result in record["results"].items()}
-    note = ", ".join(f"{name} {duration(value)}" for name, value in times.items())
-    for name, why in (*record["wrong"].items(), *record["not_run"].items()):
-        yield Row(f"{FAILED if name.startswith('xpmlp') else ''}{title}, {name}", note=why)
-    if "xpmlp" in times and "xpmlp on cupy" in times:
-        ratio = times["xpmlp"] / times["xpmlp on cupy"]
-        yield Row(f"{title}: GPU over CPU", ratio, "×", note=note)
+def _population(what: str, net: Net) -> Iterator[Row]:
+    rng = np.random.default_rng(0)
+    x = asarray(rng.standard_normal((_COUNT, net.batch, net.sizes[0]), dtype=np.float32))
+    y = asarray(rng.integers(0, net.sizes[-1], (_COUNT, net.batch)))
+    seeds = list(range(_COUNT))
+    together = CapturedStep(
+        FullyConnectedNet(net.sizes, population=_COUNT, seed=seeds), SoftmaxCrossEntropy(), Adam()
+    )
+    alone = [
+        CapturedStep(FullyConnectedNet(net.sizes, seed=seed), SoftmaxCrossEntropy(), Adam())
+        for seed in seeds
+    ]
+
+    def one_after_another() -> None:
+        for number, step in enumerate(alone):
+            step(x[number], y[number])
+
+    runs = {"together": lambda: together(x, y), "one after another": one_after_another}
+    for run in runs.values():
+        run()
+    if not (how := together.explain(x, y)).startswith("captured"):
+        yield Row(f"{FAILED}{what}", note=how)
+    times = times_of(runs, 1.0, record=False)
+    ratio = times["one after another"].device / times["together"].device
+    yield Row(what, ratio, "× as fast", note=device_note(times), host=host_note(times))

@@ -14,12 +14,14 @@ import pytest
 
 import xpmlp
 from xpmlp import ops
-from xpmlp.backend import backend_problems
+from xpmlp.backend import NAMES, backend_problems
 
 # JAX narrows to 32 bits unless told otherwise before its first use.
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 
 LIBRARIES = ("numpy", "numpy-readonly", "array_api_strict", "torch", "jax", "cupy")
+ONLY = tuple(filter(None, os.environ.get("XPMLP_TEST_LIBRARIES", "").split(",")))
+"""Which of them are tested and looked for; all, if there is none. Importing torch takes seconds."""
 
 
 @dataclass
@@ -44,14 +46,22 @@ class Library:
 _problems: dict[str, str | None] = {}
 
 
+def problem_of(name: str) -> str | None:
+    """Why a backend is not tested, or None; found out once."""
+    if ONLY and name not in ONLY:
+        return f"XPMLP_TEST_LIBRARIES does not name {name}"
+    if name not in _problems:
+        _problems.update(backend_problems([name]))
+    return _problems[name]
+
+
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> Iterator[Library]:
     """Each array library in turn, as the current backend; skipped, with the reason, if absent."""
     name = request.param.partition("-")[0]
-    if not _problems:
-        _problems.update(backend_problems())
-    if _problems[name] is not None:
-        pytest.skip(_problems[name])
+    problem = problem_of(name)
+    if problem is not None:
+        pytest.skip(problem)
     with xpmlp.use_backend(name) as backend:
         yield Library(request.param, backend.xp)
 
@@ -78,14 +88,14 @@ def without_kernels() -> Iterator[None]:
 
 
 def pytest_report_header() -> list[str]:
-    return [f"xpmlp backends: {', '.join(xpmlp.available_backends())}"]
+    return [f"xpmlp backends: {', '.join(name for name in NAMES if problem_of(name) is None)}"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked gpu are skipped, with the reason, where no CUDA device answers."""
     if not any(item.get_closest_marker("gpu") for item in items):
         return
-    problem = backend_problems()["cupy"]
+    problem = problem_of("cupy")
     if problem is not None:
         for item in items:
             if item.get_closest_marker("gpu"):

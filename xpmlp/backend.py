@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -139,10 +139,10 @@ def available_backends() -> tuple[str, ...]:
     return tuple(name for name, problem in backend_problems().items() if problem is None)
 
 
-def backend_problems() -> dict[str, str | None]:
-    """For every backend, None if it works here, else what is in the way and what to do."""
+def backend_problems(names: Iterable[str] = NAMES) -> dict[str, str | None]:
+    """For each backend, None if it works here, else what is in the way and what to do."""
     problems: dict[str, str | None] = {}
-    for name in NAMES:
+    for name in names:
         try:
             _open(name, None, "probe")
         except BackendError as error:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import gpu_timing, gpu_training
+from benchmarks import gpu_places, gpu_timing, gpu_training
 from benchmarks.gpu import FAILED, Row
 from xpmlp import ops
 from xpmlp.bench.shapes import Net
@@ -42,6 +42,15 @@ def gather(x, y, x_out, y_out, *, mean, std, rows, batch, batches, seeds, shuffl
     x_out[...], y_out[...] = (x[chosen] - mean) / std, y[chosen]
 
 
+def fake_times(seconds):
+    def times_of(runs, most, record=True):
+        for run in runs.values():
+            run()
+        return {name: gpu_timing.Times(seconds, 2e-6) for name in runs}
+
+    return times_of
+
+
 @pytest.fixture
 def on_numpy(monkeypatch):
     monkeypatch.setattr(gpu_training, "CapturedStep", ByLayers)
@@ -52,9 +61,8 @@ def on_numpy(monkeypatch):
     monkeypatch.setattr(
         gpu_training, "ResidentBatches", lambda *a, **o: ResidentBatches(*a, gather=gather, **o)
     )
-    monkeypatch.setattr(
-        gpu_training, "seconds_of", lambda runs, seconds, wait: dict.fromkeys(runs, 5e-5)
-    )
+    for module in (gpu_training, gpu_places):
+        monkeypatch.setattr(module, "times_of", fake_times(5e-5))
 
 
 def by_name(rows):
@@ -66,6 +74,7 @@ def test_the_step_part(on_numpy):
     assert not [name for name in rows if name.startswith(FAILED)]
     figure = rows["784-512-512-10 at 512"]
     assert figure.met and figure.value == pytest.approx(50) and "plain CuPy" in figure.note
+    assert "ours by layers 2.0 µs" in figure.host
     assert rows["against torch"].value is None and rows["against torch"].bar == "≥ 4×"
 
 
@@ -138,64 +147,79 @@ def test_mnist_that_is_there(on_numpy, monkeypatch, rng):
     )
     rows = by_name(gpu_training.mnist(time.perf_counter() + 60))
     assert "100.00 %" in rows["98 % test accuracy, training alone"].note
+    assert rows["98.5 % test accuracy, training alone"].value > 0
     assert rows["default recipe"].met and rows["default recipe"].value == pytest.approx(98.71)
 
 
-def test_the_suite_part_compares_both_case_by_case(monkeypatch):
-    row = {"kind": "step", "name": "a", "wrong": {"torch": "off"}, "not_run": {}}
-    row["results"] = {"xpmlp": {"median": 4e-4}, "xpmlp on cupy": {"median": 1e-4}}
-    broken = {"kind": "step", "name": "b", "wrong": {}, "not_run": {"xpmlp on cupy": "no"}}
-    answers = [row, broken | {"results": {}}, RuntimeError("the device is gone"), row]
-    opened = []
-
-    def run_case(case, contestants, floors, seconds):
-        assert contestants == "contestants"
-        answer = answers[case.title]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def open_contestants(names, peers, quick, progress):
-        opened.append((names, list(peers), quick))
-        return "contestants", {}
-
-    cases = [SimpleNamespace(title=number) for number in range(4)]
-    monkeypatch.setattr(gpu_training, "select_cases", lambda only, quick: cases)
-    monkeypatch.setattr(gpu_training, "open_contestants", open_contestants)
-    monkeypatch.setattr(gpu_training, "run_case", run_case)
-    found = list(gpu_training.suite(time.perf_counter() + 60))
-    assert opened == [(("numpy", "cupy"), ["torch"], True)]
-    rows = by_name(found)
-    assert rows["step a: GPU over CPU"].value == pytest.approx(4)
-    assert f"{FAILED}step b, xpmlp on cupy" in rows and "step a, torch" in rows
-    assert rows[f"{FAILED}2"].note == "RuntimeError: the device is gone"
-    assert [row.what for row in found].count("step a: GPU over CPU") == 2  # one after it, too
-    assert all(row.note.startswith("left out") for row in gpu_training.suite(0.0))
+def test_a_goal_that_is_not_reached_is_said(on_numpy, monkeypatch, rng):
+    labels = rng.integers(0, 10, 300)
+    x = np.zeros((300, 784), np.uint8)
+    data = {"x": x, "labels": labels, "x_test": x[:50], "labels_test": labels[:50]}
+    monkeypatch.setattr(gpu_training, "_MOST_EPOCHS", 2)
+    rows = by_name(gpu_training._race(x, labels, data))
+    first = rows["98 % test accuracy, training alone"]
+    assert first.met is False and "2 epochs; not reached by all three" in first.note
 
 
-def test_the_suite_is_what_it_takes_the_parts_of(monkeypatch):
-    """With NumPy in both places, one small case, really run."""
-    from xpmlp.bench import suite
-
-    case = next(case for case in gpu_training.select_cases(None, True) if case.kind == "dropout")
-    monkeypatch.setattr(gpu_training, "select_cases", lambda only, quick: [case])
-    monkeypatch.setattr(gpu_training, "choose_peers", lambda names: {})
-    solvers = suite.ours.solvers
-    monkeypatch.setattr(suite.ours, "solvers", lambda backend: solvers("numpy"))
-    (row,) = gpu_training.suite(time.perf_counter() + 60)
-    assert row.what == f"{case.kind} {case.name}: GPU over CPU" and row.value > 0
+def test_populations_are_compared_with_their_members(on_numpy, monkeypatch):
+    monkeypatch.setattr(gpu_training, "_COUNT", 3)
+    monkeypatch.setattr(gpu_training, "_MEMBERS", (Net((20, 5, 10), 8, "adam"),))
+    (row,) = gpu_training.population(time.perf_counter() + 60)
+    assert row.what == "3 × 20-5-10 at 8" and row.value == pytest.approx(1)
+    assert "one after another" in row.note
+    (row,) = gpu_training.population(0.0)
+    assert row.note == "left out: no time was left"
 
 
-def test_calls_are_timed_in_groups():
-    waits, calls = [], []
+def test_both_places_are_timed_over_batch_and_width(on_numpy, monkeypatch):
+    """With NumPy in both."""
+    monkeypatch.setattr(gpu_places, "WIDTHS", (8, 1 << 20))
+    monkeypatch.setattr(gpu_places, "BATCHES", (4,))
+    monkeypatch.setattr(gpu_places, "_CPU_SECONDS", 0.01)
+    small, large = gpu_places.places(time.perf_counter() + 60)
+    assert small.what == "784-8-8-10 at 4" and small.value == small.data["cpu"] / 5e-5
+    assert large.note == "left out: too much for the CPU" and large.data is None
+    assert all(row.note.startswith("left out") for row in gpu_places.places(0.0))
 
-    def run():
-        calls.append(0)
-        time.sleep(1e-3)
 
-    times = gpu_timing.seconds_of({"a": run}, 0.05, lambda: waits.append(0))
-    assert 1e-3 <= times["a"] < 3e-3
-    assert len(waits) < len(calls)
+class FakeDevice:
+    """Events whose clock stands still but for what is run."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.recorded = 0.0, []
+        event = type("Event", (), {"record": lambda own: setattr(own, "at", self.now)})
+        elapsed = lambda begin, end: 1e3 * (end.at - begin.at)  # noqa: E731
+        cuda = SimpleNamespace(Event=event, get_elapsed_time=elapsed)
+        monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+        monkeypatch.setattr(gpu_timing, "wait_for_both", lambda: None)
+        monkeypatch.setattr(gpu_timing, "recording_of", self.recording_of)
+
+    def work(self, seconds):
+        def run():
+            self.now += seconds
+
+        return run
+
+    def recording_of(self, name, run):
+        if name == "stubborn":
+            return None
+        self.recorded.append(name)
+        return lambda: [run() for _ in range(20)]
+
+
+def test_small_calls_are_recorded_and_large_ones_are_not(monkeypatch):
+    device = FakeDevice(monkeypatch)
+    runs = {"small": device.work(1e-5), "large": device.work(1e-2), "stubborn": device.work(1e-5)}
+    times = gpu_timing.times_of(runs, 0.01)
+    assert device.recorded == ["small"]
+    assert times["small"].device == pytest.approx(1e-5) and times["small"].recorded
+    assert times["large"].device == pytest.approx(1e-2) and times["large"].host is None
+    note = gpu_timing.device_note(times)
+    assert note == "small 10.0 µs, large 10000.0 µs, stubborn 10.0 µs (call by call)"
+    assert gpu_timing.host_note(times).startswith("small ")
+    device.recorded.clear()
+    gpu_timing.times_of(runs, 0.01, record=False)
+    assert device.recorded == []
 
 
 def fails_once(function):
@@ -233,9 +257,7 @@ def test_single_operations_are_measured_and_checked(monkeypatch):
     monkeypatch.setattr(figures, "torch_on_cuda", lambda: None)
     monkeypatch.setattr(figures, "_SOFTMAX", (((16, 30), 0.85), ((64, 10), None)))
     monkeypatch.setattr(figures, "_PRODUCTS", ((3, 4, 5, 6),))
-    monkeypatch.setattr(
-        figures, "seconds_of", lambda runs, seconds, wait=None: dict.fromkeys(runs, 1e-6)
-    )
+    monkeypatch.setattr(figures, "times_of", fake_times(1e-6))
     deadline = time.perf_counter() + 60
     try:
         rows = by_name(figures.softmax_cross_entropy(deadline))
