@@ -10,7 +10,6 @@ holds any more is gone: the three mistakes a captured step can make.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -18,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from training import device_memory
+from training import device_memory, device_streams
 
 from xpmlp import ops
 from xpmlp.kernels.cuda import graph
@@ -33,144 +32,11 @@ _VIEWS = (
 )
 
 
-# --- streams, events and graphs, as far as a recorder needs them
-
-
-class Capture:
-    """What is being recorded: the work of each stream, in order, and its waits for the others."""
-
-    def __init__(self, origin: Stream):
-        self.origin = origin
-        self.work: dict[Stream, list[tuple[str, Any]]] = {origin: []}
-
-    def add(self, stream: Stream, kind: str, what: Any) -> None:
-        if kind == "wait" and any(("event", what) in own for own in self.work.values()):
-            self.work.setdefault(stream, [])
-        assert stream in self.work, "work on a stream that is not part of the recording"
-        self.work[stream].append((kind, what))
-
-    def end(self) -> Graph:
-        waited_for = {what for kind, what in self.work[self.origin] if kind == "wait"}
-        for stream, own in self.work.items():
-            if stream is not self.origin and own and own[-1][1] not in waited_for:
-                raise RuntimeError("cudaErrorStreamCaptureUnjoined")
-        return Graph(list(self.work.values()))
-
-
-class Graph:
-    """Recorded work, as often as it is wanted.
-
-    Attributes
-    ----------
-    side_first : bool
-        Of work that may be done in any order, whether that of the other stream comes first.
-    """
-
-    side_first = False
-
-    def __init__(self, work: list[list[tuple[str, Any]]]):
-        self._work = work
-
-    @property
-    def nodes(self) -> list[str]:
-        """The names of everything that is done, copies included."""
-        return [what[0] for own in self._work for kind, what in own if kind == "do"]
-
-    def upload(self) -> None:
-        pass
-
-    def launch(self) -> None:
-        streams = [deque(own) for own in self._work]
-        if Graph.side_first:
-            streams.reverse()
-        happened: set[Any] = set()
-        with np.errstate(all="ignore"):
-            while any(streams):
-                # The first that can go on: an event may let an earlier stream go on again.
-                own = next(
-                    s for s in streams if s and not (s[0][0] == "wait" and s[0][1] not in happened)
-                )
-                kind, what = own.popleft()
-                if kind == "event":
-                    happened.add(what)
-                elif kind == "do":
-                    what[1]()
-
-
-class Stream:
-    def __init__(self, non_blocking: bool = False):
-        self.ptr = id(self)
-
-    def __enter__(self) -> Stream:
-        _current.append(self)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        assert _current.pop() is self
-
-    def synchronize(self) -> None:
-        assert _capture is None, "the host cannot wait while recording"
-
-    def begin_capture(self) -> None:
-        global _capture
-        assert _capture is None
-        _capture = Capture(self)
-
-    def end_capture(self) -> Graph:
-        global _capture
-        ended, _capture = _capture, None
-        return ended.end()
-
-    def wait_event(self, event: Event) -> None:
-        if _capture is not None:
-            _capture.add(self, "wait", event.happening)
-
-
-class Event:
-    def __init__(self, disable_timing: bool = False):
-        self.happening: Any = None
-
-    def record(self, stream: Stream) -> None:
-        self.happening = object()  # an event is recorded anew each time
-        if _capture is not None:
-            _capture.add(stream, "event", self.happening)
-
-
-class MemoryPool:
-    """Memory comes back to a pool when its last array ends: here, it is gone then."""
-
-    def malloc(self, size: int) -> device_memory.Owner:
-        return device_memory.allocate(size)
-
-
-@contextmanager
-def using_allocator(malloc: Callable[[int], Any]):
-    _allocators.append(malloc)
-    try:
-        yield
-    finally:
-        _allocators.pop()
-
-
-_capture: Capture | None = None
-_current = [Stream()]
-_allocators: list[Callable[[int], Any]] = [device_memory.allocate]
-cuda = SimpleNamespace(
-    Stream=Stream,
-    Event=Event,
-    MemoryPool=MemoryPool,
-    using_allocator=using_allocator,
-    get_current_stream=lambda: _current[-1],
-    runtime=SimpleNamespace(getDevice=lambda: "NumPy"),
-)
-library = SimpleNamespace(cuda=cuda)
-
-
 class Recorder(graph.Recorder):
     """The real one, on all of the above."""
 
     def __init__(self) -> None:
-        super().__init__(library)
+        super().__init__(device_streams.library)
 
 
 # --- arrays
@@ -181,7 +47,7 @@ class Traced(np.ndarray):
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         if out is not None:
-            assert _capture is None, "write with array[...] = "
+            assert not device_streams.is_recording(), "write with array[...] = "
             options["out"] = out
         return _call(getattr(ufunc, method), inputs, options)
 
@@ -195,11 +61,11 @@ class Traced(np.ndarray):
         return _call(np.ndarray.copy, (self,), {})
 
     def set(self, values):
-        assert _capture is None, "host values cannot travel while recording"
+        assert not device_streams.is_recording(), "host values cannot travel while recording"
         _plain(self)[...] = values
 
     def get(self):
-        assert _capture is None, "the host cannot wait while recording"
+        assert not device_streams.is_recording(), "the host cannot wait while recording"
         return np.array(self)
 
     def __setitem__(self, key, value):
@@ -210,7 +76,7 @@ def empty(shape: Any, dtype: Any) -> Any:
     """Device memory full of NaN bits: what a kernel does not write is seen."""
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    return device_memory.array_of(_allocators[-1](size), shape, dtype).view(Traced)
+    return device_memory.array_of(device_streams.allocate(size), shape, dtype).view(Traced)
 
 
 def traced(values: Any) -> Any:
@@ -222,16 +88,7 @@ def traced(values: Any) -> Any:
 
 def launch(kernel: Callable[..., Any], *arguments: Any, name: str = "kernel") -> None:
     """Call a function now, or at each replay; by then, of arrays it has the addresses only."""
-    arguments = _plain(arguments)
-    if _capture is None:
-        kernel(*arguments)
-        return
-    known = device_memory.addresses(arguments)
-
-    def work() -> None:
-        kernel(*device_memory.arrays(known, name))
-
-    _capture.add(_current[-1], "do", (name, work))
+    device_streams.launch(kernel, *_plain(arguments), name=name)
 
 
 def _call(function: Callable, args: tuple, options: dict) -> Any:
@@ -239,14 +96,14 @@ def _call(function: Callable, args: tuple, options: dict) -> Any:
     with np.errstate(all="ignore"):
         result = function(*args, **options)  # while recording only its shape and type count
     if isinstance(result, tuple | list):
-        assert _capture is None
+        assert not device_streams.is_recording()
         return type(result)(traced(item) for item in result)
     if not isinstance(result, np.ndarray | np.generic):
         return result
     if function in _VIEWS and np.may_share_memory(result, args[0]):
         return result.view(Traced)
     place = traced(result)
-    if _capture is not None:
+    if device_streams.is_recording():
         _plain(place)[...] = 77  # garbage until it is replayed
 
         def again(place: Any, args: Any, options: Any) -> None:
@@ -274,7 +131,7 @@ class Counters:
         return self.array[number : number + 1]
 
     def set(self, values):
-        assert _capture is None, "host values cannot travel while recording"
+        assert not device_streams.is_recording(), "host values cannot travel while recording"
         self.travels += 1
         _plain(self.array)[...] = values
 
@@ -300,19 +157,19 @@ class FlatUpdate:
         return list(grads)
 
     def set_step(self, step):
-        assert _capture is None
+        assert not device_streams.is_recording()
         self.count[...] = step
 
     def step(self):
         return int(self.count[0])
 
     def set_rates(self, *numbers):
-        assert _capture is None
+        assert not device_streams.is_recording()
         self.travels += 1
         self.numbers = [np.broadcast_to(n, (self.members,)).astype(float) for n in numbers]
 
     def set_schedule(self, first, factors):
-        assert _capture is None
+        assert not device_streams.is_recording()
         self.schedule[first : first + len(factors)] = factors
 
     def tick(self, skip=None):

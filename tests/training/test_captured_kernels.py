@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kernels.cuda import stand_in
 from kernels.cuda.conftest import shim  # noqa: F401
-from training import numpy_graph
+from training import device_streams, numpy_graph
 from training.numpy_graph import traced
 from training.test_captured import OPTIMIZERS, assert_equal_training, batches, net, trace
 
@@ -200,7 +200,7 @@ def test_what_runs_beside_may_come_first_or_last(cuda, rng, monkeypatch, options
     data = [(traced(x), traced(y)) for x, y in batches(rng, 4, members=lead)]
     states = []
     for side_first in (False, True):
-        monkeypatch.setattr(numpy_graph.Graph, "side_first", side_first)
+        monkeypatch.setattr(device_streams.Graph, "side_first", side_first)
         model = trace(net(dropout=0.2, **options))
         step = CapturedStep(model, SoftmaxCrossEntropy(), optim.Adam(0.01), cuda=cuda)
         values = [np.array(step(x, y)) for x, y in data]
@@ -222,7 +222,7 @@ def test_losses_of_an_epoch_need_no_copy_beside_the_graph(cuda, rng, monkeypatch
     step = CapturedStep(model, SoftmaxCrossEntropy(), optim.SGD(0.1), cuda=cuda)
     first, _ = step.run_epoch(resident, 0)
     done = []
-    monkeypatch.setattr(numpy_graph, "launch", lambda *a, name, **k: done.append(name))
+    monkeypatch.setattr(device_streams, "launch", lambda *a, name, **k: done.append(name))
     step.run_epoch(resident, 1)
     assert done == []
     assert first.shape == (3,) and np.isfinite(first).all()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from kernels.cuda.driver import Program, Table, Within
-from training import device_memory, numpy_graph
+from training import device_memory, device_streams, numpy_graph
 
 from xpmlp.kernels.cuda import cublas, geometry, launch
 from xpmlp.kernels.cuda.products import Call
@@ -163,7 +163,7 @@ def put_in_place(monkeypatch: Any, program: Callable[[str, str], Program]) -> De
     """From now on the launchers use all of this."""
     device = Device(program)
     library = SimpleNamespace(
-        cuda=numpy_graph.cuda,
+        cuda=device_streams.cuda,
         empty=empty,
         asarray=asarray,
         ascontiguousarray=numpy_graph.contiguous,

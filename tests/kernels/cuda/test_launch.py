@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from training import device_memory, numpy_graph
+from training import device_memory, device_streams, numpy_graph
 
 from xpmlp.errors import BackendError, OutOfMemoryError
 from xpmlp.kernels.cuda import geometry, graph, launch, source
@@ -169,7 +169,7 @@ def test_memory_that_runs_out_is_explained(cupy):
 # --- Recording
 
 
-class Logged(numpy_graph.Stream):
+class Logged(device_streams.Stream):
     """A stream that writes down what it is told."""
 
     def __init__(self, log, non_blocking):
@@ -198,7 +198,7 @@ def recorder(cupy, monkeypatch):
     """The real one on streams and memory of the tests."""
     monkeypatch.setattr(graph, "_own", SimpleNamespace())
     for name in ("Event", "MemoryPool", "using_allocator", "get_current_stream"):
-        setattr(cupy.cuda, name, getattr(numpy_graph.cuda, name))
+        setattr(cupy.cuda, name, getattr(device_streams.cuda, name))
     cupy.cuda.Stream = lambda non_blocking: Logged(cupy.log, non_blocking)
     return graph.Recorder()
 
@@ -302,7 +302,7 @@ def test_what_travels_is_sent_when_a_recording_is_over(recorder):
 def test_work_beside_other_work_comes_after_its_fork_and_before_its_join(
     recorder, monkeypatch, side_first
 ):
-    monkeypatch.setattr(numpy_graph.Graph, "side_first", side_first)
+    monkeypatch.setattr(device_streams.Graph, "side_first", side_first)
     a, b, c = (numpy_graph.traced(np.zeros(2)) for _ in range(3))
 
     def work():
