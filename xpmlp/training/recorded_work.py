@@ -90,12 +90,12 @@ class RecordedWork:
         if step.penalty is not None:
             loss.extra = step.penalty.forward(params, weights, step.model.population)
         goes_to(loss, hits)
-        ticks = self._rates is not None and self.scaler is None
+        flat = None if self._rates is None else self._rates.flat
         self._cuda.finish(
             [loss, *([] if hits is None else [hits]), *sums],
             send=self._recorder.send,
             slot=self._numbers.batch,
-            flat=self._rates.flat if ticks and self._rates is not None else None,
+            flat=flat if self.scaler is None else None,
         )
         grads = dict(step.model.grads)
         if step.penalty is not None:
@@ -106,14 +106,14 @@ class RecordedWork:
                     extra = extra * self.scaler.scale
                 grads[name] = cast(grads[name], extra.dtype) + extra
         grads = {name: self._cuda.contiguous(grads[name]) for name in params}
-        if self._rates is None:
+        if flat is None:
             grads = {name: cast(grad, params[name].dtype) for name, grad in grads.items()}
             self._numbers.counters.advance()
         else:
-            self._update(self._rates.flat, list(grads.values()), ticks)
+            self._update(flat, list(grads.values()))
         return StepResult(outputs, loss, hits, grads)
 
-    def _update(self, flat: Any, grads: list[Array], ticked: bool) -> None:
+    def _update(self, flat: Any, grads: list[Array]) -> None:
         """The optimizer's step, clipping and the loss's scale in it."""
         scaler, table = self.scaler, flat.table(grads, self._recorder.send)
         skip = inverse = None
@@ -123,8 +123,8 @@ class RecordedWork:
         factor = inverse
         if self._bound is not None:
             factor = flat.clip(table, self._bound, inverse)
-        if not ticked:
-            flat.tick(skip)  # which counts no step whose gradients have overflowed
+        if scaler is not None:
+            flat.tick(skip)  # only now: a step whose gradients have overflowed does not count
         flat.apply(table, factor, skip, self._numbers.counters)
         if scaler is not None:
             scaler.adjust()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kernels.cuda import cubins
 from kernels.cuda.driver import COMPILER, Program, build
 from training.conftest import nothing_freed_is_touched, pytest_terminal_summary  # noqa: F401
 
@@ -40,6 +41,7 @@ def shim(
     if COMPILER is None:
         pytest.skip("g++ is not installed: kernels cannot be run on the CPU")
     folder = Path(request.config.cache.mkdir("cuda-shim"))
+    cubins.FOLDER = Path(request.config.cache.mkdir("cuda-cubins"))
     programs = Programs(folder, tmp_path_factory.mktemp("counts"))
     yield programs
     programs.close()

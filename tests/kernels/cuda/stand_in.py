@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from kernels.cuda import cubins
 from kernels.cuda.driver import Program, Table, Within
 from training import device_memory, device_streams, numpy_graph
 
@@ -61,6 +62,9 @@ class Device:
                 assert type(value) is int, what
             else:
                 assert type(value) is _EXACT[letter], what
+        compiled = cubins.compiled(op, suffix, plan.kernel)
+        refused = [] if compiled is None else list(cubins.refusals(compiled, plan, letters))
+        assert not refused, f"{plan.kernel}: {'; '.join(refused)}"
         # As on a device, an argument is an address or a number.
         plain = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
         shapes = [a.shape if isinstance(a, np.ndarray) else () for a in arguments]

@@ -7,6 +7,7 @@ import pytest
 from kernels.cuda import stand_in
 from kernels.cuda.stand_in import asarray, empty
 
+from xpmlp.errors import ShapeError
 from xpmlp.kernels.cuda.sums import Sum, finish
 from xpmlp.kernels.cuda.update import FlatUpdate
 
@@ -82,3 +83,10 @@ def test_the_optimizers_numbers_of_the_step_are_made_beside_them(device, rng):
     close(one)
     np.testing.assert_array_equal(made[1]._hyper, made[0]._hyper)
     assert made[0].step() == made[1].step() == 3
+
+
+def test_numbers_that_do_not_fit_are_refused(device, rng):
+    """A penalty of each member on losses of each row, say: the kernel would read beyond it."""
+    parts, extra = numbers(rng, (4, 6), "float32"), numbers(rng, (3,), "float32")
+    with pytest.raises(ShapeError, match=r"extra of 1 or 6 numbers .* got shape \(3,\)"):
+        finish([Sum(parts, (2, 3), empty((2, 3), np.float32), extra=extra)], send=send)

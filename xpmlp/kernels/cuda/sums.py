@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...errors import ShapeError
 from . import geometry, launch
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ class Sum:
 
     def row(self, first_block: int) -> list[int]:
         """As the kernel's table has it."""
+        columns = self.parts.shape[1]
+        for name, sizes in (("scales", (columns,)), ("extra", (1, columns))):
+            given = getattr(self, name)
+            if given is not None and given.size not in sizes:
+                wanted = " or ".join(map(str, sizes))
+                raise ShapeError(
+                    f"`Sum`: expected {name} of {wanted} numbers for a result of shape "
+                    f"{self.shape}, got shape {tuple(given.shape)}"
+                )
         size = self.parts.dtype.itemsize
         kind = _PARTS[self.parts.dtype.name] | _OUT_IS_INTEGER * (self.out.dtype.kind == "i")
         return [
