@@ -221,8 +221,14 @@ def test_losses_of_an_epoch_need_no_copy_beside_the_graph(cuda, rng, monkeypatch
     model = trace(net(dtype="float32"))
     step = CapturedStep(model, SoftmaxCrossEntropy(), optim.SGD(0.1), cuda=cuda)
     first, _ = step.run_epoch(resident, 0)
-    done = []
-    monkeypatch.setattr(device_streams, "launch", lambda *a, name, **k: done.append(name))
+    launched, called, call = [], [], numpy_graph._call
+    monkeypatch.setattr(device_streams, "launch", lambda *a, name, **k: launched.append(name))
+
+    def counted(function, *arguments):
+        called.append(function.__name__)
+        return call(function, *arguments)
+
+    monkeypatch.setattr(numpy_graph, "_call", counted)
     step.run_epoch(resident, 1)
-    assert done == []
+    assert launched == [] and called == ["copy", "copy"]  # of an epoch's losses and hits
     assert first.shape == (3,) and np.isfinite(first).all()
