@@ -89,3 +89,9 @@ def test_what_are_no_probabilities(p, t, error):
 def test_bins_are_counted():
     with pytest.raises(ConfigError, match="bin"):
         reliability(np.ones((3, 2)) / 2, np.zeros(3, int), bins=0)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.0, -1.0, float("nan"), float("inf"), "1", None])
+def test_a_temperature_that_is_none_is_refused(temperature):
+    with pytest.raises(ConfigError, match="finite number > 0"):
+        temper(np.array([[0.5, 0.5]]), temperature)

@@ -6,7 +6,7 @@ import pytest
 from xpmlp.calibration import entropy, temper
 from xpmlp.data import load_digits
 from xpmlp.ensemble import Ensemble
-from xpmlp.errors import CheckpointError, ConfigError
+from xpmlp.errors import CheckpointError, ConfigError, DataError
 from xpmlp.losses import MSE
 from xpmlp.models import FullyConnectedNet
 from xpmlp.onnx import export_onnx
@@ -178,3 +178,19 @@ def test_a_regression_ensemble_is_trained_like_any_population(rng):
     trainer.fit(x, y)
     error = np.mean((Ensemble(nets).predict(x) - y) ** 2)
     assert error < 0.05 * y.var()
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 99], [0, 1, -1], [0.0, 1.0, 2.0], [[0], [1], [2]], [0]])
+def test_labels_that_are_none_are_refused_and_change_nothing(labels):
+    ensemble = Ensemble(FullyConnectedNet([4, 3], population=2), temperature=2.0)
+    for attempt in (ensemble.evaluate, ensemble.calibrate):
+        with pytest.raises(ValueError, match="class numbers"):
+            attempt(np.ones((3, 4)), np.array(labels))
+    assert ensemble.temperature == 2.0
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+def test_an_ensemble_refuses_what_is_not_finite(output):
+    ensemble = Ensemble(FullyConnectedNet([4, 3], population=2, output=output))
+    with pytest.raises(DataError, match="finite"):
+        ensemble.predict(np.full((3, 4), np.nan))

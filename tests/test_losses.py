@@ -17,7 +17,10 @@ from xpmlp.losses import (
     MulticlassHinge,
     SoftmaxCrossEntropy,
 )
+from xpmlp.models import FullyConnectedNet
+from xpmlp.optim import SGD
 from xpmlp.testing import gradcheck
+from xpmlp.training import TrainStep
 
 N, C, P = 6, 4, 3
 CLASSIFIERS = {
@@ -294,3 +297,32 @@ def test_lists_are_no_arrays(make):
         make().forward(np.ones((2, 3)), [0, 1])
     with pytest.raises(DTypeError, match="outputs as an array, got list"):
         make().forward([[1.0, 2.0]], np.zeros(1, np.int64))
+
+
+@pytest.mark.parametrize("kernels", ["on", "off"])
+def test_class_weights_in_forms_that_are_none_are_refused(kernels, rng, request):
+    if kernels == "off":
+        request.getfixturevalue("without_kernels")
+    for weights in (
+        "balanced", {0: 1, 1: 2, 2: 3}, [1, 2, -3], [1, 2, np.nan], [1, 2, np.inf], [0, 0, 0],
+        [[1, 2, 3]], 2.0, [], ["a", "b", "c"], [None, 1, 2],
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="class_weights"):
+            SoftmaxCrossEntropy(class_weights=weights)
+        with pytest.raises(ConfigError, match="class_weights"):
+            SoftmaxCrossEntropy().class_weights = weights
+    x, y = rng.normal(size=(8, 5)).astype("float32"), rng.integers(0, 3, 8)
+    for weights in ([1, 2], np.ones(4)):
+        step = TrainStep(
+            FullyConnectedNet([5, 3]), SoftmaxCrossEntropy(class_weights=weights), SGD(0.1)
+        )
+        with pytest.raises(ShapeError, match=r"class_weights of shape \(3,\)"):
+            step(x, y)
+
+
+def test_class_weights_of_any_library_are_taken(library, rng):
+    x = library.array(rng.normal(size=(8, 3)))
+    y = library.array(rng.integers(0, 3, 8))
+    expected = SoftmaxCrossEntropy(class_weights=[1, 2, 3])(x, y)
+    for weights in ((1.0, 2.0, 3.0), np.arange(1, 4), library.array([1.0, 2.0, 3.0], "float32")):
+        assert float(SoftmaxCrossEntropy(class_weights=weights)(x, y)) == float(expected)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import xpmlp
-from xpmlp.errors import ConfigError, DTypeError, ShapeError
+from xpmlp.errors import ConfigError, DataError, DTypeError, ShapeError
 from xpmlp.initializers import Zeros
 from xpmlp.models import ACTIVATIONS, NORMALIZATIONS, FullyConnectedNet
 
@@ -256,3 +256,28 @@ with xpmlp.use_backend("jax"):
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["int32", "int32"]
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("population", [None, 2])
+def test_no_class_is_predicted_from_nan(activation, output, population, library, rng):
+    net = FullyConnectedNet(
+        [4, 8, 3], activation=activation, output=output, population=population, seed=0
+    )
+    x = rng.normal(size=(6, 4))
+    net.predict(library.array(x, "float32"))
+    for value in (np.nan, np.inf):
+        x[2, 1] = value
+        for given in (x, x.tolist(), library.array(x, "float32")):
+            for ask in (net.predict, net.predict_proba):
+                if activation == "relu" or value is np.nan or isinstance(given, np.ndarray | list):
+                    with pytest.raises(DataError, match=r"finite (numbers|outputs)"):
+                        ask(given)
+
+
+def test_a_network_of_nan_predicts_nothing(library, rng):
+    net = FullyConnectedNet([4, 3])
+    net.params = {"0.b": library.array(np.full(3, np.nan), "float32")}
+    with pytest.raises(DataError, match="parameters are finite"):
+        net.predict(library.array(rng.normal(size=(2, 4)), "float32"))

@@ -176,3 +176,11 @@ def test_names_stand_for_schedules():
     for name, schedule in BY_NAME.items():
         assert as_schedule(name) is schedule
     assert json.dumps(sorted(BY_NAME)) == '["constant", "cosine", "exponential", "onecycle"]'
+
+
+def test_a_warm_up_takes_what_follows_by_name():
+    assert WarmUp(steps=2, then="cosine", total=12)(7) == Cosine(total=10)(5)
+    assert WarmUp(steps=2, then=lambda step: 0.5, total=12)(7) == 0.5
+    for wrong in ("abc", 7):
+        with pytest.raises(ConfigError, match="expected a schedule"):
+            WarmUp(then=wrong)

@@ -27,6 +27,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import xpmlp
 from xpmlp.errors import BackendError, ConfigError, DataError
 from xpmlp.layers import BatchNorm, Dropout, ReLU
+from xpmlp.optim import SGD
 from xpmlp.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings(
@@ -238,14 +239,15 @@ class Recording(MLPClassifier):
 
     def _make_optimizer(self):
         optimizer = super()._make_optimizer()
-        update, self.firsts = optimizer.update, []
-
-        def recorded(params, grads, weights):
-            self.firsts.append({name: np.array(g) for name, g in grads.items()})
-            return update(params, grads, weights)
-
-        optimizer.update = recorded
+        optimizer.__class__ = RecordedSGD
+        optimizer.firsts = self.firsts = getattr(self, "firsts", [])
         return optimizer
+
+
+class RecordedSGD(SGD):
+    def update(self, params, grads, weights=None):
+        self.firsts.append({name: np.array(g) for name, g in grads.items()})
+        return super().update(params, grads, weights)
 
 
 def test_partial_fit_shuffles_anew_in_every_call(blobs):
@@ -564,3 +566,98 @@ def test_divergence_is_told_in_the_estimators_own_words(blobs):
     with pytest.raises(DataError, match=r"StandardScaler\) or lower learning_rate_init") as caught:
         MLPRegressor(solver="sgd", learning_rate_init=1e30).fit(*blobs)
     assert "clip" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("kernels", ["on", "off"])
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.3, "normalization": "batchnorm"}])
+def test_what_fails_leaves_the_trained_network_as_it_was(kind, options, kernels, blobs, request):
+    if kernels == "off":
+        request.getfixturevalue("without_kernels")
+    X, y = blobs
+    X = X.astype("float32")
+    y = y if kind is MLPClassifier else X[:, 0]
+    model = kind((8,), random_state=0, batch_size=20, warm_start=True, **options)
+    model.set_params(max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, y)
+    model.partial_fit(X, y)
+    before = pickle.dumps(model)
+    outliers, name = X.copy(), "0.W"
+    outliers[-1] = 1e30
+    for attempt in (
+        lambda: model.partial_fit(outliers, y),
+        lambda: model.fit(outliers, y),
+        lambda: model.partial_fit(X[:, :2], y),
+        lambda: model.partial_fit(X, np.full(len(X), np.nan)),
+        lambda: model.set_params(warm_start=False).fit(outliers, y),
+    ):
+        with pytest.raises(ValueError):
+            attempt()
+        model.warm_start = True
+        twin = pickle.loads(before)
+        np.testing.assert_array_equal(model.predict(X), twin.predict(X))
+        np.testing.assert_array_equal(model.model_.params[name], twin.model_.params[name])
+        assert (model.n_iter_, model.t_, model.loss_curve_) == (
+            twin.n_iter_,
+            twin.t_,
+            twin.loss_curve_,
+        )
+    twin = pickle.loads(before)  # and training goes on as if nothing had been
+    np.testing.assert_array_equal(
+        model.partial_fit(X, y).predict(X), twin.partial_fit(X, y).predict(X)
+    )
+
+
+def test_a_first_fit_that_fails_leaves_an_estimator_unfitted():
+    model = MLPRegressor((4,), max_iter=2)
+    with pytest.raises(DataError, match="finite losses"):
+        model.fit(np.full((4, 2), 1e30, "float32"), np.ones(4))
+    assert not hasattr(model, "model_") and not hasattr(model, "n_features_in_")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_layer_sizes", (9,)),
+        ("hidden_layer_sizes", (8, 8)),
+        ("activation", "tanh"),
+        ("normalization", "layernorm"),
+        ("dropout", 0.5),
+        ("dtype", "float32"),
+        ("solver", "sgd"),
+    ],
+)
+def test_training_goes_on_with_the_network_that_is_asked_for_or_not_at_all(name, value, blobs):
+    X, y = blobs
+    model = MLPClassifier((8,), random_state=0, max_iter=1).partial_fit(X, y, classes=[0, 1, 2])
+    model.set_params(**{name: value})
+    with pytest.raises(ConfigError, match=name if name != "solver" else "the solver that it began"):
+        model.partial_fit(X, y)
+    if name != "solver":
+        with pytest.raises(ConfigError, match=name):
+            model.set_params(warm_start=True).fit(X, y)
+
+
+def test_partial_fit_takes_a_new_learning_rate(blobs):
+    X, y = blobs
+    model = MLPClassifier((8,), random_state=0).partial_fit(X, y, classes=[0, 1, 2])
+    before = model.coefs_[0].copy()
+    model.set_params(learning_rate_init=1e-30).partial_fit(X, y)
+    np.testing.assert_array_equal(model.coefs_[0], before)
+    assert model._optimizer.steps == 2 * -(-len(X) // min(200, len(X)))
+
+
+def test_a_constant_target_has_scores_and_is_learned():
+    x = np.random.default_rng(0).normal(size=(200, 5))
+    model = MLPRegressor(
+        (8,), early_stopping=True, random_state=0, max_iter=300, learning_rate_init=0.01
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(x, np.full(200, 5.0))
+    assert np.isfinite(model.validation_scores_).all() and model.n_iter_ > 50
+    assert model.best_validation_score_ == max(model.validation_scores_)
+    assert np.abs(model.predict(x) - 5).mean() < 0.5

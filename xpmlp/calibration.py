@@ -5,7 +5,9 @@ A classifier is calibrated if, of all the times that it says 80 %, it is right 8
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -67,7 +69,7 @@ def reliability(probabilities: Any, targets: Any, bins: int = 15) -> Reliability
     """
     if bins < 1:
         raise ConfigError(f"`reliability`: expected at least one bin, got {bins}")
-    p, t = _checked("reliability", probabilities, targets)
+    p, t = checked("reliability", probabilities, targets)
     sure, right = p.max(axis=1), p.argmax(axis=1) == t
     edges = np.linspace(0.0, 1.0, bins + 1)
     # Half-open from below, so that a probability of exactly 1 is in the last bin.
@@ -98,12 +100,26 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     probabilities : ndarray, shape (…, C)
     temperature : float > 0
         T; 1 changes nothing.
+
+    Raises
+    ------
+    ConfigError
+        For a temperature that is not a number above 0.
     """
+    check_temperature("temper", temperature)
     if temperature == 1.0:
         return probabilities
     scaled = _logarithm(probabilities) / temperature
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return (powers / powers.sum(axis=-1, keepdims=True)).astype(probabilities.dtype)
+
+
+def check_temperature(where: str, temperature: Any) -> None:
+    """Raise ConfigError unless it is a finite number above 0."""
+    if not isinstance(temperature, Real) or not 0.0 < float(temperature) < math.inf:
+        raise ConfigError(
+            f"`{where}`: expected a temperature that is a finite number > 0, got {temperature!r}"
+        )
 
 
 def fit_temperature(probabilities: Any, targets: Any) -> float:
@@ -130,7 +146,7 @@ def fit_temperature(probabilities: Any, targets: Any) -> float:
     The cross-entropy is convex in 1/T, so its slope is followed to 0 by bisection. Source: Guo et
     al. 2017.
     """
-    p, t = _checked("fit_temperature", probabilities, targets)
+    p, t = checked("fit_temperature", probabilities, targets)
     logs = _logarithm(p)
     true = logs[np.arange(t.size), t]
 
@@ -162,7 +178,8 @@ def _logarithm(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-300))
 
 
-def _checked(where: str, probabilities: Any, targets: Any) -> tuple[np.ndarray, np.ndarray]:
+def checked(where: str, probabilities: Any, targets: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both on the host, (N, C) in float64 and (N,), once they are known to go together."""
     p = to_numpy(probabilities) if hasattr(probabilities, "shape") else np.asarray(probabilities)
     t = to_numpy(targets) if hasattr(targets, "shape") else np.asarray(targets)
     p = p.astype(np.float64)

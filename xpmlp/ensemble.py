@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import calibration, ops
+from . import calibration
 from .backend import to_numpy
 from .errors import CheckpointError, ConfigError
 from .models import FullyConnectedNet
@@ -16,6 +16,7 @@ from .population import stack
 from .training import load_model, save_model
 
 _KEY = "ensemble"
+_ROWS = 65_536  # at a time, of all members together
 
 
 class Ensemble:
@@ -61,8 +62,7 @@ class Ensemble:
         else:
             single = isinstance(networks, FullyConnectedNet)
             self.population = stack([networks] if single else networks)
-        if not temperature > 0.0:
-            raise ConfigError(f"`Ensemble`: expected a temperature > 0, got {temperature!r}")
+        calibration.check_temperature("Ensemble", temperature)
         self.temperature = float(temperature)
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Ensemble:
         """What the outputs mean: softmax, sigmoid or identity."""
         return self.population.output
 
-    def predict_proba(self, x: Any, batch_size: int = 65_536) -> np.ndarray:
+    def predict_proba(self, x: Any, batch_size: int = _ROWS) -> np.ndarray:
         """Probabilities of the classes (N, C), or of independent questions (N, M).
 
         Parameters
@@ -95,16 +95,16 @@ class Ensemble:
         mean = self._member_probabilities(x, batch_size).mean(axis=0)
         return calibration.temper(mean, self.temperature) if self.output == "softmax" else mean
 
-    def predict(self, x: Any, batch_size: int = 65_536) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int = _ROWS) -> np.ndarray:
         """Class numbers (N,), 0/1 (N, M), or the mean of the members' numbers (N, M)."""
         if self.output == "identity":
-            return to_numpy(self.population.outputs(x, batch_size)).mean(axis=0)
+            return to_numpy(self.population.predict(x, batch_size)).mean(axis=0)
         probabilities = self.predict_proba(x, batch_size)
         if self.output == "softmax":
             return probabilities.argmax(axis=-1)
         return (probabilities > 0.5).astype(np.int64)
 
-    def uncertainty(self, x: Any, batch_size: int = 65_536) -> dict[str, np.ndarray]:
+    def uncertainty(self, x: Any, batch_size: int = _ROWS) -> dict[str, np.ndarray]:
         """How unsure the ensemble is of each row, and why.
 
         Parameters as in :meth:`predict_proba`.
@@ -157,8 +157,8 @@ class Ensemble:
             For networks that do not give class probabilities.
         """
         self._require_classes("calibrate")
-        self.temperature = 1.0
-        self.temperature = calibration.fit_temperature(self.predict_proba(x), np.asarray(y))
+        mean = self._member_probabilities(x, _ROWS).mean(axis=0)
+        self.temperature = calibration.fit_temperature(mean, y)
         return self.temperature
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
@@ -173,10 +173,12 @@ class Ensemble:
         ------
         ConfigError
             For networks that do not give class probabilities.
+        ShapeError, DataError
+            If y is not a class number in 0…C−1 for each row.
         """
         self._require_classes("evaluate")
-        probabilities, y = self.predict_proba(x), np.asarray(y)
-        true = np.maximum(probabilities[np.arange(y.size), y].astype(np.float64), 1e-300)
+        probabilities, y = calibration.checked("Ensemble.evaluate", self.predict_proba(x), y)
+        true = np.maximum(probabilities[np.arange(y.size), y], 1e-300)
         return {
             "accuracy": float(np.mean(probabilities.argmax(axis=1) == y)),
             "log_loss": float(-np.mean(np.log(true))),
@@ -226,9 +228,7 @@ class Ensemble:
                 "`Ensemble`: expected networks that give probabilities, got output='identity'; "
                 "use predict and uncertainty"
             )
-        outputs = self.population.outputs(x, batch_size)
-        squash = ops.softmax if self.output == "softmax" else ops.sigmoid
-        return to_numpy(squash(outputs))
+        return to_numpy(self.population.predict_proba(x, batch_size))
 
     def _require_classes(self, where: str) -> None:
         if self.output != "softmax":

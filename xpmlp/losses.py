@@ -8,15 +8,16 @@ A forward keeps its gradient or what it needs for it, so the backward takes no a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from . import ops
-from .backend import Array, array_namespace, asarray_like, dtype_name
+from .backend import Array, array_namespace, asarray_like, dtype_name, to_numpy
 from .errors import ConfigError, DTypeError, ShapeError, StateError
-from .ops.shapes import check_choice, check_floating
+from .ops.shapes import check_choice, check_floating, working_dtype
 from .ops.softmax_cross_entropy import REDUCTIONS
 
 
@@ -27,7 +28,18 @@ class Loss:
     ----------
     reduction : {"mean", "sum", "none"}
         "mean" divides by the number of values reduced; "none" leaves one value a row or element.
+
+    Attributes
+    ----------
+    answers : {"classes", "yes_no", "numbers", None}
+        What outputs are to the loss, and so how they are scored: by the largest one, by each one's
+        sign, or by R². None: by what the targets look like.
+    weighs_rows : bool
+        Whether some rows count more than others, or not at all.
     """
+
+    answers: str | None = None
+    weighs_rows = False
 
     def __init__(self, reduction: str = "mean"):
         check_choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
@@ -47,8 +59,22 @@ class Loss:
             )
         return self._gradient
 
+    def units(self, outputs: Array, targets: Array) -> Any:
+        """What the batch's mean is a mean over, as a number or of shape (…,).
+
+        The mean over several batches is ``Σ mean · units / Σ units``.
+        """
+        return outputs.shape[-2]
+
+    def counted(self, targets: Array) -> Array | None:
+        """Which rows count at all, (…, N) booleans; None for all of them."""
+        return None
+
     def __call__(self, outputs: Array, targets: Array) -> Array:
         return self.forward(outputs, targets)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_gradient": None}  # for copies and pickles
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()})"
@@ -68,14 +94,21 @@ class SoftmaxCrossEntropy(Loss):
     class_weights : array_like, shape (C,), optional
     z_loss : float
     reduction : {"mean", "sum", "none"}
+
+    Raises
+    ------
+    ConfigError
+        For options out of range.
     """
+
+    answers = "classes"
 
     def __init__(
         self,
         *,
         label_smoothing: float | Sequence[float] = 0.0,
         ignore_index: int | None = None,
-        class_weights: Sequence[float] | None = None,
+        class_weights: Sequence[float] | Array | None = None,
         z_loss: float = 0.0,
         reduction: str = "mean",
     ):
@@ -90,6 +123,42 @@ class SoftmaxCrossEntropy(Loss):
         self.ignore_index = ignore_index
         self.class_weights = class_weights
         self.z_loss = z_loss
+
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """Of each class, (C,) in float64."""
+        return self._class_weights
+
+    @class_weights.setter
+    def class_weights(self, weights: Any) -> None:
+        self._class_weights = None if weights is None else _class_weights(weights)
+
+    @property
+    def weighs_rows(self) -> bool:
+        return self._class_weights is not None or self.ignore_index is not None
+
+    def counted(self, targets: Array) -> Array | None:
+        if self.ignore_index is None:
+            return None
+        if dtype_name(targets.dtype) in ("int8", "uint8", "int16", "uint16"):
+            xp = array_namespace(targets)  # wide enough for such as −100
+            targets = xp.astype(targets, xp.int32)
+        return targets != self.ignore_index
+
+    def units(self, outputs: Array, targets: Array) -> Any:
+        if not self.weighs_rows or "int" not in dtype_name(targets.dtype):
+            return outputs.shape[-2]
+        xp = array_namespace(outputs, targets)
+        dtype, counted = working_dtype(xp, outputs), self.counted(targets)
+        if self._class_weights is None:
+            return xp.sum(xp.astype(counted, dtype), axis=-1)
+        weights = xp.astype(asarray_like(self._class_weights, outputs), dtype, copy=False)
+        if counted is not None:
+            targets = xp.where(counted, targets, xp.zeros_like(targets))
+        rows = xp.reshape(xp.take(weights, xp.reshape(targets, (-1,)), axis=0), targets.shape)
+        if counted is not None:
+            rows = xp.where(counted, rows, xp.zeros_like(rows))
+        return xp.sum(rows, axis=-1)
 
     def describe(self) -> str:
         smoothing = "" if self.label_smoothing == 0.0 else f"label_smoothing={self.label_smoothing}"
@@ -113,6 +182,8 @@ class SoftmaxCrossEntropy(Loss):
 
 class _ElementwiseLoss(Loss):
     """A loss that is a sum or mean over elements of f(outputs, targets)."""
+
+    answers = "numbers"
 
     def forward(self, outputs: Array, targets: Array) -> Array:
         """outputs (…, N, M) and targets of the same shape, or without some leading axes."""
@@ -205,6 +276,8 @@ class BCEWithLogits(_ElementwiseLoss):
     Targets are probabilities in [0, 1]; hard labels are 0 and 1.
     """
 
+    answers = "yes_no"
+
     def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
         return ops.softplus(y) - t * y, ops.sigmoid(y) - t
 
@@ -214,6 +287,8 @@ class NLL(Loss):
 
     Follows a LogSoftmax layer. SoftmaxCrossEntropy does both in one pass.
     """
+
+    answers = "classes"
 
     def forward(self, outputs: Array, targets: Array) -> Array:
         """outputs: log-probabilities (…, N, C); targets: class numbers (…, N)."""
@@ -256,6 +331,50 @@ class MulticlassHinge(NLL):
         count = xp.sum(violated, axis=-1, keepdims=True)
         gradient = violated - xp.where(onehot, count, zero)
         return self._reduce_rows(xp.sum(margins * violated, axis=-1), gradient)
+
+
+def loss_for(output: str | None, *, label_smoothing: Any = 0.0) -> Loss:
+    """The loss that goes with what a network's outputs mean.
+
+    Parameters
+    ----------
+    output : {"softmax", "sigmoid", "identity"} or None
+        As :class:`~xpmlp.models.FullyConnectedNet` has it: cross-entropy, binary cross-entropy,
+        mean squared error. None, of a model that does not say: cross-entropy.
+    label_smoothing : float or sequence of P floats
+        Of classes.
+    """
+    if output == "identity":
+        return MSE()
+    if output == "sigmoid":
+        return BCEWithLogits()
+    return SoftmaxCrossEntropy(label_smoothing=label_smoothing)
+
+
+def _class_weights(weights: Any) -> np.ndarray:
+    """Weights in any of their forms as (C,) in float64, once they are known to be some."""
+    where = "`SoftmaxCrossEntropy`: expected class_weights"
+    if isinstance(weights, str):
+        raise ConfigError(
+            f"{where} as numbers, got {weights!r}; balanced ones are "
+            "len(y) / (C * numpy.bincount(y, minlength=C))"
+        )
+    if isinstance(weights, Mapping):
+        raise ConfigError(
+            f"{where} in the order of the class numbers, got a dict of {list(weights)}; write "
+            "[weights[number] for number in range(C)]"
+        )
+    try:
+        numbers = to_numpy(weights) if hasattr(weights, "dtype") else np.asarray(weights)
+        numbers = numbers.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where} as a list or array, got {weights!r}") from None
+    fits = numbers.ndim == 1 and numbers.size > 0 and np.isfinite(numbers).all()
+    if not fits or numbers.min() < 0.0 or numbers.max() == 0.0:
+        raise ConfigError(
+            f"{where} of shape (C,), finite, none below 0 and one above, got {weights!r}"
+        )
+    return numbers
 
 
 def _check_arrays(where: str, outputs: Array, targets: Array) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from . import ops
-from .backend import Array, array_namespace, asarray, has_wide_types
+from .backend import Array, array_namespace, asarray, has_wide_types, to_numpy
 from .capacity import bytes_to_make, check_fits
-from .errors import ConfigError, ShapeError
+from .data.dataset import check_finite
+from .errors import ConfigError, DataError, ShapeError
 from .initializers import Initializer
 from .layers import (
     ELU,
@@ -255,32 +257,36 @@ class FullyConnectedNet(Sequential):
         ------
         ConfigError
             For a network whose outputs are plain numbers.
+        DataError
+            If inputs on the host, or outputs, are not finite. Looking at outputs waits for the
+            device.
         """
         if self.output == "identity":
             raise ConfigError(
                 "`predict_proba`: expected a classifier, got output='identity'; use predict"
             )
-        outputs = self.outputs(x, batch_size)
+        outputs = _finite("predict_proba", self.outputs(x, batch_size))
         return ops.sigmoid(outputs) if self.output == "sigmoid" else ops.softmax(outputs)
 
     def predict(self, x: Any, batch_size: int = 4096) -> Array:
         """Class numbers (N,) for softmax, 0/1 (N, M) for sigmoid, numbers (N, M) otherwise.
 
-        With a population, the leading axis is P. Parameters as in :meth:`predict_proba`.
+        With a population, the leading axis is P. Parameters and errors as in
+        :meth:`predict_proba`.
         """
         outputs = self.outputs(x, batch_size)
-        xp = array_namespace(outputs)
-        if self.output == "softmax":
-            return xp.argmax(outputs, axis=-1)
         if self.output == "identity":
             return outputs
+        xp = array_namespace(_finite("predict", outputs))
+        if self.output == "softmax":
+            return xp.argmax(outputs, axis=-1)
         return xp.astype(outputs > 0, xp.int64 if has_wide_types(xp) else xp.int32)
 
     def outputs(self, x: Any, batch_size: int = 4096) -> Array:
         """The raw outputs for x, in evaluation mode; parameters as in :meth:`predict_proba`."""
         batch_size = max(1, batch_size // (self.population or 1))
-        if not hasattr(x, "shape"):
-            x = np.asarray(x)
+        if not array_api_compat.is_array_api_obj(x):
+            x = np.asarray(x)  # lists and data frames
         if len(x.shape) < 2:
             raise ShapeError(
                 f"`{type(self).__name__}`: expected x of shape (N, …), got {tuple(x.shape)}; "
@@ -291,11 +297,16 @@ class FullyConnectedNet(Sequential):
             axis = 1 if math.prod(x.shape[1:]) != self.config["sizes"][0] else 0
         parts = []
         for start in range(0, x.shape[axis], batch_size):
-            rows = x[start : start + batch_size] if axis == 0 else x[:, start : start + batch_size]
+            stop = min(start + batch_size, x.shape[axis])
+            rows = x[start:stop, ...] if axis == 0 else x[:, start:stop, ...]
+            if isinstance(rows, np.ndarray):
+                check_finite(rows, f"{type(self).__name__}: x", first_row=start if axis == 0 else 0)
             parts.append(self.forward(asarray(rows, self.dtype)))
         if not parts:
             raise ShapeError(f"`{type(self).__name__}`: expected at least one sample, got none")
-        return parts[0] if len(parts) == 1 else array_namespace(*parts).concat(parts, axis=-2)
+        if len(parts) == 1:
+            return parts[0]
+        return array_namespace(*parts).concat(parts, axis=0 if self.population is None else 1)
 
     def summary(self) -> str:
         """A table of the layers, the shapes of their outputs and their parameter counts."""
@@ -401,6 +412,20 @@ def _copy_members(
     target.load_state_dict(cut)
     for mine, theirs in zip(_dropouts(target), _dropouts(source), strict=False):
         mine.step = theirs.step
+
+
+def _finite(where: str, outputs: Array) -> Array:
+    """Outputs that a class may be read from; of NaN, class 0 would be."""
+    xp = array_namespace(outputs)
+    wrong = ~xp.isfinite(outputs)
+    if bool(xp.any(wrong)):
+        places = np.argwhere(to_numpy(xp.any(wrong, axis=-1)))
+        raise DataError(
+            f"`{where}`: expected finite outputs, got NaN or infinity in {len(places)} rows, the "
+            f"first {places[0].tolist()}; check the inputs of that row, and that the network's "
+            "parameters are finite"
+        )
+    return outputs
 
 
 def _dropouts(model: Layer) -> list[Dropout]:

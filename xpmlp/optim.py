@@ -9,14 +9,16 @@ The maths of each update is in :mod:`xpmlp.ops.update`.
 
 from __future__ import annotations
 
+import copy
+import weakref
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from . import ops
 from .backend import Array, array_namespace, asarray_like
-from .errors import ConfigError, ShapeError
+from .errors import ConfigError, ShapeError, StateError
 from .ops.shapes import per_member
 from .schedules import Schedule, as_schedule
 
@@ -42,10 +44,15 @@ class Optimizer:
         Updates made so far.
     state : dict of str to tuple of arrays
         For each parameter, what the optimizer remembers.
+
+    Notes
+    -----
+    An optimizer belongs to the parameters that it has updated. For others, take :meth:`fresh`.
     """
 
     slots = 0
     decoupled = False
+    _owner: weakref.ref | None = None
 
     def __init__(
         self, lr: Hyper, *, weight_decay: Hyper = 0.0, schedule: Schedule | str | None = None
@@ -61,6 +68,44 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_arrays": {}, "_owner": None}  # for copies and pickles
+
+    def fresh(self) -> Self:
+        """The same hyperparameters without memory: for another network, or to start again."""
+        new = copy.copy(self)
+        new.steps, new.state = 0, {}
+        return new
+
+    def copy(self) -> Self:
+        """The same optimizer, memory included; either then goes its own way."""
+        new = copy.copy(self)
+        new.state = {
+            name: tuple(array_namespace(a).asarray(a, copy=True) for a in slots)
+            for name, slots in self.state.items()
+        }
+        return new
+
+    def claim(self, model: Any) -> None:
+        """Belong to a model from now on.
+
+        Parameters
+        ----------
+        model : Layer
+
+        Raises
+        ------
+        StateError
+            If it has trained another one: its memory and its schedule would be that one's.
+        """
+        owner = weakref.ref(model)
+        if self._owner is not None and self._owner is not owner and self.steps > 0:
+            raise StateError(
+                f"`{type(self).__name__}`: expected the network that it has trained for "
+                f"{self.steps} steps, got another one; give each its own, optimizer.fresh()"
+            )
+        self._owner = owner
 
     def update(
         self,
@@ -86,8 +131,12 @@ class Optimizer:
         ------
         ShapeError
             If keys or shapes differ.
+        StateError
+            If these are not the parameters that it has updated before.
         """
         _check_match(params, grads)
+        if self.state:
+            self.check_memory(params)
         lr = self.lr * self.schedule(self.steps)
         self.steps += 1
         self._arrays.clear()
@@ -109,6 +158,19 @@ class Optimizer:
     def _step(self, w: Array, g: Array, lr: Any, slots: Sequence[Array], matrix: bool) -> Any:
         """The new w, then the new slots."""
         raise NotImplementedError
+
+    def check_memory(self, params: Mapping[str, Array]) -> None:
+        """Raise StateError for parameters of other names or shapes than it remembers."""
+        for name, w in params.items():
+            slots = self.state.get(name)
+            if slots is None or (slots and slots[0].shape != w.shape):
+                known = None if slots is None else tuple(slots[0].shape)
+                raise StateError(
+                    f"`{type(self).__name__}`: expected the parameters of its {self.steps} steps "
+                    f"so far, got {name} of shape {tuple(w.shape)}, which "
+                    f"{'was not among them' if known is None else f'had shape {known}'}; "
+                    "for other parameters take optimizer.fresh()"
+                )
 
     def _on(self, name: str, value: Any, w: Array) -> Any:
         """A hyperparameter that broadcasts over w: a number, or an array of w's dtype and device.

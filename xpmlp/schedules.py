@@ -103,7 +103,7 @@ class WarmUp(Schedule):
     ----------
     steps : int
         Length of the warm-up; step 0 already takes 1/steps, so that it is not wasted.
-    then : Schedule
+    then : Schedule, its name or a function of the step
         What follows, counted from its own step 0, over the steps that are left.
     """
 
@@ -112,13 +112,14 @@ class WarmUp(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "then", as_schedule(self.then))
         self._require("steps", self.steps >= 0, "≥ 0")
 
     def __call__(self, step: int) -> float:
         if step < self.steps:
             return (step + 1) / self.steps
         then = self.then
-        if self.total is not None:
+        if self.total is not None and isinstance(then, Schedule):
             then = then.over(max(1, self.total - self.steps))
         return then(step - self.steps)
 

@@ -274,7 +274,7 @@ def test_divergence_is_told_and_its_json_is_json(xpmlp_command, tmp_path):
         "train", path, *QUICK, "--lr", "1e30", "--validation", "0", "--json"
     )
     assert status == 1 and "diverged" in err
-    assert "NaN" not in out and last_json(out)["test_loss"] is None
+    assert "NaN" not in out and last_json(out)["train_loss"] is None
     assert "NaN" not in (tmp_path / "runs" / "t-1" / "result.json").read_text()
 
 

@@ -1,5 +1,7 @@
 """Containers: names, nesting, setting parameters, shapes, and saved states."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -238,3 +240,37 @@ def test_flatten_shows_its_axes():
 def test_what_is_no_layer_is_refused_with_what_to_write(child, advice):
     with pytest.raises(ConfigError, match=advice):
         Sequential(child)
+
+
+def _tied():
+    layer = Linear(3, 3, rng=0)
+    return layer, copy.copy(layer)  # two layers with one dict of parameters
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda layer: Sequential(Linear(3, 3, rng=0), layer, Linear(3, 3, rng=1), layer),
+        lambda layer: Sequential(layer, Sequential(Linear(3, 3, rng=0), layer)),
+        lambda layer: Sequential(Residual(layer), Residual(layer)),
+        lambda layer: Residual(Sequential(layer, layer)),
+        lambda layer: Sequential(Sequential(Residual(Sequential(layer))), layer),
+    ],
+)
+@pytest.mark.parametrize(
+    "layer",
+    [ReLU, Dropout, Flatten, lambda: Linear(3, 3, rng=2), lambda: BatchNorm(3),
+     lambda: Sequential(ReLU())],
+)  # fmt: skip
+def test_a_layer_at_two_places_is_refused_by_name(build, layer):
+    layer = layer()
+    with pytest.raises(ConfigError, match=r"each layer once, got the same .* as '.*' and as '.*'"):
+        build(layer)
+    copied = copy.deepcopy(layer)
+    Sequential(Linear(3, 3, rng=0), layer, copied)  # as the message says
+
+
+def test_two_layers_with_one_dict_of_parameters_are_refused():
+    with pytest.raises(ConfigError, match=r"parameters of its own for each.*'0'.*'1.inner'"):
+        first, second = _tied()
+        Sequential(first, Residual(second))

@@ -209,3 +209,10 @@ def test_a_sweep_is_shown_by_its_best_setting():
     shown = repr(found)
     assert shown.startswith("<SweepResult: 2 networks in ") and "\n" not in shown
     assert f"best val_accuracy={found.values(1)[0]:.4g} of setting 1: Settings(" in shown
+
+
+@pytest.mark.parametrize("validation", [None, (), (1,), "xy"])
+def test_a_sweep_without_validation_data_is_refused(validation, digits):
+    x, y = digits[:2]
+    with pytest.raises(ConfigError, match=r"validation=\(x, y\).*cross_validate"):
+        sweep(x, y, validation, [Settings()], outputs=10)

@@ -1,5 +1,8 @@
 """Histories: how they show themselves."""
 
+import pytest
+
+from xpmlp.errors import ConfigError
 from xpmlp.training import History, PopulationHistory
 
 
@@ -24,3 +27,12 @@ def test_history_of_many_members_is_shown_in_a_line():
         "<PopulationHistory: 5 members, 2 epochs; "
         "2 finished, 1 early stopping, 1 diverged, 1 running>"
     )
+
+
+def test_a_history_is_a_finite_table_of_known_columns():
+    history = History([{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.25}])
+    assert list(history) == history.rows and len(list(history)) == 2
+    assert history["train_loss"] == [0.5, 0.25] and History()["train_loss"] == []
+    for wrong in ("val_loss", 0, -1, slice(1)):
+        with pytest.raises(ConfigError, match=r"epoch, train_loss, got .*history.rows"):
+            history[wrong]

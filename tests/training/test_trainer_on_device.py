@@ -14,7 +14,7 @@ from xpmlp.data import Batches, Normalization, resident
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import Adam, AdamW
 from xpmlp.training import Callback, PopulationTrainer, Trainer, captured, step
-from xpmlp.training import trainer as trainer_module
+from xpmlp.training import minibatches as minibatches_module
 from xpmlp.training.captured import CapturedStep
 from xpmlp.training.progress import Progress
 
@@ -29,7 +29,7 @@ def device(monkeypatch, without_kernels):
     cuda.epochs = cuda.steps = 0
     for module in (captured, resident):
         monkeypatch.setattr(module, "load_kernels", lambda library, name: cuda)
-    for module in (captured, trainer_module):
+    for module in (captured, minibatches_module):
         monkeypatch.setattr(module, "why_kernels_are_off", lambda: "")
     is_traced = SimpleNamespace(is_cupy_array=lambda array: isinstance(array, Traced))
     monkeypatch.setattr(step, "array_api_compat", is_traced)
@@ -46,7 +46,7 @@ def device(monkeypatch, without_kernels):
     monkeypatch.setattr(resident, "_empty_batch", lambda *a: tuple(map(traced, empty(*a))))
     monkeypatch.setattr(CapturedStep, "__call__", single)
     monkeypatch.setattr(CapturedStep, "run_epoch", epoch)
-    cuda.use = lambda: monkeypatch.setattr(trainer_module, "_is_on_cuda", lambda model: True)
+    cuda.use = lambda: monkeypatch.setattr(minibatches_module, "_is_on_cuda", lambda model: True)
     return cuda
 
 
@@ -179,9 +179,9 @@ def test_what_cannot_be_captured_takes_plain_batches(device, rng, monkeypatch):
     x, y = data(rng)
     model = FullyConnectedNet([6, 4], dtype="float64")
     assert isinstance(
-        trainer_module.minibatches(model, x, y, batch_size=8), resident.ResidentBatches
+        minibatches_module.minibatches(model, x, y, batch_size=8), resident.ResidentBatches
     )
     half = FullyConnectedNet([6, 4], dtype="float16")
-    assert type(trainer_module.minibatches(half, x, y, batch_size=8)) is Batches
-    monkeypatch.setattr(trainer_module, "why_kernels_are_off", lambda: "a reason")
-    assert type(trainer_module.minibatches(model, x, y, batch_size=8)) is Batches
+    assert type(minibatches_module.minibatches(half, x, y, batch_size=8)) is Batches
+    monkeypatch.setattr(minibatches_module, "why_kernels_are_off", lambda: "a reason")
+    assert type(minibatches_module.minibatches(model, x, y, batch_size=8)) is Batches

@@ -160,7 +160,8 @@ def train(
         _print_json(result | {"run": str(folder)})
     if result["ending"] == "interrupted":
         raise typer.Exit(130)
-    if not math.isfinite(result["test_loss"]):
+    lost = result["ending"].startswith("diverged") and result["best_epoch"] is None
+    if lost or not math.isfinite(result["test_loss"]):
         print(f"xpmlp: the training was of no use, {result['ending']}", file=sys.stderr)
         raise typer.Exit(1)
 

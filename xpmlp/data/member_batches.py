@@ -73,6 +73,11 @@ class MemberBatches:
         self._own = _statistics(normalization, x.ndim) if own else None
 
     @property
+    def y(self) -> Any:
+        """The targets of all rows, once."""
+        return self._data.y
+
+    @property
     def rows(self) -> int:
         """Rows of each member in an epoch."""
         return self.orders.length

@@ -135,6 +135,13 @@ class Layer:
                 for name in group:
                     group[name] = loaded[prefix + name]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: without what the last forward saved."""
+        own = dict(vars(self))
+        if "_saved" in own:
+            own["_saved"] = None
+        return own
+
     def _arrays(self) -> dict[str, Array]:
         """Parameters and state by full name."""
         return {

@@ -24,6 +24,7 @@ class Container(Layer):
                     f"`{type(self).__name__}`: expected layers, got {child!r} as {name!r}; "
                     f"{_instead_of(child)}"
                 )
+        _refuse_repeated(type(self).__name__, children)
         sizes = {child.population for child in children.values() if child.params}
         if len(sizes) > 1:
             raise ShapeError(
@@ -81,6 +82,33 @@ class Container(Layer):
             for name, child in self.children.items()
             for key, value in getattr(child, group).items()
         }
+
+
+def _refuse_repeated(where: str, children: dict[str, Layer]) -> None:
+    """Raise ConfigError if a layer, or a layer's dict of parameters, is at two places.
+
+    A layer keeps what its last forward saved, and assigns its gradients: at two places the second
+    call's would stand for both.
+    """
+    places: dict[int, str] = {}
+    for place, layer in _everything_in(children, ""):
+        own = [layer] if isinstance(layer, Container) else [layer, layer.params]
+        for thing in own:
+            first = places.setdefault(id(thing), place)
+            if first != place:
+                what = "each layer once" if thing is layer else "parameters of its own for each"
+                raise ConfigError(
+                    f"`{where}`: expected {what}, got the same {layer!r} as {first!r} and as "
+                    f"{place!r}; make a second {type(layer).__name__}, or copy.deepcopy(layer)"
+                )
+
+
+def _everything_in(children: dict[str, Layer], prefix: str) -> Iterator[tuple[str, Layer]]:
+    """All layers at whatever depth, containers too, and where they are."""
+    for name, child in children.items():
+        yield prefix + name, child
+        if isinstance(child, Container):
+            yield from _everything_in(child.children, f"{prefix}{name}.")
 
 
 def _instead_of(child: Any) -> str:

@@ -155,7 +155,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _loss(self) -> Loss:
         return BCEWithLogits() if self._output == "sigmoid" else SoftmaxCrossEntropy()
 
-    def _monitor(self) -> str:
+    def _monitor(self, targets: np.ndarray) -> str:
         return "val_loss" if self._output == "sigmoid" else "val_accuracy"
 
     def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:

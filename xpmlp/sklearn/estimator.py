@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Real
 from typing import Any
 
@@ -24,7 +24,15 @@ from ..optim import OPTIMIZERS, Optimizer
 from ..penalties import L2
 from ..schedules import BY_NAME as SCHEDULES
 from ..training import EarlyStopping, History, Trainer
-from .network import ACTIVATION_NAMES, build_network, freeze, thaw
+from .network import (
+    ACTIVATION_NAMES,
+    build_network,
+    freeze,
+    network_activation,
+    put_back,
+    snapshot,
+    thaw,
+)
 
 DTYPES = ("float32", "float64")
 _ABOVE_0 = np.nextafter(0.0, 1.0)
@@ -138,8 +146,8 @@ class BaseMLP(BaseEstimator):
     def _loss(self) -> Loss:
         raise NotImplementedError
 
-    def _monitor(self) -> str:
-        """The column of the history that early stopping looks at."""
+    def _monitor(self, targets: np.ndarray) -> str:
+        """The column of the history that early stopping on these targets looks at."""
         raise NotImplementedError
 
     def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
@@ -153,7 +161,9 @@ class BaseMLP(BaseEstimator):
         self._check_parameters(incremental)
         fitted = self.__sklearn_is_fitted__()
         first = not fitted or not (incremental or self.warm_start)
-        with self._on_backend():
+        with self._on_backend(), self._unchanged_by_failures():
+            if not first:
+                self._check_same_network()
             X, y = validate_data(
                 self,
                 X,
@@ -169,10 +179,55 @@ class BaseMLP(BaseEstimator):
                 self._build(X, targets, seed)
             else:
                 self.model_, self._optimizer = self._on_current_library()
-                if not incremental:
-                    self._optimizer = self._make_optimizer()
-            self._train(X, targets, seed, incremental)
+                self._optimizer = self._optimizer_to_go_on_with(incremental)
+            history = self._train(X, targets, seed, incremental)
+        self._warn(history, incremental)
         return self
+
+    @contextmanager
+    def _unchanged_by_failures(self) -> Iterator[None]:
+        """After an error everything is as it was before, a trained network too."""
+        before, model = dict(vars(self)), vars(self).get("model_")
+        kept = {} if model is None else snapshot(model)
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            if model is not None:
+                put_back(model, kept)
+            raise
+
+    def _check_same_network(self) -> None:
+        """Raise ConfigError if parameters ask for another network than training goes on with."""
+        config, hidden = self.model_.config, self.hidden_layer_sizes
+        hidden = list(hidden) if np.iterable(hidden) else [hidden]
+        for name, has, wanted in (
+            ("hidden_layer_sizes", config["sizes"][1:-1], hidden),
+            ("activation", config["activation"], network_activation(self.activation)),
+            ("normalization", config["normalization"], self.normalization),
+            ("dropout", config["dropout"], self.dropout),
+            ("dtype", config["dtype"], self.dtype or config["dtype"]),
+        ):
+            if has != wanted:
+                raise ConfigError(
+                    f"`{type(self).__name__}`: expected {name} {has!r}, as the network has that "
+                    f"training goes on with, got {wanted!r}; for another network call fit with "
+                    "warm_start=False"
+                )
+
+    def _optimizer_to_go_on_with(self, incremental: bool) -> Optimizer:
+        """With the parameters as they are now, and for partial_fit the memory so far."""
+        optimizer, old = self._make_optimizer(), self._optimizer
+        if not incremental:
+            return optimizer
+        if type(optimizer) is not type(old) or optimizer.slots != old.slots:
+            raise ConfigError(
+                f"`{type(self).__name__}.partial_fit`: expected the solver that it began with, "
+                f"{old!r}, got {optimizer!r}; for another one call fit"
+            )
+        optimizer.steps, optimizer.state = old.steps, old.state
+        return optimizer
 
     def _build(self, X: np.ndarray, targets: np.ndarray, seed: int) -> None:
         outputs = targets.shape[1] if targets.ndim == 2 else len(self.classes_)
@@ -197,20 +252,21 @@ class BaseMLP(BaseEstimator):
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.best_validation_score_: float | None = None
 
-    def _train(self, X: np.ndarray, targets: np.ndarray, seed: int, incremental: bool) -> None:
+    def _train(self, X: np.ndarray, targets: np.ndarray, seed: int, incremental: bool) -> History:
         if targets.dtype.kind == "f":
             targets = targets.astype(X.dtype, copy=False)
         held_out = None
         if self.early_stopping:
             X, targets, held_out = self._hold_out(X, targets, seed)
         size = self._batch_rows(len(X))
+        monitor = "train_loss" if held_out is None else self._monitor(held_out[1])
         coupled = self.alpha > 0 and self.solver not in _DECOUPLED
         callbacks = []
         if not incremental:
             callbacks.append(
                 EarlyStopping(
                     self.n_iter_no_change,
-                    monitor=self._monitor() if held_out else "train_loss",
+                    monitor=monitor,
                     min_delta=self.tol,
                 )
             )
@@ -222,43 +278,47 @@ class BaseMLP(BaseEstimator):
             batch_size=size,
             # As scikit-learn counts it: λ of the mean loss is alpha over the rows of a batch.
             penalty=L2(self.alpha / size) if coupled else None,
-            monitor=self._monitor() if held_out else None,
+            monitor=monitor if held_out else None,
             callbacks=callbacks,
             progress=bool(self.verbose),
             seed=seed + self.n_iter_,  # or every call of partial_fit would repeat one order
             shuffle=self.shuffle,
         )
-        history = trainer.fit(X, targets, held_out)
-        self._record(history, len(X), incremental)
+        history = trainer.resume(X, targets) if incremental else trainer.fit(X, targets, held_out)
+        self._optimizer = trainer.optimizer
+        self._record(history, len(X), monitor)
+        return history
 
-    def _record(self, history: History, rows: int, incremental: bool) -> None:
+    def _record(self, history: History, rows: int, monitor: str) -> None:
         if history.ending.startswith("diverged"):
-            del self.model_
             what = history.ending.partition(";")[0]  # its advice is for users of a Trainer
             raise DataError(
                 f"`{type(self).__name__}.fit`: expected finite losses, got: {what}; "
                 "scale the inputs (StandardScaler) or lower learning_rate_init"
             )
-        self.loss_curve_ += history["train_loss"]
+        self.loss_curve_ = [*self.loss_curve_, *history["train_loss"]]
         self.n_iter_ += len(history)
         self.t_ += rows * len(history)
         if self.early_stopping:
-            sign = -1.0 if self._monitor() == "val_loss" else 1.0
+            sign = -1.0 if monitor == "val_loss" else 1.0
             self.validation_scores_ = [
                 *(self.validation_scores_ or []),
-                *(sign * score for score in history[self._monitor()]),
+                *(sign * score for score in history[monitor]),
             ]
             self.best_validation_score_ = max(self.validation_scores_)
         else:
             self.best_loss_ = min(self.loss_curve_)
+
+    def _warn(self, history: History, incremental: bool) -> None:
+        """About how the training ended; after it, since a warning may be made an error."""
         if history.interrupted:
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warnings.warn("Training interrupted by user.", stacklevel=4)
         elif history.ending == "finished" and self.learning_rate == "constant" and not incremental:
             warnings.warn(
                 f"{type(self).__name__}: reached max_iter={self.max_iter} epochs while still "
                 "improving; raise max_iter, or tol",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
 
     def _hold_out(self, X: np.ndarray, targets: np.ndarray, seed: int) -> tuple[Any, Any, Any]:

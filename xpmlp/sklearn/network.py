@@ -17,8 +17,30 @@ ACTIVATION_NAMES = ("identity", "logistic", *ACTIVATIONS)
 
 def build_network(sizes: Sequence[int], activation: str, **options: Any) -> FullyConnectedNet:
     """A network with scikit-learn's name of an activation, or ours."""
-    activation = {"logistic": "sigmoid"}.get(activation, activation)
-    return FullyConnectedNet(sizes, activation=activation, **options)
+    return FullyConnectedNet(sizes, activation=network_activation(activation), **options)
+
+
+def network_activation(name: str) -> str:
+    """Our name of an activation."""
+    return {"logistic": "sigmoid"}.get(name, name)
+
+
+def snapshot(model: FullyConnectedNet) -> dict[str, Any]:
+    """All that a training changes in a network, for :func:`put_back`."""
+    return {"arrays": model.state_dict(), "dropout_steps": dropout_steps(model)}
+
+
+def put_back(model: FullyConnectedNet, kept: dict[str, Any]) -> None:
+    """Make a network what it was."""
+    model.load_state_dict(kept["arrays"])
+    for name, layer in model.named_layers():
+        if isinstance(layer, Dropout):
+            layer.step = kept["dropout_steps"][name]
+
+
+def dropout_steps(model: FullyConnectedNet) -> dict[str, int]:
+    """Which mask comes next in each dropout layer."""
+    return {name: layer.step for name, layer in model.named_layers() if isinstance(layer, Dropout)}
 
 
 def freeze(model: FullyConnectedNet, optimizer: Optimizer) -> dict[str, Any]:
@@ -28,24 +50,13 @@ def freeze(model: FullyConnectedNet, optimizer: Optimizer) -> dict[str, Any]:
         name: tuple(to_numpy(slot) for slot in slots) for name, slots in optimizer.state.items()
     }
     still._arrays = {}
-    steps = {name: layer.step for name, layer in model.named_layers() if isinstance(layer, Dropout)}
-    return {
-        "model_": {
-            "config": dict(model.config),
-            "arrays": model.state_dict(),
-            "dropout_steps": steps,
-        },
-        "_optimizer": still,
-    }
+    return {"model_": {"config": dict(model.config), **snapshot(model)}, "_optimizer": still}
 
 
 def thaw(frozen: dict[str, Any], optimizer: Optimizer) -> tuple[FullyConnectedNet, Optimizer]:
     """Undo :func:`freeze`, on the current backend."""
     model = FullyConnectedNet(**frozen["config"])
-    model.load_state_dict(frozen["arrays"])
-    for name, layer in model.named_layers():
-        if isinstance(layer, Dropout):
-            layer.step = frozen["dropout_steps"][name]
+    put_back(model, frozen)
     optimizer = copy.copy(optimizer)
     optimizer.state = {
         name: tuple(asarray(slot) for slot in slots) for name, slots in optimizer.state.items()

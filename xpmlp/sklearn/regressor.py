@@ -35,7 +35,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     loss_, best_loss_ : float
         The last and the smallest of them; ``best_loss_`` is None with early stopping.
     validation_scores_, best_validation_score_
-        With early stopping: R² of every epoch, and the best of them; else None.
+        With early stopping: R² of every epoch (minus the loss, if the targets held out are all
+        the same), and the best of them; else None.
     n_iter_, t_ : int
         Epochs, and rows seen.
     n_features_in_, n_outputs_, n_layers_ : int
@@ -76,8 +77,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _loss(self) -> Loss:
         return HalfSSE(reduction="mean")
 
-    def _monitor(self) -> str:
-        return "val_r2"
+    def _monitor(self, targets: np.ndarray) -> str:
+        # R² of constant targets is 0 until all are met exactly: it would tell no epochs apart.
+        return "val_loss" if (targets == targets[:1]).all() else "val_r2"
 
     def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
         if y.ndim == 2 and y.shape[1] == 1:

@@ -11,6 +11,7 @@ import numpy as np
 from ..data import Normalization
 from ..errors import ConfigError
 from ..training import Callback, EarlyStopping, PopulationTrainer
+from ..training.minibatches import is_pair
 from .grid import check_points
 from .halving import Halving
 from .plan import plan
@@ -78,6 +79,11 @@ def sweep(
         seeds fits into memory.
     """
     check_points(settings)
+    if not is_pair(validation):
+        raise ConfigError(
+            "`sweep`: expected validation=(x, y) to compare settings on, got "
+            f"{type(validation).__name__}; without data to spare, see cross_validate"
+        )
     numbers = check_seeds("sweep", seeds)
     inputs = int(np.prod(np.shape(x)[1:]))
     result = SweepResult(monitor="val_accuracy" if output == "softmax" else "val_loss")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..errors import ConfigError
-from ..losses import MSE, BCEWithLogits, Loss, SoftmaxCrossEntropy
+from ..losses import Loss, loss_for
 from ..models import FullyConnectedNet
 from ..ops.shapes import check_choice
 from ..optim import OPTIMIZERS, Optimizer
@@ -141,11 +141,7 @@ def build_optimizer(settings: Sequence[Settings]) -> Optimizer:
 
 def build_loss(settings: Sequence[Settings], output: str = "softmax") -> Loss:
     """The loss of such a population."""
-    if output == "identity":
-        return MSE()
-    if output == "sigmoid":
-        return BCEWithLogits()
-    return SoftmaxCrossEntropy(label_smoothing=_hyper([own.label_smoothing for own in settings]))
+    return loss_for(output, label_smoothing=_hyper([own.label_smoothing for own in settings]))
 
 
 def _hyper(values: Sequence[Any]) -> Any:

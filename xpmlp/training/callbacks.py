@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,3 +125,17 @@ class OnEpoch(Callback):
 
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
         self.function(row)
+
+
+def as_callbacks(callbacks: Any) -> list[Callback]:
+    """One callback, or several, as a list."""
+    given: list[Any] = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for callback in given:
+        if not isinstance(callback, Callback):
+            hint = "; a function of each epoch's row is OnEpoch(function)"
+            if isinstance(callback, type) and issubclass(callback, Callback):
+                hint = f"; write {callback.__name__}(…) rather than {callback.__name__}"
+            raise ConfigError(
+                f"`Trainer`: expected callbacks to be Callback objects, got {callback!r}{hint}"
+            )
+    return given

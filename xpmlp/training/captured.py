@@ -27,7 +27,7 @@ from ..ops.dispatch import load_kernels, why_kernels_are_off
 from ..ops.shapes import check_choice
 from ..optim import Optimizer
 from ..penalties import Penalty
-from .metrics import are_classes, correct
+from .metrics import right_answers
 from .places import cast
 from .rates import flat_kind
 from .recording import History, NotCaptured, Recording, Setup
@@ -209,7 +209,7 @@ class CapturedStep:
         with self._explained_memory("running"):
             value = self._eager.by_layers(x, y)
         self.outputs = self._eager.outputs
-        self.correct = correct(self.outputs, y) if are_classes(self.outputs, y) else None
+        self.correct = right_answers(self.loss, self.outputs, y)
         return value
 
     def _explained_memory(self, doing: str) -> Any:

@@ -143,6 +143,8 @@ def compile_step(
         raise NotCompiled("parameters and batch are not all float32 or all float64")
     updating = optimizer if can_update(optimizer, penalty, clip_norm, model.population) else None
     if memory is None:
+        if optimizer.state:
+            optimizer.check_memory(model.params)
         memory = StepMemory(model, updating, x.dtype)
     step = CompiledStep(model, loss, updating, penalty, clip_norm, memory, x, y)
     for _, layer in model.named_layers():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..files import write_atomically
 
 
@@ -51,8 +53,18 @@ class History:
         return f"<{type(self).__name__}: {'; '.join(parts)}>"
 
     def __getitem__(self, column: str) -> list[Any]:
-        """One column, a value an epoch."""
+        """One column, a value an epoch; ConfigError for one that there is not."""
+        known = dict.fromkeys(name for row in self.rows for name in row)
+        if not isinstance(column, str) or (known and column not in known):
+            raise ConfigError(
+                f"`{type(self).__name__}`: expected a column among {', '.join(known)}, got "
+                f"{column!r}; an epoch is history.rows[number]"
+            )
         return [row.get(column) for row in self.rows]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows, epoch by epoch."""
+        return iter(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)

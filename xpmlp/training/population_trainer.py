@@ -19,7 +19,11 @@ from ..models import FullyConnectedNet
 from ..ops.shapes import check_choice
 from ..optim import Optimizer
 from .callbacks import EarlyStopping
+from .minibatches import check_rows_of_members, floating_dtype, is_pair, minibatches
+from .parameters import finite_networks
 from .population_history import RUNNING, PopulationHistory
+from .rate_plan import last_rate
+from .scores import check_outputs, check_reduces, scores_of
 from .selection import (
     check_hypers,
     select_hyper,
@@ -28,15 +32,7 @@ from .selection import (
     select_penalty,
 )
 from .step import TrainStep
-from .trainer import (
-    Data,
-    EpochFigures,
-    Trainer,
-    _floating_dtype,
-    _last_rate,
-    minibatches,
-    scores_of,
-)
+from .trainer import Data, EpochFigures, Trainer
 
 _EVALUATED = 16_384  # rows at a time, of all members together
 _WORTH_DROPPING = 0.25  # share of stopped members from which the others go on without them
@@ -161,13 +157,21 @@ class PopulationTrainer(Trainer):
             If the population does not fit into memory; the message says how many members would.
         """
         model = self.model
+        check_reduces("PopulationTrainer.fit", self.loss)
+        if validation is not None and not is_pair(validation):
+            raise ConfigError(
+                "`PopulationTrainer.fit`: expected validation=(x, y), got "
+                f"{type(validation).__name__}"
+            )
         batches = self._batches(x, y)
         self._check_memory(isinstance(batches, MemberBatches))
         held_out = None if validation is None else self._held_out(*validation)
         P = model.population or 0
+        check_outputs("PopulationTrainer.fit", self.loss, model.config["sizes"][-1], batches.y)
+        self.optimizer = self.optimizer.fresh()
         self.steps_per_epoch = len(batches)
         self.total_steps = self.epochs * len(batches)
-        self._fill_schedule()
+        self._plan = self._plan.over(self.optimizer, self.steps_per_epoch, self.total_steps)
         self.history = history = PopulationHistory(best_epochs=[0] * P, endings=[RUNNING] * P)
         self._ending = None
         self.running = np.arange(P)
@@ -206,6 +210,13 @@ class PopulationTrainer(Trainer):
             callback.on_end(self, history)
         return history
 
+    def resume(self, *data: Any, **options: Any) -> Any:
+        """Not for populations, whose members end one by one; raises ConfigError."""
+        raise ConfigError(
+            "`PopulationTrainer.resume`: a population cannot go on, since its members ended at "
+            "different times; fit starts another training of the networks as they are"
+        )
+
     def drop(self, members: Sequence[int] | np.ndarray, reason: str) -> None:
         """Stop some members after this epoch, or those of them that still run.
 
@@ -240,7 +251,8 @@ class PopulationTrainer(Trainer):
         Returns
         -------
         dict of str to ndarray, shape (P,)
-            ``loss``, and ``accuracy`` in [0, 1] for class numbers or ``r2`` for floats.
+            ``loss``, and ``accuracy`` in [0, 1] for classes and yes/no questions or ``r2`` for
+            numbers.
         """
         model = self.model
         if rows is None:
@@ -274,6 +286,7 @@ class PopulationTrainer(Trainer):
 
     def _batches(self, x: Any, y: Any) -> Any:
         x = x if hasattr(x, "shape") else np.asarray(x)
+        check_rows_of_members(self.model, x)
         orders = self.orders
         if orders is None:
             orders = orders_for(self.sampling, len(x), self.seeds)
@@ -283,7 +296,7 @@ class PopulationTrainer(Trainer):
             return minibatches(self.model, x, y, normalization=self.normalization, **options)
         if not self.shuffle:
             orders = Orders(orders.rows, orders.seeds, shuffle=False)
-        options |= {"normalization": self.normalizations, "dtype": _floating_dtype(self.model)}
+        options |= {"normalization": self.normalizations, "dtype": floating_dtype(self.model)}
         return MemberBatches(x, y, orders, **options)
 
     def _alike(self, rows: Sequence[np.ndarray]) -> Iterable[list[int]]:
@@ -334,7 +347,7 @@ class PopulationTrainer(Trainer):
 
     def _keep_best(self, work: _Work, curves: dict[str, np.ndarray]) -> None:
         """Copy the parameters of the members that have never been better."""
-        scores = self._member_scores(curves)
+        scores = self._member_scores(work, curves)
         first, second = scores > self._best_scores
         equal = scores[0] == self._best_scores[0]
         better = first | (equal & second)
@@ -347,9 +360,10 @@ class PopulationTrainer(Trainer):
         for member in np.flatnonzero(better):
             self.history.best_epochs[member] = self.epoch
 
-    def _member_scores(self, curves: dict[str, np.ndarray]) -> np.ndarray:
+    def _member_scores(self, work: _Work, curves: dict[str, np.ndarray]) -> np.ndarray:
         """What larger values of are better, (2, P); the second decides between equals."""
         finite = np.isfinite(curves["train_loss"])
+        finite[work.members] &= finite_networks(work.step.model)
         if "val_loss" not in curves or not self.restore_best:
             return np.tile(np.where(finite, float(self.epoch), -np.inf), (2, 1))
         monitor = self.monitor or ("val_accuracy" if "val_accuracy" in curves else "val_loss")
@@ -368,7 +382,7 @@ class PopulationTrainer(Trainer):
         row |= {name: _mean(values[runs]) for name, values in curves.items()}
         row["running"] = int(runs.size)
         rates = np.full(self.model.population or 0, np.nan)
-        rates[work.members] = _last_rate(work.step.optimizer)
+        rates[work.members] = last_rate(work.step.optimizer)
         rates[np.setdiff1d(work.members, runs)] = np.nan
         row["lr"] = _mean(rates)
         self.history.add(row, curves, rates)

@@ -29,6 +29,9 @@ class Progress(Callback):
 
     _bar: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {n: v for n, v in vars(self).items() if n not in ("_bar", "_task")}  # for pickles
+
     @property
     def sees_steps(self) -> bool:
         """Only to draw a live bar."""

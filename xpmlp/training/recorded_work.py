@@ -14,7 +14,7 @@ from ..losses import Loss, SoftmaxCrossEntropy
 from ..ops import cuda_rules
 from .blocks import Alone, Block, Part, group
 from .device_numbers import DeviceNumbers
-from .metrics import are_classes
+from .metrics import are_classes, as_rows
 from .metrics import hits as hits_of
 from .places import Places, cast
 from .rates import Rates
@@ -84,7 +84,10 @@ class RecordedWork:
         """
         step, sums = self._step, []
         outputs = self._forward(x)
-        loss, dy, hits = self._loss(step.loss, outputs, y)
+        rows, targets = as_rows(outputs, y, step.model.population)
+        loss, dy, hits = self._loss(step.loss, rows, targets)
+        if rows is not outputs:
+            dy = array_namespace(dy).reshape(dy, outputs.shape)
         self._backward(dy, sums)
         params, weights = step.model.params, step.model.weight_params
         if step.penalty is not None:

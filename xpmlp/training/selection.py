@@ -68,7 +68,7 @@ def check_hypers(population: int, **owners: Any) -> None:
         values = vars(thing) if hasattr(thing, "__dict__") else {"": thing}
         for name, value in values.items():
             if isinstance(value, np.ndarray | list | tuple) and np.ndim(value) == 1:
-                if name in ("class_weights",) or len(value) == population:
+                if name == "_class_weights" or len(value) == population:
                     continue
                 label = f"{owner}.{name}" if name else owner
                 raise ConfigError(

@@ -7,15 +7,17 @@ arrays by a recorded graph (captured.py).
 
 from __future__ import annotations
 
+import operator
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, array_namespace
 from ..errors import BackendError
-from ..layers import Sequential
+from ..layers import Dropout, Sequential
 from ..layers.base import Layer
 from ..losses import Loss
 from ..optim import Optimizer, clip_by_global_norm
@@ -23,7 +25,7 @@ from ..penalties import Penalty
 from .captured import CapturedStep
 from .compiled import CompiledStep, compile_step
 from .memory import StepMemory
-from .metrics import are_classes, correct
+from .metrics import as_rows, right_answers
 from .program import NotCompiled
 
 
@@ -49,7 +51,8 @@ class TrainStep:
     outputs : array
         What the model gave in the last step, before the update. The next step may overwrite it.
     correct : integer, shape () or (P,), or None
-        For class numbers: in how many rows of the last batch the largest output was at the class.
+        How many answers of the last batch were right, where they are classes or yes/no; None for
+        numbers. Ask before the next step.
 
     Notes
     -----
@@ -59,6 +62,9 @@ class TrainStep:
         value = loss.forward(outputs, y)
         model.backward(loss.backward())
         model.params = optimizer.update(model.params, model.grads, model.weight_params)
+
+    The steps of sequences, outputs (N, T, M), are rows like any others to the loss. A copy, or what
+    a pickle gives, has model, loss and optimizer of its own and is compiled anew.
     """
 
     def __init__(
@@ -78,11 +84,31 @@ class TrainStep:
         self.clip_norm = clip_norm
         self.precision = precision
         self.outputs: Any = None
-        self.correct: Any = None
+        self._targets: Any = None
+        self._hits: Any = None
         self._captured: CapturedStep | None = None
         self._memory: StepMemory | None = None
         self._programs: dict[tuple, CompiledStep | str] = {}
         self._made_of: tuple[Any, ...] = (None,) * 5
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is compiled is for this process, and for these very arrays.
+        nothing = dict.fromkeys(("outputs", "_targets", "_hits", "_captured", "_memory"))
+        return vars(self) | nothing | {"_programs": {}, "_made_of": (None,) * 5}
+
+    @property
+    def correct(self) -> Any:
+        """Counted on the way where that costs nothing, else when asked for."""
+        ignored = getattr(self.loss, "ignore_index", None)
+        if self.outputs is None:
+            return None
+        if (
+            self._hits is not None
+            and not 0 <= (-1 if ignored is None else ignored) < (self.outputs.shape[-1])
+        ):
+            return self._hits
+        outputs, targets = as_rows(self.outputs, self._targets, self.model.population)
+        return right_answers(self.loss, outputs, targets)
 
     def __call__(self, x: Array, y: Array) -> Array:
         """Train on x (N, …) and targets y; the loss before the update, still on the device.
@@ -92,26 +118,29 @@ class TrainStep:
         array, shape () or (P,)
             Reading it (``float(loss)``) waits for the device; collect it and read it later.
         """
+        if self.optimizer._owner is not weakref.ref(self.model):
+            self.optimizer.claim(self.model)
         if array_api_compat.is_cupy_array(x):
             captured = self._capture()
             value = captured(x, y)
-            self.outputs = captured.outputs
-            self.correct = None if captured.correct is None else captured.correct.copy()
+            self.outputs, self._targets = captured.outputs, y
+            self._hits = None if captured.correct is None else captured.correct.copy()
             return value
         program = self._program(x, y)
         if isinstance(program, str):
             return self.by_layers(x, y)
         value = program(x, y)
-        self.outputs, self.correct = program.outputs, program.correct
+        self.outputs, self._targets, self._hits = program.outputs, y, program.correct
         return value if program.updates else self._update(value)
 
     def run_epoch(
         self, batches: Any, number: int, stopped: Callable[[], bool]
     ) -> tuple[Array, Array | None]:
         """All batches of data on a device: see :meth:`CapturedStep.run_epoch`."""
+        self.optimizer.claim(self.model)
         captured = self._capture()
         losses, hits = captured.run_epoch(batches, number, stopped)
-        self.outputs, self.correct = captured.outputs, captured.correct
+        self.outputs, self._hits = captured.outputs, captured.correct
         return losses, hits
 
     def explain(self, x: Array, y: Array) -> str:
@@ -131,13 +160,25 @@ class TrainStep:
     def by_layers(self, x: Array, y: Array) -> Array:
         """The same step, layer by layer: works for every layer, loss and array library."""
         model = self.model
-        self.outputs = model.forward(x, training=True)
-        self.correct = correct(self.outputs, y) if are_classes(self.outputs, y) else None
-        value = self.loss.forward(self.outputs, y)
+        self.optimizer.claim(model)
+        before = _state_of(model)
+        try:
+            outputs = model.forward(x, training=True)
+            rows, targets = as_rows(outputs, y, model.population)
+            value = self.loss.forward(rows, targets)
+        except Exception:
+            _put_back(
+                before
+            )  # running statistics and masks go on as if there had been no such batch
+            raise
+        self.outputs, self._targets, self._hits = outputs, y, None
+        dy = self.loss.backward()
+        if rows is not outputs:
+            dy = array_namespace(dy).reshape(dy, outputs.shape)
         if isinstance(model, Sequential):
-            model.backward(self.loss.backward(), input_grad=False)
+            model.backward(dy, input_grad=False)
         else:
-            model.backward(self.loss.backward())
+            model.backward(dy)
         return self._update(value)
 
     def _update(self, value: Array) -> Array:
@@ -176,7 +217,7 @@ class TrainStep:
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
             return "not NumPy arrays"
         parts = self.model, self.loss, self.optimizer, self.penalty, self.clip_norm
-        if any(a is not b for a, b in zip(parts, self._made_of, strict=True)):
+        if not all(map(operator.is_, parts, self._made_of)):
             self._made_of, self._memory = parts, None  # another one was assigned
             self._programs.clear()
         shape = x.shape, x.dtype, y.shape, y.dtype
@@ -190,6 +231,22 @@ class TrainStep:
                 program = str(reason)
             self._programs[shape] = program
         return program
+
+
+def _state_of(model: Layer) -> list[tuple[Layer, dict[str, Any]]]:
+    """What a forward changes in layers: running statistics, and which mask comes next."""
+    found = []
+    for _, layer in model.named_layers():
+        if layer.state:
+            found.append((layer, dict(layer.state)))
+        elif isinstance(layer, Dropout):
+            found.append((layer, {"step": layer.step}))
+    return found
+
+
+def _put_back(found: list[tuple[Layer, dict[str, Any]]]) -> None:
+    for layer, values in found:
+        (layer.state if layer.state else vars(layer)).update(values)
 
 
 _SHAPES = 8  # programs kept, each with its buffers; more shapes than that take turns

@@ -8,30 +8,32 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
-from ..backend import Array, array_namespace, dtype_name, get_backend, to_numpy
-from ..data.loader import Batches
+from ..backend import Array, array_namespace, to_numpy
 from ..data.normalization import Normalization
-from ..data.resident import ResidentBatches, batches_on_device
+from ..data.resident import ResidentBatches
 from ..errors import ConfigError
 from ..layers.base import Layer
-from ..losses import Loss, SoftmaxCrossEntropy
-from ..ops.dispatch import why_kernels_are_off
+from ..losses import Loss, loss_for
 from ..optim import Adam, Optimizer
 from ..penalties import Penalty
-from ..schedules import Constant, Schedule, Step
-from .callbacks import Callback
+from ..schedules import Constant
+from .callbacks import Callback, as_callbacks
 from .history import History
-from .metrics import are_classes, correct, r2
+from .metrics import answers_given, as_rows
+from .minibatches import is_pair, minibatches, width_of
+from .parameters import copies_of, finite_networks
 from .progress import Progress
+from .rate_plan import Plan, last_rate
+from .scores import check_outputs, check_reduces, pooled_loss, scores_of, share, together
 from .step import TrainStep
 
 Data = tuple[Any, Any]
+_CALM = "lower the learning rate or clip the gradients"
 
 
 @dataclass
@@ -62,9 +64,10 @@ class Trainer:
     ----------
     model : Layer
     loss : Loss, optional
-        Default: :class:`~xpmlp.losses.SoftmaxCrossEntropy`.
+        Default: what goes with the model's ``output``, see :func:`~xpmlp.losses.loss_for`.
     optimizer : Optimizer, optional
-        Default: ``Adam(1e-3)``. A schedule whose ``total`` was left open gets the number of steps.
+        Default: ``Adam(1e-3)``. The trainer takes a copy. A schedule whose ``total`` was left open
+        gets the number of steps of each training.
     epochs, batch_size : int
     lr_decay : float
         What the learning rate is multiplied by after each epoch (in place of a schedule).
@@ -81,7 +84,7 @@ class Trainer:
     monitor : str, optional
         What "best" means: a column of the history. Default: ``"val_accuracy"`` for classes (ties
         go to the smaller loss), else ``"val_loss"``.
-    callbacks : sequence of Callback
+    callbacks : Callback or sequence of them
     progress : bool
         Whether to show a progress bar on standard error.
     seed : int
@@ -95,6 +98,13 @@ class Trainer:
     ----------
     history : History
         Of the training that runs or ran last.
+
+    Notes
+    -----
+    Figures of an epoch are those of all its rows at once: the mean over all that count, by their
+    weights, or with ``reduction="sum"`` the sum. :meth:`fit` starts a training of the model as it
+    is, with an optimizer that remembers nothing and a schedule from its start; :meth:`resume` goes
+    on with the last one.
 
     Examples
     --------
@@ -139,8 +149,13 @@ class Trainer:
                     f"{value!r}"
                 )
         self.model = model
-        self.loss = SoftmaxCrossEntropy() if loss is None else loss
-        self.optimizer = Adam(1e-3) if optimizer is None else optimizer
+        self.loss = loss_for(getattr(model, "output", None)) if loss is None else loss
+        check_reduces("Trainer", self.loss)
+        self.optimizer = Adam(1e-3) if optimizer is None else optimizer.copy()
+        if not isinstance(lr_decay, Real) or not 0.0 < lr_decay < np.inf:
+            raise ConfigError(
+                f"`Trainer`: expected lr_decay to be a finite number > 0, got {lr_decay!r}"
+            )
         if lr_decay != 1.0 and not isinstance(self.optimizer.schedule, Constant):
             raise ConfigError(
                 "`Trainer`: expected lr_decay or an optimizer with a schedule, got both; drop one"
@@ -154,7 +169,7 @@ class Trainer:
         self.normalization = normalization
         self.restore_best = restore_best
         self.monitor = monitor
-        self.callbacks = list(callbacks) + ([Progress()] if progress else [])
+        self.callbacks = as_callbacks(callbacks) + ([Progress()] if progress else [])
         self.seed = seed
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -163,13 +178,15 @@ class Trainer:
         self.steps_per_epoch = 0
         self.total_steps = 0
         self._ending: str | None = None
+        self._plan = Plan(lr_decay)
 
     def fit(self, x: Any, y: Any, validation: Data | None = None) -> History:
-        """Train.
+        """Start a training of the model as it is.
 
         Parameters
         ----------
         x : array_like, shape (N, …)
+            Sequences (N, T, D) go with targets (N, T) or (N, T, M).
         y : array_like, shape (N,) of class numbers, or (N, M)
         validation : (x, y), optional
             Evaluated after every epoch.
@@ -179,9 +196,62 @@ class Trainer:
         History
             Ctrl-C ends the training after the step that runs, keeps the best result so far and
             returns as well; ``history.interrupted`` then says so. A second Ctrl-C raises.
+
+        Raises
+        ------
+        ConfigError, DataError, ShapeError, DTypeError
+            For what cannot be trained, before the first step if it can be known then.
+
+        Notes
+        -----
+        A training that diverges leaves the parameters of its last epoch that was finite, or those
+        that it started with.
         """
-        is_pair = isinstance(validation, tuple | list) and len(validation) == 2
-        if validation is not None and not is_pair:
+        self.optimizer = self.optimizer.fresh()
+        self.epoch = 0
+        return self._train(x, y, validation, self.epochs, History())
+
+    def resume(
+        self, x: Any, y: Any, validation: Data | None = None, *, epochs: int | None = None
+    ) -> History:
+        """Go on with the last training: optimizer, schedule and the epochs' numbers and orders.
+
+        Parameters
+        ----------
+        x, y, validation
+            As for :meth:`fit`.
+        epochs : int, optional
+            How many more. Default: those that the last training had left, after Ctrl-C for example.
+
+        Returns
+        -------
+        History
+            Of the whole training, with the epochs before.
+
+        Raises
+        ------
+        ConfigError
+            If no epochs are left, or the schedule has come to its end before them.
+
+        Notes
+        -----
+        It starts from the parameters that the model has; with ``restore_best`` these are the best
+        epoch's. As the first call it takes the memory of the optimizer that the trainer was given.
+        """
+        left = self.epochs - self.epoch if epochs is None else epochs
+        if not isinstance(left, Integral) or left < 1:
+            raise ConfigError(
+                f"`Trainer.resume`: expected epochs to be an integer ≥ 1, got {left!r}; "
+                "fit starts another training"
+            )
+        return self._train(x, y, validation, self.epoch + int(left), self.history)
+
+    def _train(
+        self, x: Any, y: Any, validation: Data | None, last: int, before: History
+    ) -> History:
+        """Train up to an epoch; ``before`` are those that there have been."""
+        check_reduces("Trainer.fit", self.loss)
+        if validation is not None and not is_pair(validation):
             raise ConfigError(
                 f"`Trainer.fit`: expected validation=(x, y), got {type(validation).__name__}"
             )
@@ -196,9 +266,10 @@ class Trainer:
             normalization=self.normalization,
         )
         held_out = None if validation is None else self._held_out(*validation)
+        check_outputs("Trainer.fit", self.loss, width_of(self.model, batches.x), batches.y)
         self.steps_per_epoch = len(batches)
-        self.total_steps = self.epochs * len(batches)
-        self._fill_schedule()
+        self.total_steps = self.optimizer.steps + (last - self.epoch) * len(batches)
+        self._plan = self._plan.over(self.optimizer, self.steps_per_epoch, self.total_steps)
         step = TrainStep(
             self.model,
             self.loss,
@@ -207,15 +278,18 @@ class Trainer:
             clip_norm=self.clip_norm,
             precision=self.precision,
         )
-        self.history = history = History()
+        self.history = history = History(rows=list(before.rows), best_epoch=before.best_epoch)
         self._ending = None
         best: tuple[Any, dict[str, np.ndarray]] | None = None
-        losses: list[np.ndarray] = []
+        if held_out is not None and before.best_epoch is not None:
+            best = self._score(before.rows[before.best_epoch - 1]), self.model.state_dict()
+        finite = copies_of(self.model)
+        losses: list[np.ndarray] = [before.step_losses] if before.rows else []
         for callback in self.callbacks:
             callback.on_start(self)
-        start = time.perf_counter()
+        start = time.perf_counter() - before.seconds
         with self._ctrl_c():
-            for epoch in range(1, self.epochs + 1):
+            for epoch in range(self.epoch + 1, last + 1):
                 self.epoch = epoch
                 figures = self._run_epoch(step, batches)
                 losses.append(figures.step_losses)
@@ -231,9 +305,12 @@ class Trainer:
                 history.seconds = time.perf_counter() - start
                 if not np.isfinite(row["train_loss"]):
                     self.stop(
-                        f"diverged: the loss is {row['train_loss']} in epoch {epoch}; "
-                        "lower the learning rate or clip the gradients"
+                        f"diverged: the loss is {row['train_loss']} in epoch {epoch}; {_CALM}"
                     )
+                elif not np.all(finite_networks(self.model)):
+                    self.stop(f"diverged: the network is not finite after epoch {epoch}; {_CALM}")
+                elif best is None or not self.restore_best:
+                    finite = copies_of(self.model)
                 for callback in self.callbacks:
                     callback.on_epoch(self, row)
                 if self._ending is not None:
@@ -242,6 +319,8 @@ class Trainer:
         history.step_losses = np.concatenate(losses) if losses else np.zeros(0)
         if best is not None and self.restore_best:
             self.model.load_state_dict(best[1])
+        elif history.ending.startswith("diverged"):
+            self.model.load_state_dict(finite)
         history.seconds = time.perf_counter() - start
         for callback in self.callbacks:
             callback.on_end(self, history)
@@ -253,8 +332,8 @@ class Trainer:
         Returns
         -------
         dict
-            ``loss`` (without the penalty) and ``accuracy`` in [0, 1] for class numbers or ``r2``
-            for floats. For a population, the means over its members.
+            ``loss`` (without the penalty), and ``accuracy`` in [0, 1] for classes and yes/no
+            questions or ``r2`` for numbers. For a population, the means over its members.
         """
         return self._evaluate(self._held_out(x, y))
 
@@ -267,50 +346,62 @@ class Trainer:
         options: dict[str, Any] = {"normalization": self.normalization, "shuffle": False}
         return minibatches(self.model, x, y, batch_size=4096, **options)
 
-    def _fill_schedule(self) -> None:
-        if self.lr_decay != 1.0:
-            self.optimizer.schedule = Step(every=self.steps_per_epoch, factor=self.lr_decay)
-        elif isinstance(self.optimizer.schedule, Schedule):
-            self.optimizer.schedule = self.optimizer.schedule.over(self.total_steps)
-
     def _run_epoch(self, step: TrainStep, batches: Any) -> EpochFigures:
         """All batches once; values stay on the device until the end."""
         start = time.perf_counter()
         number = self.epoch - 1
         watched = any(getattr(callback, "sees_steps", True) for callback in self.callbacks)
-        if isinstance(batches, ResidentBatches) and not watched:
+        # What rows count for, and how many outputs have a sign, is not known of a whole epoch.
+        plain = not self.loss.weighs_rows and self.loss.answers != "yes_no"
+        if isinstance(batches, ResidentBatches) and plain and not watched:
             losses, hits = step.run_epoch(batches, number, lambda: self._ending is not None)
             sizes = list(batches.sizes())[: losses.shape[0]]
+            units = given = sizes
         else:
-            losses, hits, sizes = self._step_by_step(step, batches.epoch(number))
+            losses, hits, units, given, sizes = self._step_by_step(step, batches.epoch(number))
         step.settle()
         values = to_numpy(losses)
-        samples = sum(sizes)
         return EpochFigures(
             values,
-            np.average(values, axis=0, weights=sizes),
-            None if hits is None else to_numpy(hits).sum(axis=0) / samples,
-            samples,
+            pooled_loss(self.loss, values, units),
+            None if hits is None else share(to_numpy(hits), given),
+            sum(sizes),
             time.perf_counter() - start,
         )
 
     def _step_by_step(
         self, step: TrainStep, batches: Iterable[tuple[Array, Array]]
-    ) -> tuple[Array, Array | None, list[int]]:
-        """Losses, hits and rows of each step; callbacks look on."""
-        losses, hits, sizes = [], [], []
+    ) -> tuple[Array, Array | None, Any, Any, list[int]]:
+        """Losses, right answers, what both are shares of, and rows of each step."""
+        loss, population = self.loss, self.model.population
+        losses, hits, units, given, sizes = [], [], [], [], []
+        counts_rows = not loss.weighs_rows and loss.answers in ("classes", "numbers")
         for xb, yb in batches:
-            loss = step(xb, yb)
-            losses.append(loss)
-            sizes.append(step.outputs.shape[-2])
-            if step.correct is not None:
-                hits.append(step.correct)
+            value = step(xb, yb)
+            losses.append(value)
+            outputs = step.outputs
+            if counts_rows and outputs.ndim == (2 if population is None else 3):
+                sizes.append(outputs.shape[-2])
+            else:
+                outputs, targets = as_rows(outputs, yb, population)
+                sizes.append(outputs.shape[-2])
+                units.append(loss.units(outputs, targets))
+                given.append(answers_given(loss, outputs, targets))
+            correct = step.correct
+            if correct is not None:
+                hits.append(correct)
             for callback in self.callbacks:
-                callback.on_step(self, loss)
+                callback.on_step(self, value)
             if self._ending is not None:
                 break
-        together = array_namespace(losses[0]).stack(losses)
-        return together, array_namespace(hits[0]).stack(hits) if hits else None, sizes
+        found = array_namespace(losses[0]).stack(losses)
+        return (
+            found,
+            array_namespace(hits[0]).stack(hits) if hits else None,
+            together(units) if units else sizes,
+            together(given) if given else sizes,
+            sizes,
+        )
 
     def _row(self, figures: EpochFigures) -> dict[str, Any]:
         """An epoch's row of the history; of a population, means over its members."""
@@ -321,7 +412,7 @@ class Trainer:
         }
         if figures.accuracy is not None:
             row["train_accuracy"] = float(np.mean(figures.accuracy))
-        row["lr"] = float(np.mean(_last_rate(self.optimizer)))
+        row["lr"] = float(np.mean(last_rate(self.optimizer)))
         row["seconds"] = figures.seconds
         row["samples_per_second"] = figures.samples / figures.seconds
         return row
@@ -358,70 +449,3 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
-
-
-def scores_of(
-    model: Layer, loss: Loss, batches: Iterable[tuple[Array, Array]]
-) -> dict[str, np.ndarray]:
-    """Loss and accuracy, or R² for float targets, in evaluation mode, of shape () or (P,)."""
-    total: Any = 0.0
-    hits: Any = 0.0
-    rows = 0
-    outputs_seen, targets_seen = [], []
-    for xb, yb in batches:
-        outputs = model.forward(xb)
-        size = outputs.shape[-2]
-        rows += size
-        total = total + to_numpy(loss.forward(outputs, yb)).astype(np.float64) * size
-        if are_classes(outputs, yb):
-            hits = hits + to_numpy(correct(outputs, yb))
-        else:
-            outputs_seen.append(np.array(to_numpy(outputs)))  # a copy: x may be the output
-            targets_seen.append(np.array(to_numpy(yb)))
-    scores = {"loss": np.asarray(total / rows)}
-    if not targets_seen:
-        scores["accuracy"] = np.asarray(hits / rows)
-        return scores
-    outputs, targets = np.concatenate(outputs_seen, -2), np.concatenate(targets_seen, -2)
-    if model.population is not None:
-        each = zip(outputs, np.broadcast_to(targets, outputs.shape), strict=True)
-        scores["r2"] = np.array([r2(y, t) for y, t in each])
-    elif outputs.shape == targets.shape:
-        scores["r2"] = np.asarray(r2(outputs, targets))
-    return scores
-
-
-def minibatches(model: Layer, x: Any, y: Any, **options: Any) -> Any:
-    """Batches of the model's dtype, on the current backend.
-
-    On CuPy, of data that stay on the device or stream to it, where steps can be captured. A batch
-    may be written over the one before, so one must be done with before the next is asked for.
-
-    Parameters
-    ----------
-    model : Layer
-    x, y : array_like
-    **options
-        As for :class:`~xpmlp.data.Batches`.
-    """
-    dtype = _floating_dtype(model)
-    if dtype in ("float32", "float64") and _is_on_cuda(model) and not why_kernels_are_off():
-        return batches_on_device(x, y, dtype=dtype, **options)
-    return Batches(x, y, dtype=dtype, reuse=True, **options)
-
-
-def _is_on_cuda(model: Layer) -> bool:
-    params = model.params.values()
-    return get_backend().name == "cupy" and all(map(array_api_compat.is_cupy_array, params))
-
-
-def _last_rate(optimizer: Optimizer) -> Any:
-    """The learning rate of the last step, one number or one a member."""
-    return optimizer.lr * optimizer.schedule(max(0, optimizer.steps - 1))
-
-
-def _floating_dtype(model: Layer) -> str:
-    """The dtype of the model's parameters."""
-    for array in model.params.values():
-        return dtype_name(array.dtype)
-    return "float32"

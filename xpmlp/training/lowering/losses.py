@@ -21,7 +21,10 @@ def _cross_entropy(
     smoothing[:] = loss.label_smoothing
     z_loss = program.buffer(1, dtype=np.float64)
     z_loss[:] = loss.z_loss
-    weighted = loss.class_weights is not None
+    own = loss.class_weights
+    weighted = own is not None
+    if own is not None and own.shape != (C,):
+        raise NotCompiled(f"there are {own.size} class weights, not {C}")
     weights = program.buffer(C if weighted else 0)
     if weighted:
         weights[:] = loss.class_weights

@@ -1,0 +1,76 @@
+"""The batches that trainers train and evaluate on, and what is checked before they do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ..backend import Array, dtype_name, get_backend
+from ..data.loader import Batches
+from ..data.resident import batches_on_device
+from ..errors import ShapeError, XpmlpError
+from ..layers.base import Layer
+from ..ops.dispatch import why_kernels_are_off
+
+
+def minibatches(model: Layer, x: Any, y: Any, **options: Any) -> Any:
+    """Batches of the model's dtype, on the current backend.
+
+    On CuPy, of data that stay on the device or stream to it, where steps can be captured. A batch
+    may be written over the one before, so one must be done with before the next is asked for.
+
+    Parameters
+    ----------
+    model : Layer
+    x, y : array_like
+    **options
+        As for :class:`~xpmlp.data.Batches`.
+    """
+    check_rows_of_members(model, x)
+    dtype = floating_dtype(model)
+    if dtype in ("float32", "float64") and _is_on_cuda(model) and not why_kernels_are_off():
+        return batches_on_device(x, y, dtype=dtype, **options)
+    return Batches(x, y, dtype=dtype, reuse=True, **options)
+
+
+def is_pair(validation: Any) -> bool:
+    """Whether it may be (x, y)."""
+    return isinstance(validation, tuple | list) and len(validation) == 2
+
+
+def check_rows_of_members(model: Layer, x: Any) -> None:
+    """Raise ShapeError for sequences (N, T, D) that a population would take as its members'."""
+    config = getattr(model, "config", None)
+    shape = np.shape(x)
+    if model.population is None or config is None or len(shape) < 3:
+        return
+    inputs = config["sizes"][0]
+    if shape[-1] == inputs and math.prod(shape[1:]) != inputs:
+        raise ShapeError(
+            f"`PopulationTrainer`: expected x of shape (N, {inputs}), or axes whose product is "
+            f"{inputs}, got {shape}; steps of sequences are rows: x.reshape(-1, {inputs}) and "
+            "targets to match"
+        )
+
+
+def width_of(model: Layer, x: Array) -> int:
+    """How many outputs a row has; 0 if the model does not say."""
+    try:
+        return int(model.output_shape(tuple(x.shape[1:]))[-1])
+    except (XpmlpError, IndexError, NotImplementedError):
+        return 0
+
+
+def floating_dtype(model: Layer) -> str:
+    """The dtype of the model's parameters."""
+    for array in model.params.values():
+        return dtype_name(array.dtype)
+    return "float32"
+
+
+def _is_on_cuda(model: Layer) -> bool:
+    params = model.params.values()
+    return get_backend().name == "cupy" and all(map(array_api_compat.is_cupy_array, params))

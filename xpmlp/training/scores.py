@@ -1,0 +1,113 @@
+"""One definition of figures: those of several batches are those of all their rows at once.
+
+A loss that is a mean is the mean over all rows that count, by their weights; one that is a sum is
+the sum. Accuracies are shares of all answers, R² is of all numbers together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_namespace, to_numpy
+from ..errors import ConfigError
+from ..layers.base import Layer
+from ..losses import Loss
+from .metrics import answers_given, as_rows, kind_of_answers, r2, right_answers
+
+
+def pooled_loss(loss: Loss, values: Any, units: Any) -> np.ndarray:
+    """The loss over several batches, of shape (…,).
+
+    Parameters
+    ----------
+    loss : Loss
+    values : array, shape (batches, …)
+        Of each batch.
+    units : array, shape (batches,) or (batches, …)
+        What each batch's mean divided by: :meth:`~xpmlp.losses.Loss.units`.
+    """
+    values, units = np.asarray(values, np.float64), np.asarray(units, np.float64)
+    if getattr(loss, "reduction", "mean") == "sum":
+        return np.asarray(values.sum(axis=0))
+    units = units.reshape(*units.shape, *[1] * (values.ndim - units.ndim))
+    # A batch without any weight divides by 1 in place of 0.
+    sums = np.sum(values * np.where(units > 0, units, 1.0), axis=0)
+    total = units.sum(axis=0)
+    return np.asarray(sums / np.where(total > 0, total, 1.0))
+
+
+def share(right: Any, given: Any) -> np.ndarray:
+    """Right answers of those given over several batches (batches, …), NaN if there were none."""
+    right, given = np.asarray(right, np.float64), np.asarray(given, np.float64)
+    total = given.sum(axis=0)
+    return np.asarray(right.sum(axis=0) / np.where(total > 0, total, np.nan))
+
+
+def together(values: Sequence[Any]) -> np.ndarray:
+    """Numbers, or arrays that may be on a device, of each batch as one array on the host."""
+    if not hasattr(values[0], "dtype"):
+        return np.asarray(values)
+    return to_numpy(array_namespace(values[0]).stack(list(values)))
+
+
+def scores_of(
+    model: Layer, loss: Loss, batches: Iterable[tuple[Array, Array]]
+) -> dict[str, np.ndarray]:
+    """Loss and accuracy, or R² for numbers, in evaluation mode, of shape () or (P,)."""
+    check_reduces("evaluate", loss)
+    values, units, right, given = [], [], [], []
+    numbers: list[tuple[np.ndarray, np.ndarray]] = []
+    for xb, yb in batches:
+        outputs, targets = as_rows(model.forward(xb), yb, model.population)
+        check_outputs("evaluate", loss, outputs.shape[-1], targets)
+        values.append(to_numpy(loss.forward(outputs, targets)))
+        units.append(np.asarray(_on_host(loss.units(outputs, targets))))
+        hits = right_answers(loss, outputs, targets)
+        if hits is not None:
+            right.append(to_numpy(hits))
+            given.append(np.asarray(_on_host(answers_given(loss, outputs, targets))))
+        elif kind_of_answers(loss, outputs, targets) == "numbers":
+            # Copies: x may be the output.
+            numbers.append((np.array(to_numpy(outputs)), np.array(to_numpy(targets))))
+    scores = {"loss": pooled_loss(loss, values, units)}
+    if right:
+        scores["accuracy"] = share(right, given)
+    elif numbers:
+        outputs, targets = (np.concatenate(parts, axis=-2) for parts in zip(*numbers, strict=True))
+        targets = np.broadcast_to(targets, outputs.shape)
+        if model.population is None:
+            scores["r2"] = np.asarray(r2(outputs, targets))
+        else:
+            each = zip(outputs, targets, strict=True)
+            scores["r2"] = np.array([r2(y, t) for y, t in each])
+    return scores
+
+
+def check_reduces(where: str, loss: Loss) -> None:
+    """Raise ConfigError for a loss that gives a value for each row."""
+    if getattr(loss, "reduction", "mean") == "none":
+        raise ConfigError(
+            f"`{where}`: expected a loss that is one number, with reduction 'mean' or 'sum', got "
+            f"{loss!r}; for a value for each row call loss.forward(model.forward(x), y)"
+        )
+
+
+def check_outputs(where: str, loss: Loss, outputs: int, targets: Array) -> None:
+    """Raise ConfigError for a choice among one class, unless the targets are that class."""
+    if outputs != 1 or getattr(loss, "answers", None) != "classes":
+        return
+    known = np.asarray(to_numpy(targets))
+    if known.dtype.kind not in "iu" or known.any():
+        raise ConfigError(
+            f"`{where}`: expected at least 2 outputs for {type(loss).__name__}, one for each "
+            "class, got 1, whose loss is always 0; a yes/no question is output='sigmoid' with "
+            "BCEWithLogits() and targets (N, 1) of 0 and 1, a number output='identity' with "
+            "MSE() and targets (N, 1)"
+        )
+
+
+def _on_host(value: Any) -> Any:
+    return to_numpy(value) if hasattr(value, "dtype") else value
