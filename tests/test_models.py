@@ -258,6 +258,7 @@ with xpmlp.use_backend("jax"):
     assert result.stdout.split() == ["int32", "int32"]
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("population", [None, 2])

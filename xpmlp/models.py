@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from . import ops
 from .backend import Array, array_namespace, asarray, has_wide_types, to_numpy
 from .capacity import bytes_to_make, check_fits
 from .data.dataset import check_finite
+from .data.loader import as_array
 from .errors import ConfigError, DataError, ShapeError
 from .initializers import Initializer
 from .layers import (
@@ -285,8 +285,7 @@ class FullyConnectedNet(Sequential):
     def outputs(self, x: Any, batch_size: int = 4096) -> Array:
         """The raw outputs for x, in evaluation mode; parameters as in :meth:`predict_proba`."""
         batch_size = max(1, batch_size // (self.population or 1))
-        if not array_api_compat.is_array_api_obj(x):
-            x = np.asarray(x)  # lists and data frames
+        x = as_array(x)
         if len(x.shape) < 2:
             raise ShapeError(
                 f"`{type(self).__name__}`: expected x of shape (N, …), got {tuple(x.shape)}; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .errors import ConfigError
 
@@ -108,7 +109,7 @@ class WarmUp(Schedule):
     """
 
     steps: int = 100
-    then: Schedule = Constant()
+    then: Any = Constant()
 
     def __post_init__(self) -> None:
         super().__post_init__()

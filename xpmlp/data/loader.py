@@ -86,8 +86,8 @@ class Batches:
             raise ConfigError(f"`batch_size`: expected a whole number, got {batch_size!r}")
         if batch_size < 1:
             raise ConfigError(f"`batch_size`: expected at least 1, got {batch_size}; try 128")
-        x = _as_array(x)
-        y = None if y is None else _as_array(y)
+        x = as_array(x)
+        y = None if y is None else as_array(y)
         if len(x.shape) == 0 or x.shape[0] == 0:
             raise DataError(f"`Batches`: expected at least one row, got shape {tuple(x.shape)}")
         n = int(x.shape[0])
@@ -185,7 +185,7 @@ class Batches:
         return gather
 
 
-def _as_array(values: Any) -> Array:
+def as_array(values: Any) -> Array:
     """Lists and data frames as NumPy arrays; arrays as they are."""
     return values if array_api_compat.is_array_api_obj(values) else np.asarray(values)
 
