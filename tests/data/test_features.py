@@ -70,7 +70,7 @@ def test_bad_npz_files_are_refused(tmp_path):
 
 
 def test_missing_and_unknown_files_are_refused(tmp_path):
-    with pytest.raises(DataError, match="found none"):
+    with pytest.raises(DataError, match="none of that name"):
         load_features(tmp_path / "absent.csv")
-    with pytest.raises(DataError, match="ending in"):
+    with pytest.raises(DataError, match="empty file"):
         load_features(write(tmp_path / "t.xlsx", ""))

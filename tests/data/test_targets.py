@@ -23,8 +23,8 @@ def test_classes_are_found_and_sorted(values, numbers, classes):
 
 
 def test_whole_numbers_are_classes_only_if_few_and_repeated():
-    few = np.arange(2 * MAX_GUESSED_CLASSES) // 2
-    many = np.arange(2 * MAX_GUESSED_CLASSES + 2) // 2
+    few = np.arange(5 * MAX_GUESSED_CLASSES) // 5
+    many = np.arange(5 * MAX_GUESSED_CLASSES + 5) // 5
     assert len(encode_targets(few, "file")[1]) == MAX_GUESSED_CLASSES
     assert encode_targets(many, "file")[1] is None
     assert encode_targets(np.arange(10), "file")[1] is None  # each value once
@@ -78,3 +78,16 @@ def test_one_hot_rows_are_not_taken_for_numbers_in_silence(dtype):
     assert y.shape == (4, 3) and classes is None
     rows[0, 1] = 1  # two at once: no longer one-hot
     assert encode_targets(rows, "y")[1] is None
+
+
+def test_whole_numbers_are_classes_with_or_without_a_point():
+    assert encode_targets(np.array([0.0, 1.0, 1.0, 0.0]), "file")[1] == ("0", "1")
+    assert encode_targets(np.array([1.0, 2.5, 1.0, 2.5]), "file")[1] is None
+
+
+def test_counts_are_numbers_although_few_are_different():
+    counts = np.random.default_rng(0).poisson(8, size=4000)
+    assert len(np.unique(counts)) <= MAX_GUESSED_CLASSES  # the common ones often, the others seldom
+    assert encode_targets(counts, "file")[1] is None
+    digits = np.random.default_rng(0).integers(0, 26, size=4000)
+    assert len(encode_targets(digits, "file")[1]) == 26

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ..errors import ConfigError, XpmlpError
 from ..ops.shapes import check_choice
+from . import tables as t
 
 app = typer.Typer(
     name="xpmlp",
@@ -36,7 +37,6 @@ Backend = Annotated[
     str | None,
     typer.Option(help="numpy, cupy, torch, jax, array_api_strict or auto (else XPMLP_BACKEND)."),
 ]
-Drop = Annotated[str | None, typer.Option(help="A file's columns to leave out, such as id,date.")]
 Device = Annotated[str | None, typer.Option(help="Such as cuda:0 (else XPMLP_DEVICE).")]
 
 
@@ -51,7 +51,7 @@ def run() -> None:
     except XpmlpError as error:
         if os.environ.get("XPMLP_DEBUG"):
             raise
-        print(f"xpmlp: {error}", file=sys.stderr)
+        print(f"xpmlp: {t.plain(str(error), 2000)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("xpmlp: interrupted", file=sys.stderr)
@@ -71,7 +71,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def train(
     data: Annotated[
-        str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, or a CSV/NPZ/Parquet file")
+        str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, or a file with a table")
     ] = "digits",
     hidden: Annotated[str | None, typer.Option(help="Hidden widths, such as 256,128.")] = None,
     activation: Annotated[str | None, typer.Option(help="relu, gelu, silu, tanh, …")] = None,
@@ -98,13 +98,23 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without improvement.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="A file's target column, name or number.")
-    ] = None,
-    drop: Drop = None,
-    task: Annotated[
-        str | None, typer.Option(help="A file's task: classification or regression.")
-    ] = None,
+    target: t.Target = None,
+    drop: t.Drop = None,
+    task: t.Task = None,
+    test: t.Test = None,
+    group: t.Group = None,
+    time: t.Time = None,
+    ids: Annotated[list[str] | None, t.ID] = None,
+    keep: t.Keep = None,
+    category: t.Category = None,
+    rare: t.Rare = None,
+    sep: t.Sep = None,
+    encoding: t.Encoding = None,
+    decimal: t.Decimal = None,
+    thousands: t.Thousands = None,
+    header: t.Header = None,
+    na: t.Na = None,
+    default_na: t.DefaultNa = True,
     seed: Annotated[int, typer.Option(help="Of weights, masks, batch order and split.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     backend: Backend = None,
@@ -125,8 +135,29 @@ def train(
     from .recipes import recipe_for
     from .train import train as run_training
 
-    data_options = _data_options(data, target, drop, task)
+    data_options = t.data_options(
+        data,
+        test,
+        target=target,
+        drop=drop,
+        task=task,
+        group=group,
+        time=time,
+        ids=ids,
+        keep=keep,
+        category=category,
+        rare=rare,
+        sep=sep,
+        encoding=encoding,
+        decimal=decimal,
+        thousands=thousands,
+        header=header,
+        na=na,
+        default_na=default_na,
+    )
     dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
+    if dataset.table is not None:
+        t.print_summary(console, dataset.table)
     recipe = recipe_for(dataset).with_options(
         {
             "hidden": None if hidden is None else _widths(hidden),
@@ -171,7 +202,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a model file.")],
     data: Annotated[
         str | None,
-        typer.Argument(help="Data set or file, whose test part is used (that of the training)."),
+        typer.Argument(help="Another file, all rows of which are scored (its own test rows)."),
     ] = None,
     backend: Backend = None,
     device: Device = None,
@@ -186,6 +217,8 @@ def evaluate(
     result = run_evaluation(run, data, data_dir, download)
     rows = {name: value for name, value in result.items() if not isinstance(value, dict | list)}
     console.print(_table(rows))
+    for note in result["notes"]:
+        console.print(t.plain(note), highlight=False, markup=False)
     if "class_accuracy" in result:
         _print_classes(result)
     if as_json:
@@ -195,8 +228,12 @@ def evaluate(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a model file.")],
-    file: Annotated[Path, typer.Argument(help="CSV, Parquet or NPZ (array x) with the inputs.")],
-    out: Annotated[Path | None, typer.Option(help="Write the predictions here, as CSV.")] = None,
+    file: Annotated[str, typer.Argument(help="File with the inputs; - is standard input.")],
+    out: Annotated[
+        str | None,
+        typer.Option(help="Write here: .csv, .tsv, .jsonl, .parquet, .xlsx, or - (CSV)."),
+    ] = None,
+    ids: Annotated[list[str] | None, t.ID] = None,
     backend: Backend = None,
     device: Device = None,
     as_json: Json = False,
@@ -205,7 +242,9 @@ def predict(
     _choose_backend(backend, device)
     from .predict import predict as run_prediction
 
-    rows, summary = run_prediction(run, file, out)
+    rows, summary = run_prediction(run, file, out, ids or ())
+    if out == "-":
+        return
     shown = rows[:10]
     table = Table()
     for name in shown[0]:
@@ -222,7 +261,7 @@ def predict(
 @app.command()
 def sweep(
     data: Annotated[
-        str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, or a CSV/NPZ/Parquet file")
+        str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, or a file with a table")
     ] = "digits",
     lr: Annotated[str | None, typer.Option(help="Values: 1e-4:1e-2:log:8 or 1e-3,3e-3.")] = None,
     weight_decay: Annotated[str | None, typer.Option(help="Values: 0,1e-4.")] = None,
@@ -259,13 +298,23 @@ def sweep(
     patience: Annotated[
         int | None, typer.Option(help="Stop a network after so many epochs without improvement.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="A file's target column, name or number.")
-    ] = None,
-    drop: Drop = None,
-    task: Annotated[
-        str | None, typer.Option(help="A file's task: classification or regression.")
-    ] = None,
+    target: t.Target = None,
+    drop: t.Drop = None,
+    task: t.Task = None,
+    test: t.Test = None,
+    group: t.Group = None,
+    time: t.Time = None,
+    ids: Annotated[list[str] | None, t.ID] = None,
+    keep: t.Keep = None,
+    category: t.Category = None,
+    rare: t.Rare = None,
+    sep: t.Sep = None,
+    encoding: t.Encoding = None,
+    decimal: t.Decimal = None,
+    thousands: t.Thousands = None,
+    header: t.Header = None,
+    na: t.Na = None,
+    default_na: t.DefaultNa = True,
     backend: Backend = None,
     device: Device = None,
     data_dir: DataDir = None,
@@ -294,8 +343,29 @@ def sweep(
         "batch_size": batch_size,
         "hidden": hidden,
     }
-    data_options = _data_options(data, target, drop, task)
+    data_options = t.data_options(
+        data,
+        test,
+        target=target,
+        drop=drop,
+        task=task,
+        group=group,
+        time=time,
+        ids=ids,
+        keep=keep,
+        category=category,
+        rare=rare,
+        sep=sep,
+        encoding=encoding,
+        decimal=decimal,
+        thousands=thousands,
+        header=header,
+        na=na,
+        default_na=default_na,
+    )
     dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
+    if dataset.table is not None:
+        t.print_summary(console, dataset.table)
     recipe = recipe_for(dataset).with_options(
         {
             "epochs": epochs,
@@ -395,21 +465,6 @@ def _widths(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _data_options(
-    data: str, target: str | None, drop: str | None, task: str | None
-) -> dict[str, Any]:
-    """What ``load_dataset`` is called with, and a run remembers."""
-    columns = None if drop is None else [_column(part.strip()) for part in drop.split(",") if part]
-    options = {"target": _column(target), "drop": columns, "task": task}
-    given = {name: value for name, value in options.items() if value is not None}
-    return {"name_or_path": data} | given
-
-
-def _column(text: str | None) -> str | int | None:
-    """A column's number if it is one, else its name."""
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
-
-
 def _print_json(values: Any) -> None:
     from .runs import without_nan
 
@@ -439,7 +494,8 @@ def _print_classes(result: dict[str, Any]) -> None:
         table.add_column(escape(name), justify="right")
     table.add_column("accuracy", justify="right")
     for name, counts in zip(classes, result["confusion_matrix"], strict=True):
-        share = f"{100 * result['class_accuracy'][name]:.1f} %"
+        accuracy = result["class_accuracy"][name]
+        share = "no rows" if accuracy is None else f"{100 * accuracy:.1f} %"
         table.add_row(escape(name), *(str(count) if count else "·" for count in counts), share)
     console.print(table)
 

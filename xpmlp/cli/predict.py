@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,97 +11,256 @@ import numpy as np
 
 from .. import to_numpy
 from ..data import DATASET_NAMES, Dataset, Normalization, load_dataset, load_features
+from ..data.features import info_from_dict, read_array_rows, read_rows
+from ..data.tables.columns import listed
+from ..data.tables.content import form_of, read_content
+from ..data.tables.encoder import TableEncoder
+from ..data.tables.info import TableInfo
+from ..data.tables.reader import file_stem
 from ..errors import DataError
-from ..files import write_atomically
 from ..models import FullyConnectedNet
 from ..training import confusion_matrix
+from .outputs import check_output, write_rows
 from .runs import open_run
-from .train import score
+from .train import identity_of, score
 
 
 def evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool) -> dict[str, Any]:
-    """Score a run's model on the test part of a data set (by default the run's own).
+    """Score a run's model: on its own test rows, or on all rows of another file.
 
     Returns
     -------
     dict
         run, dataset, samples, loss, accuracy (or r2 and rmse), and for classes the accuracy of
-        each and the confusion matrix (rows are true classes).
+        each (None without rows) and the confusion matrix (rows are true classes). ``notes`` says
+        what is to be known beside the figures.
     """
     model, extras, config = open_run(run)
-    dataset = _load_like(config.get("data") or {}, extras["dataset"], data, data_dir, download)
-    inputs = int(np.prod(dataset.x_test.shape[1:]))
-    classes = extras["classes"]
-    if inputs != model.config["sizes"][0] or (classes is None) != (dataset.classes is None):
+    classes = None if extras["classes"] is None else tuple(extras["classes"])
+    test = _find_test(extras, config, data, data_dir, download, classes)
+    x = _select(test.x, extras)
+    inputs, needed = int(np.prod(x.shape[1:])), model.config["sizes"][0]
+    if inputs != needed:
         raise DataError(
-            f"expected data like that of {run}: {model.config['sizes'][0]} inputs and "
-            f"{'numbers' if classes is None else f'{len(classes)} classes'}, got {dataset.name} "
-            f"with {inputs} inputs; name the data set it was trained on"
-        )
-    if classes is not None and tuple(classes) != dataset.classes:
-        raise DataError(
-            f"expected the classes {', '.join(classes)}, got {', '.join(dataset.classes or ())}"
+            f"expected data like that of {run}: {needed} inputs and "
+            f"{'numbers' if classes is None else f'{len(classes)} classes'}, got {test.name} with "
+            f"{inputs} inputs; name the data set it was trained on"
         )
     normalization, target_normalization = _normalizations(extras)
     result: dict[str, Any] = {
         "run": str(run),
-        "dataset": dataset.name,
-        "samples": len(dataset.x_test),
-        **score(model, dataset.x_test, dataset.y_test, normalization, target_normalization),
+        "dataset": test.name,
+        "samples": len(x),
+        **score(model, x, test.y, normalization, target_normalization),
     }
     if classes is not None:
-        x = normalization.apply(dataset.x_test, model.dtype)
-        matrix = confusion_matrix(dataset.y_test, model.predict(x), len(classes))
-        shares = np.diag(matrix) / np.maximum(1, matrix.sum(axis=1))
-        result["class_accuracy"] = dict(zip(classes, shares.tolist(), strict=True))
+        predicted = model.predict(normalization.apply(x, model.dtype))
+        matrix = confusion_matrix(test.y, predicted, len(classes))
+        counts = matrix.sum(axis=1)
+        shares = [
+            float(matrix[place, place] / count) if count else None
+            for place, count in enumerate(counts)
+        ]
+        if test.unknown:
+            others = sum(test.unknown.values())
+            result["unknown_classes"] = test.unknown
+            result["accuracy_with_unknown"] = float(np.trace(matrix) / (len(x) + others))
+        result["class_accuracy"] = dict(zip(classes, shares, strict=True))
         result["confusion_matrix"] = matrix.tolist()
+    result["notes"] = test.notes
     return result
 
 
-def _load_like(
-    options: dict[str, Any],
-    trained_on: str,
+@dataclass
+class _Test:
+    """Rows to score on."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    notes: list[str] = field(default_factory=list)
+    unknown: dict[str, int] | None = None
+
+
+def _find_test(
+    extras: dict[str, Any],
+    config: dict[str, Any],
     data: str | None,
     data_dir: Path | None,
     download: bool,
-) -> Dataset:
-    """The data set that was trained on, or another with the same target and columns."""
-    known = options.get("name_or_path", trained_on)
-    # A table's target, columns and task hold for another table as well, and for nothing else.
-    table = data is None or Path(data).suffix.lower() in (".csv", ".tsv", ".parquet")
-    kept = options if table else {}
+    classes: tuple[str, ...] | None,
+) -> _Test:
+    options = dict(config.get("data") or {})
+    known = str(options.pop("name_or_path", extras["dataset"]))
+    wanted = known if data is None else data
+    if _is_name(wanted):
+        return _of_dataset(load_dataset(wanted, data_dir=data_dir, download=download), classes)
+    if data is None:
+        return _own_test(extras, config, options, known, classes)
+    content = read_content(data)
+    if form_of(content) == "npz":
+        rows = read_array_rows(data, content, classes)
+    else:
+        info = _table_info(extras, options, classes, data)
+        rows = read_rows(data, info, classes)
+        identity = config.get("identity") or {}
+        if rows.digest == identity.get("sha256") and identity.get("test_rows"):
+            test = _own_test(extras, config, options, data, classes)
+            test.notes.insert(
+                0,
+                f"{data} is the file that was trained on: only its {len(test.x)} test rows are "
+                "scored",
+            )
+            return test
+    test = _Test(file_stem(data), rows.x, rows.y, unknown=rows.unknown)
+    test.notes = [f"{len(rows.x)} rows of {data} scored{rows.words()}"]
+    if rows.filled:
+        test.notes.append(_filled_words(rows.filled))
+    return test
+
+
+def _own_test(
+    extras: dict[str, Any],
+    config: dict[str, Any],
+    options: dict[str, Any],
+    known: str,
+    classes: tuple[str, ...] | None,
+) -> _Test:
+    """The test rows of the run's own file, if it is still what was trained on."""
+    identity = config.get("identity") or {}
+    found = identity.get("path")
+    path = (
+        found
+        if found and Path(found).is_file() and known == config.get("data", {}).get("name_or_path")
+        else known
+    )
+    # What the target is was decided in the training.
+    again: dict[str, Any] = options | {"task": _task(classes)}
     try:
-        named = {"name_or_path": data or known, "data_dir": data_dir, "download": download}
-        return load_dataset(**kept | named)
+        dataset = load_dataset(path, **again)
     except DataError as error:
-        if data is not None or known in DATASET_NAMES:
-            raise
         raise DataError(
             f"expected the data of the training, {known}, got: {error}; "
             "name the file: xpmlp evaluate RUN FILE"
         ) from error
+    now = identity_of(dataset) or {}
+    if identity and any(now[key] != identity.get(key) for key in now if key != "path"):
+        raise DataError(
+            f"expected {path} as it was in the training ({identity.get('rows')} rows), got "
+            f"another content ({now['rows']} rows); its test rows are not those that were held "
+            "out. Score all rows of a file that was not trained on: xpmlp evaluate RUN FILE"
+        )
+    notes = [] if identity else ["this run kept no fingerprint of its data: it may have changed"]
+    info = dataset.table
+    if info is None:
+        test = _of_dataset(dataset, classes)
+        test.notes = notes
+        return test
+    file = options.get("test")
+    trained = _table_info(extras, options, classes, path)
+    rows = read_rows(file or path, trained, classes)
+    if info.test_rows is None:
+        return _Test(dataset.name, rows.x, rows.y, notes, rows.unknown)
+    if len(rows.x) != info.rows:
+        raise DataError(f"expected {info.rows} rows with a target in {path}, got {len(rows.x)}")
+    return _Test(dataset.name, rows.x[info.test_rows], rows.y[info.test_rows], notes)
 
 
-def predict(run: Path, file: Path, out: Path | None) -> tuple[list[dict[str, Any]], str]:
-    """Predict every row of a file, and write the predictions as CSV if asked for.
+def _of_dataset(dataset: Dataset, classes: tuple[str, ...] | None) -> _Test:
+    if (classes is None) != (dataset.classes is None) or (classes or ()) != (dataset.classes or ()):
+        raise DataError(
+            f"expected {'numbers' if classes is None else f'the classes {listed(classes)}'}, got "
+            f"{dataset.name} with {listed(dataset.classes or ()) or 'numbers'}"
+        )
+    return _Test(dataset.name, dataset.x_test, dataset.y_test)
+
+
+def _table_info(
+    extras: dict[str, Any],
+    options: dict[str, Any],
+    classes: tuple[str, ...] | None,
+    path: str,
+) -> TableInfo:
+    """How the run reads a table; for one of before encoders, numbers under their names."""
+    if extras.get("table"):
+        return info_from_dict(extras["table"])
+    if extras["features"] is None:
+        raise DataError(
+            f"expected arrays as in the training (NPZ with x and y), got the table {path}"
+        )
+    again: dict[str, Any] = options | {"task": _task(classes)}
+    dataset = load_dataset(path, **again)
+    assert dataset.table is not None
+    return replace(dataset.table, encoder=TableEncoder.of_numbers(extras["features"]), ids=[])
+
+
+def _task(classes: tuple[str, ...] | None) -> str:
+    return "regression" if classes is None else "classification"
+
+
+def _is_name(data: str) -> bool:
+    return data.lower().replace("_", "-") in (*DATASET_NAMES, "fashionmnist", "cifar-10")
+
+
+def _select(x: np.ndarray, extras: dict[str, Any]) -> np.ndarray:
+    """The inputs that the network has."""
+    columns = extras.get("columns")
+    return x if columns is None else x[:, columns]
+
+
+def _filled_words(filled: dict[str, int]) -> str:
+    shown = ", ".join(f"{name} {count}" for name, count in list(filled.items())[:8])
+    return f"{sum(filled.values())} missing values filled in ({shown})"
+
+
+def predict(
+    run: Path, file: str, out: str | None, ids: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], str]:
+    """Predict every row of a file, and write the predictions if asked for.
 
     Returns
     -------
     rows : list of dict
-        prediction, and the probability of each class.
+        The id columns, prediction, and the probability of each class.
     summary : str
         What was done, in one line.
     """
+    target = None if out is None else check_output(out, file)
     model, extras, _ = open_run(run)
-    x = load_features(file, extras["features"], model.config["sizes"][0])
+    filled: dict[str, int] = {}
+    carried: dict[str, list[Any]] = {}
+    if extras.get("table"):
+        info = info_from_dict(extras["table"])
+        found = read_rows(file, info, with_target=False, ids=ids)
+        x, filled, carried = found.x, found.filled, found.ids
+    else:
+        x = load_features(file, extras["features"])
+    x = _select(x, extras)
+    length, needed = int(np.prod(x.shape[1:])), model.config["sizes"][0]
+    if length != needed:
+        raise DataError(
+            f"`{file}`: expected {needed} numbers in a row, as in training, got {length}; leave "
+            "out columns that are no inputs, such as the target"
+        )
     rows = _predict_rows(model, x, extras)
+    if carried:
+        names = list(carried)
+        rows = [
+            {_free(name, row): value for name, value in zip(names, values, strict=True)} | row
+            for row, *values in zip(rows, *carried.values(), strict=True)
+        ]
+    summary = f"{len(rows)} predictions"
     if out is not None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(out, text.getvalue().encode())
-    return rows, f"{len(rows)} predictions" + (f" written to {out}" if out is not None else "")
+        write_rows(target, rows)
+        summary += f" written to {out}" if target is not None else ""
+    if filled:
+        summary += f"; {_filled_words(filled)}"
+    return rows, summary
+
+
+def _free(name: str, row: dict[str, Any]) -> str:
+    """A name for an id column that no other column of the predictions has."""
+    return f"{name} (id)" if name in row else name
 
 
 def _predict_rows(

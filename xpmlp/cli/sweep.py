@@ -35,7 +35,7 @@ from ..sweep.settings import show
 from ..training import Callback, PopulationTrainer, save_model
 from .recipes import Recipe
 from .runs import MODEL, create_run_folder, discard_run_folder, write_json
-from .train import count_outputs, device_name, prepare, score
+from .train import count_outputs, device_name, identity_of, prepare, score
 
 _SHOWN = 10  # settings in the table
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -102,6 +102,7 @@ def run_sweep(
     config = {
         "xpmlp": __version__,
         "data": data_options,
+        "identity": identity_of(dataset),
         "recipe": asdict(recipe),
         "axes": grid,
         "seeds": numbers,
@@ -283,7 +284,7 @@ def _result(
             continue  # interrupted before it was trained
         scores = score(
             found.models[setting],
-            dataset.x_test,
+            data.select(dataset.x_test),
             dataset.y_test,
             data.normalization,
             data.target_normalization,

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, get_backend, to_numpy
-from ..data import Dataset, Normalization
-from ..errors import ConfigError
+from ..data import DATASET_NAMES, Dataset, Normalization
+from ..data.tables.content import read_content
+from ..data.tables.reader import digest_of
+from ..errors import ConfigError, DataError
 from ..losses import MSE, SoftmaxCrossEntropy
 from ..models import FullyConnectedNet
 from ..ops.dispatch import kernel_summary
@@ -36,6 +38,9 @@ class Prepared:
         Of the inputs.
     target_normalization : Normalization or None
         Of a regression's targets.
+    columns : ndarray of int or None
+        Which inputs differ between the rows trained on: weights of the others would never be
+        trained, so they are not part of the network. None where all of them do.
     """
 
     x: np.ndarray
@@ -43,6 +48,11 @@ class Prepared:
     validation: tuple[np.ndarray, np.ndarray] | None
     normalization: Normalization
     target_normalization: Normalization | None
+    columns: np.ndarray | None = None
+
+    def select(self, x: np.ndarray) -> np.ndarray:
+        """The inputs that the network has, of other rows."""
+        return x if self.columns is None else x[:, self.columns]
 
     def extras(self, dataset: Dataset) -> dict[str, Any]:
         """What a model file says beside the network, for ``xpmlp evaluate`` and ``predict``."""
@@ -53,6 +63,8 @@ class Prepared:
             "features": dataset.features,
             "normalization": self.normalization.to_dict(),
             "target_normalization": target and target.to_dict(),
+            "table": dataset.table and dataset.table.to_dict(),
+            "columns": None if self.columns is None else self.columns.tolist(),
         }
 
 
@@ -60,13 +72,42 @@ def prepare(dataset: Dataset, recipe: Recipe, seed: int) -> Prepared:
     """Split off validation data and fit the normalizations on the rest."""
     (x, y), validation = _split(dataset, recipe.validation, seed)
     images = dataset.x_train.ndim > 2
+    columns = None if images else _varying(x, dataset)
+    if columns is not None:
+        x = x[:, columns]
+        validation = validation and (validation[0][:, columns], validation[1])
     normalization = Normalization.fit(x, per_feature=not images, center=recipe.center)
     if dataset.classes is not None:
-        return Prepared(x, y, validation, normalization, None)
+        return Prepared(x, y, validation, normalization, None, columns)
     target_normalization = Normalization.fit(y)
     y, *rest = (_as_columns(target_normalization.apply(part)) for part in (y, *_ys(validation)))
     validation = (validation[0], rest[0]) if validation is not None else None
-    return Prepared(x, y, validation, normalization, target_normalization)
+    return Prepared(x, y, validation, normalization, target_normalization, columns)
+
+
+def _varying(x: np.ndarray, dataset: Dataset) -> np.ndarray | None:
+    """Columns with more than one value, or None if all are such."""
+    varying = x.min(axis=0) < x.max(axis=0)
+    if varying.all():
+        return None
+    if not varying.any():
+        raise DataError(
+            f"`{dataset.name}`: expected inputs that differ between rows, got the same values in "
+            "all of them; check the columns"
+        )
+    return np.flatnonzero(varying)
+
+
+def identity_of(dataset: Dataset) -> dict[str, Any] | None:
+    """Which file a data set is from, for ``xpmlp evaluate`` to find it and to know it again."""
+    path = Path(dataset.source).expanduser()
+    if dataset.table is not None:
+        found = {"path": str(path.resolve())} if dataset.source != "-" else {}
+        return found | dataset.table.identity()
+    if dataset.name in DATASET_NAMES or not path.is_file():
+        return None
+    rows = len(dataset.x_train) + len(dataset.x_test)
+    return {"path": str(path.resolve()), "sha256": digest_of(read_content(path)), "rows": rows}
 
 
 def train(
@@ -103,12 +144,13 @@ def train(
     backend = get_backend()
     regression = dataset.classes is None
     data = prepare(dataset, recipe, seed)
-    model = _build(dataset, recipe, seed, dtype)
+    model = _build(data, dataset, recipe, seed, dtype)
     folder = create_run_folder(out, dataset.name)
     try:
         config = {
             "xpmlp": __version__,
             "data": data_options,
+            "identity": identity_of(dataset),
             "recipe": dataclasses.asdict(recipe),
             "model": model.config,
             "seed": seed,
@@ -131,7 +173,7 @@ def train(
         discard_run_folder(folder)
         raise
     save_model(folder / MODEL, model, data.extras(dataset))
-    result = _result(dataset, model, trainer, history, seed, backend, data.target_normalization)
+    result = _result(dataset, model, trainer, history, seed, backend, data)
     write_json(folder / "result.json", result)
     if plots and importlib.util.find_spec("matplotlib") is not None:
         from ..plots import plot_history
@@ -185,8 +227,10 @@ def count_outputs(dataset: Dataset) -> int:
     return 1 if dataset.y_train.ndim == 1 else dataset.y_train.shape[1]
 
 
-def _build(dataset: Dataset, recipe: Recipe, seed: int, dtype: str) -> FullyConnectedNet:
-    inputs = math.prod(dataset.x_train.shape[1:])
+def _build(
+    data: Prepared, dataset: Dataset, recipe: Recipe, seed: int, dtype: str
+) -> FullyConnectedNet:
+    inputs = math.prod(data.x.shape[1:])
     return FullyConnectedNet(
         [inputs, *recipe.hidden, count_outputs(dataset)],
         activation=recipe.activation,
@@ -243,10 +287,15 @@ def _result(
     history: History,
     seed: int,
     backend: Any,
-    target_normalization: Normalization | None,
+    data: Prepared,
 ) -> dict[str, Any]:
-    assert trainer.normalization is not None  # _trainer always gives one
-    test = score(model, dataset.x_test, dataset.y_test, trainer.normalization, target_normalization)
+    test = score(
+        model,
+        data.select(dataset.x_test),
+        dataset.y_test,
+        data.normalization,
+        data.target_normalization,
+    )
     kept = history.rows[(history.best_epoch or len(history)) - 1]
     return {
         "dataset": dataset.name,

@@ -7,11 +7,15 @@ finite numbers. A file that breaks one of these never becomes a :class:`Dataset`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError
-from .splits import part_size, split_rows
+from .splits import part_size, split_groups, split_rows
+
+if TYPE_CHECKING:
+    from .tables.info import TableInfo
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -35,6 +39,8 @@ class Dataset:
         Column names of a table, one for each column of ``x`` (then ``x`` is ``(N, D)``).
     source : str
         Where the data came from and how to cite it, in one line.
+    table : TableInfo, optional
+        How a table was understood, where it came from one.
 
     Raises
     ------
@@ -51,6 +57,7 @@ class Dataset:
     classes: tuple[str, ...] | None
     features: tuple[str, ...] | None
     source: str
+    table: TableInfo | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -75,7 +82,8 @@ class Dataset:
 
         With an integer ``seed`` the rows are shuffled first and, for classification, every class
         gives its share (stratified). With ``seed=None`` the *last* ``size`` rows are taken as they
-        stand, as the usual 49,000 / 1,000 split of CIFAR-10 does.
+        stand, as the usual 49,000 / 1,000 split of CIFAR-10 does; so are they where the rows of a
+        table are in order of time. Rows of a table's group stay together.
 
         Parameters
         ----------
@@ -96,14 +104,17 @@ class Dataset:
         """
         n = len(self.x_train)
         held = part_size(size, n, "validation size")
-        if seed is None:
+        if seed is None or (self.table is not None and self.table.ordered):
             cut = n - held
             return (
                 (self.x_train[:cut], self.y_train[:cut]),
                 (self.x_train[cut:], self.y_train[cut:]),
             )
         labels = None if self.classes is None else self.y_train
-        kept, validation = split_rows(n, held, seed=seed, labels=labels)
+        if self.table is not None and self.table.groups is not None:
+            kept, validation = split_groups(self.table.groups, held, seed=seed)
+        else:
+            kept, validation = split_rows(n, held, seed=seed, labels=labels)
         return (
             (self.x_train[kept], self.y_train[kept]),
             (self.x_train[validation], self.y_train[validation]),

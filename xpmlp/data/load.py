@@ -32,15 +32,13 @@ def load_dataset(
     Parameters
     ----------
     name_or_path : str or path
-        ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, or a .csv, .tsv, .parquet or .npz
-        file.
+        ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, or a file with a table or arrays.
     data_dir : path, optional
         A folder to look into first, for data sets with names.
     download : bool
         Whether files that are nowhere may be fetched.
     **table_options
-        ``target``, ``drop``, ``task``, ``test_fraction``, ``seed`` of
-        :func:`~xpmlp.data.load_table`, for files.
+        Those of :func:`~xpmlp.data.load_table`, such as ``target``, for files.
 
     Returns
     -------
@@ -54,6 +52,8 @@ def load_dataset(
         If table options are given for a data set with a name.
     """
     name = str(name_or_path)
+    if name == "-":
+        return load_table(name, **table_options)
     known = name.lower().replace("_", "-")
     known = {"fashionmnist": "fashion-mnist", "cifar-10": "cifar10"}.get(known, known)
     if known in DATASET_NAMES:
@@ -65,7 +65,7 @@ def load_dataset(
         if known == "digits":
             return load_digits()
         return _FETCHED[known](data_dir, download=download)
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if path.suffix.lower() not in ENDINGS and not path.exists():
         raise DataError(
             f"`dataset`: expected one of {', '.join(DATASET_NAMES)}, or a file ending in "

@@ -74,6 +74,39 @@ def split_rows(
     return order[~hold], order[hold]
 
 
+def split_groups(groups: np.ndarray, held_out: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide rows so that all rows of a group go to the same part.
+
+    Whole groups, in a seeded order, are held out until there are ``held_out`` rows or more.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (N,)
+        Group of each row.
+    held_out : int
+        Rows to hold out at least, unless only one group would be left.
+    seed : int
+
+    Returns
+    -------
+    kept, held : ndarray of int64
+        Row numbers, in order.
+
+    Raises
+    ------
+    ConfigError
+        If there is only one group.
+    """
+    names, places, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        raise ConfigError("`group`: expected at least two groups to divide, got one")
+    order = permutation(len(names), seed=seed)
+    before = np.cumsum(counts[order]) - counts[order]
+    chosen = order[: max(1, min(len(names) - 1, int((before < held_out).sum())))]
+    held = np.isin(places, chosen)
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
 def _allot(counts: np.ndarray, total: int) -> np.ndarray:
     """Share ``total`` among the classes in proportion to ``counts``, exactly."""
     exact = total * counts / counts.sum()

@@ -1,8 +1,9 @@
 """Decide whether targets are classes or numbers, and turn them into what networks train on.
 
-The rule, for a file that does not say: text and truth values are classes. Whole numbers of at most
-64 different values, each on average in at least two rows, are classes too. Everything else is a
-regression. ``task=`` overrides it.
+The rule, for a file that does not say: text and truth values are classes. Whole numbers, with or
+without ``.0``, are classes too if they have at most 10 different values, each on average in at
+least two rows; or at most 64 which all have their share of rows, as labels have and counts have
+not. Everything else is a regression. ``task=`` overrides it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from .dataset import check_finite
 
 TASKS = ("classification", "regression")
 MAX_GUESSED_CLASSES = 64  # letters and digits of both cases are 62
+_FEW = 10  # so many are classes even if some are rare, as grades are
+_LEAST_ROWS = 5  # of each of more classes than these
+_LEAST_SHARE = 0.2  # of the rows that each would have if all had as many
 
 
 def encode_targets(
@@ -92,9 +96,15 @@ def guess_task(values: np.ndarray) -> str:
     """``"classification"`` or ``"regression"``, by the rule at the top of this file."""
     if values.dtype.kind in "bU":
         return "classification"
-    if values.dtype.kind in "ui" and values.ndim == 1:
-        distinct = len(np.unique(values))
-        if distinct <= MAX_GUESSED_CLASSES and 2 * distinct <= len(values):
+    whole = values.dtype.kind in "ui" or (
+        values.dtype.kind == "f" and bool(np.all(values == np.floor(values)))
+    )
+    if whole and values.ndim == 1:
+        distinct, counts = np.unique(values, return_counts=True)
+        if len(distinct) <= _FEW:
+            return "classification" if 2 * len(distinct) <= len(values) else "regression"
+        even = counts.min() >= max(_LEAST_ROWS, _LEAST_SHARE * len(values) / len(distinct))
+        if even and len(distinct) <= MAX_GUESSED_CLASSES:
             return "classification"
     return "regression"
 
