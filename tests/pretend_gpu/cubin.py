@@ -8,9 +8,11 @@ the number of registers; ``.nv.info.<name>`` with attributes, whose numbers are 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _PARAMETER, _MOST_THREADS, _CLUSTER = 0x17, 0x05, 0x3D  # EIATTR_KPARAM_INFO, …MAX_THREADS, …CTADIM
+_REGISTERS = 64 * 1024  # of a multiprocessor
 _SIZED = 4  # a format of an attribute: its size follows, then so many bytes
 
 
@@ -24,6 +26,20 @@ class Kernel:
     most_threads: int = 1024
     cluster: int = 1
     shared: int = 0
+
+    def refusals(self, grid: tuple, block: tuple, shared: int, most_shared: int) -> Iterator[str]:
+        """Why a device would refuse a launch; ``shared`` is dynamic, of at most ``most_shared``."""
+        threads = block[0] * block[1] * block[2]
+        if not all((*grid, *block)) or grid[0] >= 2**31 or max(grid[1:]) > 65535:
+            yield f"a grid of {grid} blocks of {block} threads"
+        if threads > min(1024, self.most_threads) or block[2] > 64:
+            yield f"{threads} threads in {block}, at most {self.most_threads} were announced"
+        if self.registers * -(-threads // 32) * 32 > _REGISTERS:
+            yield f"{self.registers} registers for each of {threads} threads"
+        if shared > most_shared:
+            yield f"{shared} bytes of dynamic shared memory, {most_shared} allowed"
+        if grid[0] % self.cluster:
+            yield f"{grid[0]} blocks in clusters of {self.cluster}"
 
 
 def kernels_of(image: bytes) -> dict[str, Kernel]:

@@ -31,7 +31,6 @@ problems: collections.Counter[str] = collections.Counter()
 INVALID_VALUE, ILLEGAL_ADDRESS, LAUNCH_FAILED = 1, 700, 719
 _STATIC_AND_DYNAMIC = 48 * 1024  # shared memory that needs not be asked for
 _MOST_SHARED = 227 * 1024
-_REGISTERS = 64 * 1024
 _SHARED_SIZE, _REGISTER_COUNT, _DYNAMIC_SHARED = 1, 4, 8  # CU_FUNC_ATTRIBUTE_…
 
 
@@ -143,26 +142,10 @@ def _launch(number: int, sizes: Any, shared: int, values: Any, graph: int) -> in
     parameters = function.kernel.parameters
     copies = [ctypes.string_at(values[i], size) for i, size in enumerate(parameters)]
     launch = Launch(function, tuple(sizes[:3]), tuple(sizes[3:6]), shared, copies)
-    for text in refusals(launch):
+    for text in function.kernel.refusals(launch.grid, launch.block, shared, function.dynamic):
         complain(f"{function.kernel.name}: {text}")
         return INVALID_VALUE
     return do(graph, lambda: _run(launch))
-
-
-def refusals(launch: Launch):
-    """Why a device would refuse a launch."""
-    kernel, grid, block = launch.function.kernel, launch.grid, launch.block
-    threads = block[0] * block[1] * block[2]
-    if not all((*grid, *block)) or grid[0] >= 2**31 or max(grid[1:]) > 65535:
-        yield f"a grid of {grid} blocks of {block} threads"
-    if threads > min(1024, kernel.most_threads) or block[2] > 64:
-        yield f"{threads} threads, at most {kernel.most_threads} were announced"
-    if kernel.registers * -(-threads // 32) * 32 > _REGISTERS:
-        yield f"{kernel.registers} registers for each of {threads} threads"
-    if launch.shared > launch.function.dynamic:
-        yield f"{launch.shared} bytes of dynamic shared memory, {launch.function.dynamic} allowed"
-    if grid[0] % kernel.cluster:
-        yield f"{grid[0]} blocks in clusters of {kernel.cluster}"
 
 
 def _run(launch: Launch) -> int:

@@ -18,7 +18,6 @@ from xpmlp.kernels.cuda import geometry, source
 
 _OPTIONS = (*source.OPTIONS, "-arch=sm_90", "-ftz=true", "--device-as-default-execution-space")
 _SIZES = {"r": 8, "w": 8, "q": 8, "Q": 8, "d": 8, "i": 4, "I": 4, "f": 4}
-_REGISTERS, _SHARED_UNASKED = 64 * 1024, 48 * 1024  # of a multiprocessor; static and dynamic
 FOLDER: Path | None = None
 """Where compiled kernels are kept between runs."""
 
@@ -45,18 +44,8 @@ def compiled(op: str, suffix: str, name: str) -> Kernel | None:
 
 def refusals(kernel: Kernel, plan: geometry.Launch, letters: str) -> Iterator[str]:
     """What is wrong with a launch, in words; ``letters`` are its arguments' types (shim.h)."""
-    device = geometry.Device()
-    threads = plan.block[0] * plan.block[1] * plan.block[2]
     sizes = [_SIZES[letter] for letter in letters]
     if kernel.parameters != sizes:
         yield f"arguments of {sizes} bytes for parameters of {kernel.parameters}"
-    if not 1 <= threads <= min(1024, kernel.most_threads) or plan.block[2] > 64:
-        yield f"blocks of {plan.block} threads, at most {kernel.most_threads}"
-    if kernel.registers * -(-threads // 32) * 32 > _REGISTERS:
-        yield f"{kernel.registers} registers for each of {threads} threads"
-    if min(plan.grid) < 1 or plan.grid[0] >= 2**31 or max(plan.grid[1:]) > 65_535:
-        yield f"a grid of {plan.grid}"
-    if plan.grid[0] % kernel.cluster:
-        yield f"{plan.grid[0]} blocks in clusters of {kernel.cluster}"
-    if plan.shared + kernel.shared > device.shared_optin:
-        yield f"{plan.shared} bytes of shared memory beside {kernel.shared} static ones"
+    most_shared = geometry.Device().shared_optin - kernel.shared  # launch.py asks for it
+    yield from kernel.refusals(plan.grid, plan.block, plan.shared, most_shared)

@@ -13,12 +13,12 @@ from xpmlp.kernels.cuda import geometry
 
 LAUNCH = geometry.Launch("dropout_f32", (1, 1, 1), (256, 1, 1))
 FAULTS = {
-    r"\(512, 1, 1\) threads": {"block": (512, 1, 1)},
-    r"\(1, 1, 128\) threads": {"block": (1, 1, 128)},
-    r"\(0, 1, 1\) threads": {"block": (0, 1, 1)},
+    r"512 threads in \(512, 1, 1\)": {"block": (512, 1, 1)},
+    r"128 threads in \(1, 1, 128\)": {"block": (1, 1, 128)},
+    r"blocks of \(0, 1, 1\) threads": {"block": (0, 1, 1)},
     r"a grid of \(1, 70000, 1\)": {"grid": (1, 70_000, 1)},
     r"a grid of \(0, 1, 1\)": {"grid": (0, 1, 1)},
-    r"300000 bytes of shared memory": {"shared": 300_000},
+    r"300000 bytes of dynamic shared memory": {"shared": 300_000},
 }
 
 
@@ -68,5 +68,5 @@ def test_the_device_looks_at_every_launch(monkeypatch, shim):
     x, y = (empty((4, 4), np.float32) for _ in range(2))
     nothing = None, None, None, np.uint32(0), None, 0
     large = geometry.Launch("dropout_f32", (1, 1, 1), (1024, 1, 1))
-    with pytest.raises(AssertionError, match=r"dropout_f32: blocks of \(1024, 1, 1\) threads"):
+    with pytest.raises(AssertionError, match=r"dropout_f32: 1024 threads in"):
         device.run("dropout", "f32", large, x, y, 16, np.int32(1), *nothing)
