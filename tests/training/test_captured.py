@@ -153,6 +153,20 @@ def test_class_weights_and_other_losses(rng):
     assert replayed.correct is None
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_class_weights_that_change_are_taken_over(rng, fused):
+    def loss():
+        return SoftmaxCrossEntropy(class_weights=[1.0, 2.0, 0.5, 3.0])
+
+    eager, replayed = both(net, OPTIMIZERS["sgd"], loss, fused=fused)
+    assert_equal_training(eager, replayed, batches(rng, 3))
+    weights = replayed.loss.class_weights
+    assert type(weights) is np.ndarray  # those of the device are there while recording only
+    for step in (eager, replayed):
+        step.loss.class_weights = [0.5, 1.0, 4.0, 1.0]
+    assert_equal_training(eager, replayed, batches(rng, 3))
+
+
 def test_each_shape_has_its_graph_and_they_share_all_state(rng):
     eager, replayed = both(lambda: net(dropout=0.2, normalization="batchnorm"), OPTIMIZERS["adam"])
     data = [next(batches(rng, 1, rows)) for rows in (8, 8, 5, 8, 5, 8)]

@@ -67,9 +67,6 @@ class RecordedWork:
         self._like = next(iter(step.model.params.values()))
         self._parts = _parts(step.model, cuda, places, half)
         self.scaler = cuda.LossScale() if step.precision == "fp16" else None
-        weights = getattr(step.loss, "class_weights", None)
-        # Here, since nothing may travel to the device while a step is recorded.
-        self._class_weights = None if weights is None else asarray_like(weights, self._like)
         self._bound = None
         if step.clip_norm is not None and rates is not None:
             bound = np.asarray(step.clip_norm, np.float64).reshape(-1)
@@ -156,7 +153,7 @@ class RecordedWork:
                     y,
                     label_smoothing=loss.label_smoothing,
                     ignore_index=loss.ignore_index,
-                    class_weights=self._class_weights,
+                    class_weights=loss.class_weights,
                     z_loss=loss.z_loss,
                     reduction=loss.reduction,
                     loss_scale=scale,

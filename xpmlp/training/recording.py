@@ -249,6 +249,7 @@ def _options(step: Any) -> Iterator[tuple[Any, str, Any]]:
                 yield owner, name, value
     for name in ("model", "loss", "optimizer", "penalty", "clip_norm", "precision"):
         yield step, name, getattr(step, name)
+    yield step.loss, "class_weights", getattr(step.loss, "class_weights", None)
     for name in ("slots", "nesterov"):
         yield step.optimizer, name, getattr(step.optimizer, name, None)
 
@@ -258,7 +259,7 @@ def _device_options(step: Any) -> Iterator[tuple[Any, str, Any]]:
     like = next(iter(step.model.params.values()))
     for owner, name in (
         (step.loss, "label_smoothing"),
-        (step.loss, "class_weights"),
+        (step.loss, "_class_weights"),  # the property would take them to the host
         (step.penalty, "strength"),
     ):
         value = getattr(owner, name, None)

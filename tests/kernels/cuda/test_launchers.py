@@ -232,7 +232,7 @@ def test_bias_activation_and_dropout_in_one_pass(device, rng, dtype, members):
         )
         gradient = dropout_op.reference(np.asarray(dy, np.float64), rates, generator, 4)
         if activation is not None:
-            gradient = FUSABLE[activation][1](gradient, None, f)
+            gradient = FUSABLE[activation][1](gradient, z, f)
         close(dz, gradient, dtype)
         close(db, gradient.sum(axis=-2), dtype)
 

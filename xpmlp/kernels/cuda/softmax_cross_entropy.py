@@ -66,7 +66,8 @@ def with_hits(
     hits : int32 array, shape (…,), or None
         None without ``count_hits`` and for target probabilities.
     """
-    loss, dlogits, hits = in_parts(
+    suffix, lead = launch.suffix_of(logits), tuple(logits.shape[:-2])
+    row_loss, dlogits, hits, scale, scales = _by_rows(
         logits,
         targets,
         label_smoothing=label_smoothing,
@@ -77,7 +78,6 @@ def with_hits(
         loss_scale=loss_scale,
         count_hits=count_hits,
     )
-    suffix, lead = launch.suffix_of(logits), tuple(logits.shape[:-2])
     correct = None if hits is None else launch.empty(lead, np.int32)
     total = None if reduction == "none" else launch.empty(lead, logits.dtype)
     if total is not None or correct is not None:
@@ -85,27 +85,45 @@ def with_hits(
             _OP,
             suffix,
             geometry.reduce_losses(math.prod(lead), suffix),
-            *(loss.parts, None if hits is None else hits.parts, logits.shape[-2]),
-            *(launch.accumulator(suffix)(loss.scale), loss.scales, total, correct, None),
+            *(row_loss, hits, logits.shape[-2], scale, scales, total, correct, None),
         )
     if total is None:
-        total = loss.parts.astype(dlogits.dtype, copy=False).reshape(loss.shape)
+        total = row_loss.astype(dlogits.dtype, copy=False)
     return total, dlogits, correct
 
 
-def in_parts(
+def in_parts(logits: Any, targets: Any, **options: Any) -> tuple[Sum, Any, Sum | None]:
+    """The same with hits, but what comes from each row is still to be added up.
+
+    Parameters
+    ----------
+    logits, targets : array
+    **options
+        As in :func:`with_hits`, all of them but ``count_hits``.
+    """
+    row_loss, dlogits, hits, scale, scales = _by_rows(logits, targets, count_hits=True, **options)
+    shape, batch = tuple(logits.shape[:-1]), logits.shape[-2]
+    if options["reduction"] == "none":
+        loss = Sum(row_loss.reshape(1, -1), shape)
+    else:
+        parts = row_loss.reshape(-1, batch).T
+        loss = Sum(parts, shape[:-1], scale=float(scale), scales=scales)
+    return loss, dlogits, None if hits is None else Sum(hits.reshape(-1, batch).T, shape[:-1])
+
+
+def _by_rows(
     logits: Any,
     targets: Any,
     *,
-    label_smoothing: Any = 0.0,
-    ignore_index: int | None = None,
-    class_weights: Any = None,
-    z_loss: float = 0.0,
-    reduction: str = "mean",
-    loss_scale: Any = None,
-    count_hits: bool = True,
-) -> tuple[Sum, Any, Sum | None]:
-    """The same, but what comes from each row is still to be added up."""
+    label_smoothing: Any,
+    ignore_index: int | None,
+    class_weights: Any,
+    z_loss: float,
+    reduction: str,
+    loss_scale: Any,
+    count_hits: bool,
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Each row's loss, the gradient and each row's hit; the factors on sums of losses."""
     suffix = launch.suffix_of(logits)
     real = launch.accumulator(suffix)
     lead, (batch, classes) = tuple(logits.shape[:-2]), logits.shape[-2:]
@@ -146,13 +164,7 @@ def in_parts(
         *(np.int32(classes), batch, smoothing, smoothings, weights, ignored, has_ignore),
         *(real(z_loss), scale, scales, loss_scale, row_loss, hits),
     )
-
-    if reduction == "none":
-        loss = Sum(row_loss.reshape(1, rows), shape)
-    else:
-        loss = Sum(row_loss.reshape(problems, batch).T, lead, scale=float(scale), scales=scales)
-    found = None if hits is None else Sum(hits.reshape(problems, batch).T, lead)
-    return loss, dlogits, found
+    return row_loss, dlogits, hits, scale, scales
 
 
 _without_clusters: set[int] = set()  # devices that have refused to launch one
