@@ -31,7 +31,12 @@ def digest() -> str:
 
 def compiler(*arguments: Any) -> str:
     """g++'s output."""
-    ended = subprocess.run(["g++", *map(str, arguments)], capture_output=True, text=True)
+    return tool("g++", *arguments)
+
+
+def tool(*command: Any) -> str:
+    """What a command prints."""
+    ended = subprocess.run([*map(str, command)], capture_output=True, text=True)
     if ended.returncode:
-        raise RuntimeError(f"g++ {' '.join(map(str, arguments))}:\n{ended.stderr[:3000]}")
+        raise RuntimeError(f"{' '.join(map(str, command))}:\n{ended.stderr[:3000]}")
     return ended.stdout

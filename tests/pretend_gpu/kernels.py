@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from . import device
-from .building import FLAGS, compiler, digest, header_flags
+from .building import FLAGS, compiler, digest, header_flags, tool
 
 _SHIM = device.HERE / "shim"
 _OURS = re.compile(r'extern "C"\s+void\s+(\w+)\(')
 _CUPY = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
+# What a source calls if its threads wait for each other; else they run in turn, which is faster.
+_WAITING = re.compile(r"shim\d+(wait_for_block|wait_for_cluster|exchange)")
+_NO_WAITING = "-in-turn.so"
 _LEAST_POINTER = 1 << 40  # smaller numbers in a kernel's arguments are no addresses
 
 
@@ -45,9 +48,8 @@ def run(launch: device.Launch) -> str | None:
         words = [ctypes.addressof(value) for value in values]
     arguments = (ctypes.c_ulonglong * max(1, len(words)))(*words)
     sizes = (ctypes.c_uint * 6)(*launch.grid, *launch.block)
-    found = build.library.shim_run(
-        kernel.name.encode(), arguments, sizes, launch.shared, kernel.cluster
-    )
+    name, waits = kernel.name.encode(), build.waits
+    found = build.library.shim_run(name, arguments, sizes, launch.shared, kernel.cluster, waits)
     return None if found is None else found.decode()
 
 
@@ -79,7 +81,8 @@ class _Build:
         run: Any = self.library.shim_run
         run.restype = ctypes.c_char_p
         run.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p]
-        run.argtypes += [ctypes.c_size_t, ctypes.c_int]
+        run.argtypes += [ctypes.c_size_t, ctypes.c_int, ctypes.c_int]
+        self.waits = int(not path.name.endswith(_NO_WAITING))
         self.library.shim_letters.restype = ctypes.c_char_p
 
     @cache  # noqa: B019 (kept as long as the process lives)
@@ -93,12 +96,13 @@ _loaded: dict[str, _Build] = {}
 def _library(key: str, module: device.Module) -> _Build:
     if key not in _loaded:
         ours = module.source.startswith("#define XPMLP_")
-        path = builds() / f"{Path(key).stem}.so"
-        if not path.exists():
+        stem = builds() / Path(key).stem
+        paths = [Path(f"{stem}{end}") for end in (".so", _NO_WAITING)]
+        if not any(path.exists() for path in paths):
             with tempfile.TemporaryDirectory(dir=builds()) as folder:
                 made = (_build_ours if ours else _build_cupys)(module, Path(folder))
-                os.replace(made, path)
-        _loaded[key] = _Build(path, ours)
+                os.replace(made, f"{stem}{made.name.removeprefix('kernel')}")
+        _loaded[key] = _Build(next(path for path in paths if path.exists()), ours)
     return _loaded[key]
 
 
@@ -131,8 +135,11 @@ def _table(macro: str, names: list[str]) -> str:
 
 
 def _link(folder: Path, text: str, table: str, flags: list[str]) -> Path:
-    file, made = folder / "kernel.cpp", folder / "kernel.so"
+    file, compiled = folder / "kernel.cpp", folder / "kernel.o"
     file.write_text(text + table)
+    compiler(*flags, f"-I{_SHIM}", "-c", file, "-o", compiled)
+    undefined = tool("nm", "--undefined-only", compiled)
+    made = folder / f"kernel{'.so' if _WAITING.search(undefined) else _NO_WAITING}"
     own = "-Wl,-Bsymbolic"  # a kernel may be called as a function of the C library is
-    compiler(*flags, f"-I{_SHIM}", "-shared", own, file, _SHIM / "runtime.o", "-o", made)
+    compiler("-shared", own, compiled, _SHIM / "runtime.o", "-o", made)
     return made
