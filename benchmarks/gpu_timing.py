@@ -19,11 +19,13 @@ import numpy as np
 from xpmlp import ops
 from xpmlp.backend import synchronize
 
+from .gpu import sized
+
 _GROUP_SECONDS = 2e-3  # calls are made together until they take about so long
-_SMALL = 300e-6  # calls that take less are recorded
-_RECORDED = 20  # calls in a graph
-_LEAST_ROUNDS, _MOST_ROUNDS = 5, 60
-_HOST_CALLS = 30  # fewer than a device's queue holds
+_SMALL = sized(1, 10_000) * 300e-6  # seconds; calls that take less are recorded
+_RECORDED = sized(20, 2)  # calls in a graph
+_LEAST_ROUNDS, _MOST_ROUNDS = sized(5, 1), sized(60, 1)
+_HOST_CALLS = sized(30, 1)  # fewer than a device's queue holds
 
 
 @dataclass
@@ -96,6 +98,8 @@ def host_seconds(run: Callable[[], Any]) -> float:
 
 def recording_of(name: str, run: Callable[[], Any]) -> Callable[[], Any] | None:
     """A graph of twenty calls, or None if they cannot be recorded."""
+    if name.startswith("cupy"):  # which refuses to call cuBLAS while something is recorded
+        return None
     try:
         return _torchs(run) if name.startswith("torch") else _ours(run)
     except Exception as error:
