@@ -22,10 +22,10 @@ PLAIN_ALLOCATOR = "XPMLP_TEST_PLAIN_ALLOCATOR"
 ONLY_LIBRARIES = "XPMLP_TEST_LIBRARIES"
 """Tells the tests which array libraries to look for: importing the others takes long."""
 
-_TESTS = "tests/gpu"
+_FIRST = "tests/gpu/test_kernels.py"  # which the others are made of
 _ORDINARY = ("tests/ops", "tests/layers", "tests/test_losses.py", "tests/test_optim.py")
 _ORDINARY += ("tests/test_random.py", "tests/test_models.py", "tests/test_initializers.py")
-_SANITIZED = ("tests/gpu/test_kernels.py", "-k", "smallest")
+_SANITIZED = (_FIRST, "-k", "smallest")
 _LONGEST_TEST = 60.0  # seconds after which one counts as hung
 _MOST_STARTS = 12
 _REPORTED = 40  # failures that are listed one by one
@@ -33,7 +33,9 @@ _REPORTED = 40  # failures that are listed one by one
 
 def tests(deadline: float) -> Iterator[Row]:
     """``pytest -m gpu``: a row a file, and one for each test that failed."""
-    yield from run_tests([_TESTS, "-m", "gpu"], deadline)
+    others = sorted(f"tests/gpu/{path.name}" for path in (ROOT / "tests/gpu").glob("test_*.py"))
+    files = dict.fromkeys([_FIRST, *others])
+    yield from run_tests([*files, "-m", "gpu"], deadline)
 
 
 def library(deadline: float) -> Iterator[Row]:
