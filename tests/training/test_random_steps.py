@@ -85,6 +85,8 @@ def steps(draw):
     penalty = draw(st.integers(0, len(PENALTIES) - 1))
     clip = draw(st.sampled_from([None, None, 0.1, 10.0]))
     own_x = population is not None and draw(st.booleans())
+    if population is not None and blocks and blocks[0][0] == "residual":
+        own_x = True  # a batch that all share has not the shape of what is added to it
     own_y = population is not None and draw(st.booleans())
     flattened = D % 2 == 0 and draw(st.booleans()) and not own_x
     member_rates = population == 3 and draw(st.booleans())
@@ -142,7 +144,7 @@ def compare(make, x, y, dtype):
 
     def close(name, actual, expected):
         expected = np.asarray(expected, np.float64)
-        scale = 1e-3 + np.abs(expected).max()
+        scale = 1e-2 + np.abs(expected).max()  # the terms of a small gradient are larger than it
         np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale, err_msg=name)
 
     for _ in range(3):
