@@ -42,7 +42,8 @@ class Candidate:
         ``"module:function"``, imported at first use; same signature as the reference.
     refuses : callable
         ``refuses(*arrays, **options)`` gives None to accept, else the reason in words. It looks at
-        shapes, dtypes and strides only, never at values.
+        shapes and dtypes only, for NumPy also at strides, never at an array's values: the answer
+        is kept for all arrays that are alike.
     """
 
     op: str
@@ -95,8 +96,38 @@ CANDIDATES: list[Candidate] = [
 
 def choose(op: str, reference: Callable, *arrays: Array, **options: Any) -> Callable:
     """The implementation to run for these arrays and options."""
-    kernel, _ = _select(op, arrays, options)
-    return reference if kernel is None else _load(kernel.target)
+    if _off:
+        return reference
+    kind = type(arrays[0])
+    if kind is np.ndarray:  # whose rules look at strides too, and take less long than a memo
+        kernel, _ = _select(op, arrays, options)
+        return reference if kernel is None else _load(kernel.target)
+    if kind not in _with_kernels:
+        _with_kernels[kind] = any(c.library == _library(arrays[0]) for c in CANDIDATES)
+    if not _with_kernels[kind]:
+        return reference
+    key = (op, *map(_metadata, arrays), *map(_metadata, options.values()))
+    run = _chosen.get(key)
+    if run is None:
+        if len(_chosen) >= _REMEMBERED:
+            _chosen.clear()
+        kernel, _ = _select(op, arrays, options)
+        run = _chosen[key] = reference if kernel is None else _load(kernel.target)
+    return run
+
+
+_with_kernels: dict[type, bool] = {}  # whether there are kernels for a type's library
+_chosen: dict[tuple, Callable] = {}
+_REMEMBERED = 1024
+
+
+def _metadata(value: Any) -> Any:
+    """All that rules see of an argument: an option itself, or of an array what it is like."""
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return value
+    device = getattr(value, "device", None)  # CuPy's has no hash, its number has
+    return type(value), value.dtype, shape, getattr(device, "id", device)
 
 
 def explain(op: str, *arrays: Array, **options: Any) -> str:

@@ -11,7 +11,7 @@ from xpmlp.kernels.cuda import geometry
 SIZES = [(1, 1, 1), (16, 16, 16), (5, 17, 3), (32, 8, 20), (17, 33, 32), (64, 64, 64), (70, 5, 65)]
 
 
-def multiply(shim, suffix, a, b, batches, transposed=(False, False)):
+def multiply(shim, suffix, a, b, batches, transposed=(False, False), tensor=False, padding=1):
     """C = A B for encoded operands; a transposed one is stored the other way round."""
 
     def strides(x, flip):
@@ -20,15 +20,15 @@ def multiply(shim, suffix, a, b, batches, transposed=(False, False)):
 
     m, k = a.shape[1:][::-1] if transposed[0] else a.shape[1:]
     n = b.shape[1] if transposed[1] else b.shape[2]
-    c = poisoned((batches, m, n + 1), a.dtype)
+    c = poisoned((batches, m, n + padding), a.dtype)
     program = shim("batched_matmul", suffix)
     program.launch(
-        geometry.batched_matmul(batches, m, k, n, suffix),
+        geometry.batched_matmul(batches, m, k, n, suffix, tensor),
         *(a, *strides(a, transposed[0]), b, *strides(b, transposed[1])),
-        *(c, m * (n + 1), n + 1, batches, m, k, n),
+        *(c, m * (n + padding), n + padding, batches, m, k, n),
     )
     values = decode(c, suffix)
-    assert np.isnan(values[..., n]).all()  # nothing beside C is written
+    assert np.isnan(values[..., n:]).all()  # nothing beside C is written
     return values[..., :n]
 
 
@@ -49,6 +49,44 @@ def test_every_size_and_transposition_matches(shim, rng, suffix, size, transpose
     wide = EPS["f64" if suffix == "f64" else "f32"] * 64
     actual = multiply(shim, suffix, a, b, 3, transposed)
     np.testing.assert_allclose(actual, expected, rtol=EPS[suffix] + wide, atol=wide)
+
+
+def rounded_to_tf32(x):
+    bits = x.astype(np.float32).view(np.uint32) + 0x1000 & ~np.uint32(0x1FFF)
+    return bits.view(np.float32)
+
+
+# Sizes of one tile and of several, with rows that are multiples of 16 bytes and others.
+TENSOR_SIZES = [(32, 32, 32), (17, 40, 24), (20, 3, 19), (64, 64, 64), (64, 33, 40), (70, 16, 130)]
+
+
+@pytest.mark.parametrize("suffix", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("size", TENSOR_SIZES)
+@pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_tensor_cores_match_products_of_rounded_operands(shim, rng, suffix, size, transposed):
+    m, k, n = size
+    a, b = rng.normal(size=(3, m, k)), rng.normal(size=(3, k, n))
+    operands = [encode(x, suffix) for x in (a, b)]
+    exact = [decode(x, suffix) for x in operands]
+    if suffix == "f32":
+        exact = [rounded_to_tf32(x).astype(np.float64) for x in exact]
+    stored = [
+        np.ascontiguousarray(x.swapaxes(1, 2)) if flip else x
+        for x, flip in zip(operands, transposed, strict=True)
+    ]
+    actual = multiply(shim, suffix, *stored, 3, transposed, True, padding=8 if n % 8 == 0 else 1)
+    wide = EPS["f32"] * 64
+    np.testing.assert_allclose(actual, exact[0] @ exact[1], rtol=EPS[suffix] + wide, atol=wide)
+
+
+def test_what_is_not_a_number_stays_in_its_row_and_column(shim, rng):
+    a, b = rng.normal(size=(1, 40, 20)), rng.normal(size=(1, 20, 33))
+    a[0, 3, 7], b[0, 5, 31] = np.nan, np.inf
+    for suffix, tensor in (("f32", False), ("f32", True), ("bf16", True)):
+        c = multiply(shim, suffix, encode(a, suffix), encode(b, suffix), 1, tensor=tensor)[0]
+        wrong = ~np.isfinite(c)
+        assert wrong[3].all() and wrong[:, 31].all()
+        assert wrong.sum() == 40 + 33 - 1
 
 
 @pytest.mark.parametrize("batches", [1, 15, 16, 17, 40])

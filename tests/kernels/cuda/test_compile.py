@@ -15,6 +15,8 @@ from kernels.cuda import nvrtc
 from xpmlp.kernels.cuda import source
 
 ARCHITECTURES = (75, 80, 90, 100)
+# What CuPy adds by itself, beside the architecture.
+BY_CUPY = (*source.OPTIONS, "-ftz=true", "--device-as-default-execution-space")
 # More would leave too few warps on a multiprocessor to hide the memory's latency: 168 leave 12, 128
 # leave 16, 64 leave 32. The most that any of an op's kernels takes today, and a little room.
 REGISTERS = {
@@ -30,9 +32,7 @@ REGISTERS = {
 
 
 def compiled(op: str, suffix: str, architecture: int, text: str | None = None):
-    # CuPy adds the first three by itself.
-    options = (f"-arch=sm_{architecture}", "-ftz=true", "--device-as-default-execution-space")
-    options = (*source.OPTIONS, *options, "--ptxas-options=-v")
+    options = (*BY_CUPY, f"-arch=sm_{architecture}", "--ptxas-options=-v")
     text = source.unit(op, suffix) if text is None else text
     return nvrtc.compile_source(text, f"{op}.cu", options)
 
@@ -103,14 +103,14 @@ def test_messages_name_the_file_and_line():
 def test_rows_are_read_and_written_sixteen_bytes_at_a_time(suffix):
     """A compiler takes a vector store apart in silence where a branch stores the same elements."""
     text = source.unit("softmax_cross_entropy", suffix)
-    options = (*source.OPTIONS, "-arch=compute_90")
+    options = (*BY_CUPY, "-arch=compute_90")
     worked, log, ptx = nvrtc.compile_source(text, "softmax_cross_entropy.cu", options)
     assert worked, log
     for layout, pieces in (
         ("thread", 1),
         ("32x4", 4),
-        ("block", 1),
-        ("cluster4", 1),
+        ("block", 4),
+        ("cluster4", 4),
         ("stream", 1),
     ):
         body = ptx.decode().split(f".entry softmax_cross_entropy_{layout}_{suffix}(")[1]

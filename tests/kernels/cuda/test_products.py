@@ -19,7 +19,9 @@ def device(monkeypatch):
     def no_kernel(op, suffix):
         raise AssertionError("expected cuBLAS")
 
-    monkeypatch.setattr("xpmlp.kernels.cuda.matmul._MANY", 10**9)
+    never = {"threads": (0, 0), "tensor cores": (0, 0)}
+    monkeypatch.setattr("xpmlp.kernels.cuda.matmul.OURS", never)
+    monkeypatch.setattr("xpmlp.kernels.cuda.matmul._plans", {})
     return stand_in.put_in_place(monkeypatch, no_kernel)
 
 

@@ -32,6 +32,7 @@ PLAIN = SimpleNamespace(
     outside=False,
     ignore_all=False,
     layout=None,
+    hits=True,
 )
 
 
@@ -39,12 +40,12 @@ def case(**options):
     return SimpleNamespace(**{**vars(PLAIN), **options})
 
 
-def layout(name, suffix, rows, classes, probabilities, aligned):
+def layout(name, suffix, rows, classes, targets, hits, aligned):
     """A launch of a layout that rows of this width would not get by themselves."""
     blocks = int(name[-1]) if name.startswith("cluster") else 1
     share = 0 if name == "stream" else geometry.row_share(classes, suffix, blocks, aligned)
-    tail = "_probabilities" if probabilities else ""
-    kernel = f"softmax_cross_entropy_{name}{tail}_{suffix}"
+    kernel = geometry.cross_entropy_kernel(name, targets, hits)
+    kernel = f"softmax_cross_entropy_{kernel}_{suffix}"
     return geometry.Launch(kernel, (rows * blocks, 1, 1), (64, 1, 1), share)
 
 
@@ -88,14 +89,16 @@ def run(shim, suffix, rng, batch, classes, c):
 
     program = shim("softmax_cross_entropy", suffix)
     aligned = c.offset == 0 and stride * item % 16 == 0
+    form = "probabilities" if c.probabilities else "smoothed" if np.any(c.smoothing) else "numbers"
+    hits_asked = c.hits and not c.probabilities
     if c.layout is None:
         launch = geometry.softmax_cross_entropy(
-            rows, classes, suffix, H100, c.probabilities, aligned
+            rows, classes, suffix, H100, form, hits_asked, aligned
         )
     else:
-        launch = layout(c.layout, suffix, rows, classes, c.probabilities, aligned)
+        launch = layout(c.layout, suffix, rows, classes, form, hits_asked, aligned)
     gradient = memory if c.in_place else poisoned(memory.shape, x.dtype)
-    row_loss, hits = poisoned((rows,), wide), poisoned((rows,), np.uint8)
+    row_loss, hits = poisoned((rows,), wide), poisoned((rows,), np.uint8) if hits_asked else None
     kind = geometry.TARGET_KINDS[c.kind]
     target_rows = batch if c.shared else rows
     ignore = (c.ignore_index or 0, int(c.ignore_index is not None))
@@ -113,13 +116,13 @@ def run(shim, suffix, rng, batch, classes, c):
         *(targets, kind, target_rows, rows, classes, batch, smoothing, smoothings, weights),
         *(*ignore, c.z_loss, scale, scales),
         None if c.loss_scale is None else np.array([c.loss_scale], np.float32),
-        *(row_loss, None if c.probabilities else hits),
+        *(row_loss, hits),
     )
     loss = poisoned((2, c.problems), x.dtype)
-    correct = None if c.probabilities else poisoned((2, c.problems), np.int32)
+    correct = poisoned((2, c.problems), np.int32) if hits_asked else None
     program.launch(
         geometry.reduce_losses(c.problems, suffix),
-        *(row_loss, None if c.probabilities else hits, batch, scale, scales, loss, correct),
+        *(row_loss, hits, batch, scale, scales, loss, correct),
         np.array([1], np.int64),
     )
 
@@ -194,6 +197,7 @@ OPTIONS = {
     "unaligned logits": case(offset=8),
     "gradient aligned otherwise": case(gradient_offset=8),
     "no gradient": case(gradient=False),
+    "no hits": case(hits=False),
     "in place": case(in_place=True),
     "loss scale": case(loss_scale=8.0),
 }
@@ -215,11 +219,12 @@ def test_every_layout_that_geometry_names_exists(shim, suffix):
     made = shim("softmax_cross_entropy", suffix).letters
     for classes in (*range(1, 1100), 5_000, 50_257, 128_256, 10**6):
         for aligned in (False, True):
-            for probabilities in (False, True):
-                launch = geometry.softmax_cross_entropy(
-                    9, classes, suffix, H100, probabilities, aligned
-                )
-                assert launch.kernel in made
+            for targets in ("numbers", "smoothed", "probabilities"):
+                for hits in (False, True):
+                    launch = geometry.softmax_cross_entropy(
+                        9, classes, suffix, H100, targets, hits, aligned
+                    )
+                    assert launch.kernel in made
 
 
 def test_a_gradient_alone_is_the_same(shim, rng):
@@ -245,9 +250,9 @@ def test_rows_without_a_finite_maximum_give_nan_unless_ignored(shim, rng, name, 
     x[0], x[1, 3], x[2, 3] = -np.inf, np.nan, np.inf
     x[3:6] = x[:3]
     numbers = np.array([1, 1, 1, -1, -1, -1])
-    launch = geometry.softmax_cross_entropy(6, classes, "f32", H100)
+    launch = geometry.softmax_cross_entropy(6, classes, "f32", H100, hits=True)
     if name is not None:
-        launch = layout(name, "f32", 6, classes, False, False)
+        launch = layout(name, "f32", 6, classes, "numbers", True, False)
     gradient, losses = poisoned(x.shape, x.dtype), np.zeros(6, np.float32)
     kind, hits = geometry.TARGET_KINDS["int64"], poisoned((6,), np.uint8)
     shim("softmax_cross_entropy", "f32").launch(
@@ -259,4 +264,4 @@ def test_rows_without_a_finite_maximum_give_nan_unless_ignored(shim, rng, name, 
     assert np.isnan(gradient[:3]).all()
     assert not losses[3:].any()
     assert not gradient[3:].any()
-    assert not hits[3:].any()
+    assert not hits.any()

@@ -40,33 +40,48 @@ __device__ inline void copy_tile(T* rows, Index stride, int count, int columns, 
     }
 }
 
-template <bool PROBABILITIES>
+template <Targets KIND>
 __device__ inline void rows_by_threads(const Arguments& a) {
     SHARED_BYTES(bytes);
     A* tile = reinterpret_cast<A*>(bytes);
     // An odd pitch: the threads of a warp, a pitch apart, then meet 32 different banks.
     int classes = a.classes, pitch = classes | 1;
-    Index first = (Index)blockIdx.x * blockDim.x;
-    int count = (int)(a.rows - first < blockDim.x ? a.rows - first : blockDim.x);
+    Index first_row = (Index)blockIdx.x * blockDim.x;
+    int count = (int)(a.rows - first_row < blockDim.x ? a.rows - first_row : blockDim.x);
 
-    T* logits = const_cast<T*>(a.logits) + first * a.logit_stride;
+    T* logits = const_cast<T*>(a.logits) + first_row * a.logit_stride;
     copy_tile<true>(logits, a.logit_stride, count, classes, tile, pitch);
     __syncthreads();
     if ((int)threadIdx.x < count) {
-        Index row = first + threadIdx.x;
+        Index row = first_row + threadIdx.x;
         A* x = tile + threadIdx.x * pitch;
-        Target<PROBABILITIES> target(a, row);
+        Target<KIND> target(a, row);
         A peak = x[0];
-        for (int c = 1; c < classes; c++) peak = larger(peak, x[c]);
+        int first = 0;
+        for (int c = 1; c < classes; c++) {
+            if (x[c] > peak) {
+                peak = x[c];
+                first = c;
+            }
+        }
+        A true_logit = target.number < 0 ? 0 : x[target.number];
         Sums sums;
-        for (int c = 0; c < classes; c++) x[c] = add_class(sums, target, c, x[c], peak);
-        RowResult result(a, target, row, sums, peak);
-        for (int c = 0; c < classes; c++) x[c] = result.gradient(target, c, x[c]);
+        for (int c = 0; c < classes; c++) {
+            A shifted = x[c] - peak;
+            x[c] = exponential_below(shifted);
+            sums.total += x[c];
+            if (target.is_dense()) sums.add_beside(target, c, shifted);
+        }
+        RowResult result(a, target, row, sums, peak, true_logit, first);
+        for (int c = 0; c < classes; c++) {
+            x[c] = target.counted ? result.gradient(target, c, x[c]) : 0;
+        }
+        if (target.number >= 0) x[target.number] = result.true_class;
         result.report(a, row);
     }
     __syncthreads();
     if (!a.dlogits) return;
-    T* gradient = a.dlogits + first * a.gradient_stride;
+    T* gradient = a.dlogits + first_row * a.gradient_stride;
     copy_tile<false>(gradient, a.gradient_stride, count, classes, tile, pitch);
 }
 

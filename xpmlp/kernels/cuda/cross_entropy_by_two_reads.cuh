@@ -7,17 +7,16 @@
 #include "vectors.cuh"
 
 // Sums relative to a maximum that is still growing.
-struct OnlineSums {
+struct OnlineSums : Sums {
     A peak = minus_infinity();
-    Index first = 0;  // the class of the peak, the first if there are several
-    A total = 0, mass = 0, along = 0;
+    int first = NO_CLASS;  // the class of the peak, the first if there are several
 
     // Makes `to` the point from which logits are measured.
     __device__ void raise(A to) {
         if (!(to > peak)) return;
         if (peak > minus_infinity()) {
             A fall = peak - to;
-            total *= exponential(fall);
+            total *= exponential_below(fall);
             along += mass * fall;
         } else if (mass > 0) {
             along = minus_infinity();  // a class with probability had a logit of −inf
@@ -25,33 +24,31 @@ struct OnlineSums {
         peak = to;
     }
 
-    template <bool PROBABILITIES>
-    __device__ void add(const Target<PROBABILITIES>& target, Index c, A x) {
+    template <Targets KIND>
+    __device__ void add(const Target<KIND>& target, int c, A x) {
         if (x > peak) {
             raise(x);
             first = c;
         }
+        // While all logits are −inf there is nothing to measure from: see raise.
         A shifted = x > minus_infinity() ? x - peak : x;
-        total += exponential(shifted);
-        if (target.is_dense || c == target.number) {
-            A q = target.of(c);
-            if (q > 0) {
-                // While all logits are −inf there is nothing to measure from: see raise.
-                if (peak > minus_infinity()) along += q * shifted;
-                mass += q;
-            }
-        }
+        total += exponential_below(shifted);
+        if (!target.is_dense()) return;
+        if (peak > minus_infinity()) add_beside(target, c, shifted);
+        else mass += target.beside(c);
     }
 };
 
-template <bool PROBABILITIES>
+template <Targets KIND>
 __device__ inline void row_by_two_reads(const Arguments& a) {
     SHARED_ARRAY(A, scratch, MOST_WARPS);
+    SHARED_ARRAY(int, classes_found, MOST_WARPS);
     Index row = blockIdx.x;
     int classes = a.classes;
     const T* logits = a.logits + row * a.logit_stride;
     int shift = shift_of(logits), pieces = (classes + shift + VECTOR - 1) / VECTOR;
-    Target<PROBABILITIES> target(a, row);
+    Target<KIND> target(a, row);
+    A true_logit = target.logit(logits);
     A values[VECTOR];
 
     OnlineSums online;
@@ -61,25 +58,17 @@ __device__ inline void row_by_two_reads(const Arguments& a) {
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) {
             Index c = begin + i;
-            if (c >= 0 && c < classes) online.add(target, c, values[i]);
+            if (c >= 0 && c < classes) online.add(target, (int)c, values[i]);
         }
     }
     A peak = reduce_block<Maximum>(online.peak, scratch);
-    bool holds_peak = online.peak == peak;
+    int first = reduce_block<Minimum>(online.peak == peak ? online.first : NO_CLASS, classes_found);
     online.raise(peak);
     Sums sums;
     sums.total = reduce_block<Sum>(online.total, scratch);
     sums.mass = reduce_block<Sum>(online.mass, scratch);
     sums.along = reduce_block<Sum>(online.along, scratch);
-    sums.total += peak - peak;  // NaN where no maximum is finite, as in the other layouts
-    if (a.hits) {
-        // Hit: some thread's first largest logit is the true class, nobody's lies before it.
-        bool before = holds_peak && online.first < target.number;
-        bool reached = holds_peak && online.first == target.number;
-        A found = reduce_block<Sum>(reached ? 1 : 0, scratch);
-        sums.blocked = reduce_block<Sum>(before ? 1 : 0, scratch) + (found > 0 ? 0 : 1);
-    }
-    RowResult result(a, target, row, sums, peak);
+    RowResult result(a, target, row, sums, peak, true_logit, first);
     if (threadIdx.x == 0) result.report(a, row);
     if (!a.dlogits) return;
 
@@ -92,7 +81,9 @@ __device__ inline void row_by_two_reads(const Arguments& a) {
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) {
             int c = inside(begin + i, classes);
-            values[i] = result.gradient(target, c, exponential(values[i] - peak));
+            A e = exponential_below(values[i] - peak);
+            values[i] = target.counted ? result.gradient(target, c, e) : 0;
+            if (begin + i == target.number) values[i] = result.true_class;
         }
         store_piece(gradient, begin, classes, aligned, values);
     }

@@ -3,6 +3,9 @@
 //
 // With the notation of xpmlp.ops.softmax_cross_entropy a row's gradient is
 // (Q + 2 z lse) p − q', its loss Q lse − Σ q'_c logits_c + z lse², where Q = Σ q'_c.
+//
+// What a class number adds to q' of the true class alone is left out while the classes are gone
+// through, and put in once at the end: without smoothing no class needs to be told from another.
 #ifndef XPMLP_CROSS_ENTROPY_ROW_CUH
 #define XPMLP_CROSS_ENTROPY_ROW_CUH
 
@@ -58,102 +61,113 @@ __device__ inline Index class_number(const void* numbers, int kind, Index i) {
     }
 }
 
-// What a row's targets say: q'_c for every class c, and which class is the true one.
-template <bool PROBABILITIES>
+// What targets are: class numbers, class numbers that may be smoothed, or probabilities.
+enum Targets { NUMBERS, SMOOTHED, PROBABILITIES };
+
+// What a row's targets say.
+template <Targets KIND>
 struct Target {
     const T* probabilities;
     const A* class_weights;
-    Index number;   // the true class, −1 if there is none
-    bool counted;   // false for rows that ignore_index names
-    A direct;       // (1 − ε) w of the true class; with probabilities 1 − ε
-    A spread;       // ε/C
-    bool is_dense;  // whether other classes than the true one have a q'
+    Index number;  // the true class, −1 if there is none
+    bool counted;  // false for rows that ignore_index names
+    A direct;      // (1 − ε) w of the true class, 0 if there is none; with probabilities 1 − ε
+    A spread;      // ε/C
 
     __device__ Target(const Arguments& a, Index row) {
         // 64-bit division takes longer than the rest of a short row.
         Index place = a.target_rows == a.rows ? row : row % a.target_rows;
-        A smoothing = a.smoothings ? a.smoothings[row / a.batch] : a.smoothing;
         class_weights = a.class_weights;
-        spread = smoothing / a.classes;
-        direct = 1 - smoothing;
+        direct = 1;
+        spread = 0;
+        if constexpr (KIND != NUMBERS) {
+            A smoothing = a.smoothings ? a.smoothings[row / a.batch] : a.smoothing;
+            spread = smoothing / a.classes;
+            direct = 1 - smoothing;
+        }
         counted = true;
-        if constexpr (PROBABILITIES) {
+        if constexpr (KIND == PROBABILITIES) {
             probabilities = static_cast<const T*>(a.targets) + place * a.classes;
             number = -1;
-            is_dense = true;
         } else {
             probabilities = nullptr;
             number = class_number(a.targets, a.target_kind, place);
             counted = !(a.has_ignore && number == a.ignore_index);
             // Class numbers are not checked on the device: one outside is no class at all.
-            if (number < 0 || number >= a.classes) number = -1;
-            else if (class_weights) direct *= class_weights[number];
-            is_dense = spread > 0;
+            if (number < 0 || number >= a.classes) {
+                number = -1;
+                direct = 0;
+            } else if (class_weights) {
+                direct *= class_weights[number];
+            }
         }
     }
 
-    // q'_c
-    __device__ A of(Index c) const {
-        if constexpr (PROBABILITIES) {
-            A q = direct * widen(probabilities[c]) + spread;
-            return class_weights ? q * class_weights[c] : q;
-        } else {
-            A q = c == number ? direct : 0;
-            if (is_dense) q += class_weights ? spread * class_weights[c] : spread;
-            return q;
-        }
+    // Whether `beside` is anything but 0.
+    __device__ bool is_dense() const {
+        return KIND == PROBABILITIES || (KIND == SMOOTHED && spread > 0);
     }
+
+    // q'_c without what the true class has for itself.
+    __device__ A beside(Index c) const {
+        A q = spread;
+        if constexpr (KIND == PROBABILITIES) q += direct * widen(probabilities[c]);
+        return class_weights ? q * class_weights[c] : q;
+    }
+
+    // The true class's logit, to be read before a gradient is written in its place.
+    __device__ A logit(const T* logits) const { return number < 0 ? 0 : widen(logits[number]); }
 };
 
-// What one pass over a row's logits, their maximum known, adds up.
+// e^x for x ≤ 0.
+__device__ inline double exponential_below(double x) { return exp(x); }
+__device__ inline float exponential_below(float x) {
+    if constexpr (sizeof(T) == 2) return __expf(x);
+    x = larger_or_nan(x, -200.0f);  // e^x is 0 there already, and −∞ would be subtracted from itself
+    float t = x * 1.44269504f, power = power_of_two(t);
+    // t is x log₂e but for its rounding, which is worth x − t ln 2; float32's ln 2 is right to 2e-9.
+    return fmaf(power, fmaf(t, -0.693147181f, x), power);
+}
+
+// What a pass over a row's logits, measured from `origin`, adds up.
 struct Sums {
-    A total = 0;    // Σ exp(x_c − peak)
-    A mass = 0;     // Q
-    A along = 0;    // Σ q'_c (x_c − peak)
-    A blocked = 0;  // > 0 if the true class is not the first of the largest logits
-};
+    A total = 0;  // Σ exp(x_c − origin)
+    A mass = 0;   // Σ q'_c      } of what is beside the true class's own
+    A along = 0;  // Σ q'_c (x_c − origin)  }
 
-// Adds class c; returns exp(x − peak).
-template <bool PROBABILITIES>
-__device__ inline A add_class(Sums& sums, const Target<PROBABILITIES>& target, Index c, A x,
-                              A peak) {
-    A shifted = x - peak;
-    A e = exponential(shifted);
-    sums.total += e;
-    if (target.is_dense || c == target.number) {
-        A q = target.of(c);
-        sums.mass += q;
+    // Adds class c to mass and along.
+    template <Targets KIND>
+    __device__ void add_beside(const Target<KIND>& target, Index c, A shifted) {
+        A q = target.beside(c);
+        mass += q;
         // 0 · inf is NaN: a class with no probability must not read a logit of −inf.
-        if (q > 0) sums.along += q * shifted;
+        if (q > 0) along += q * shifted;
     }
-    bool is_peak = x == peak;
-    if (c == target.number ? !is_peak : is_peak && c < target.number) sums.blocked += 1;
-    return e;
-}
-
-template <class Reduce>
-__device__ inline void reduce_sums(Sums& sums, bool with_hits, Reduce reduce) {
-    sums.total = reduce(sums.total, 0);
-    sums.mass = reduce(sums.mass, 1);
-    sums.along = reduce(sums.along, 2);
-    if (with_hits) sums.blocked = reduce(sums.blocked, 3);
-}
+};
 
 // How a row's exponentials become its gradient, and what it reports.
 struct RowResult {
-    A factor;  // of exp(x_c − peak)
-    A scale;   // of q'_c
+    A factor;      // of exp(x_c − peak)
+    A scale;       // of q'_c
+    A true_class;  // the true class's gradient
     A loss;
     bool hit;
 
-    template <bool PROBABILITIES>
-    __device__ RowResult(const Arguments& a, const Target<PROBABILITIES>& target, Index row,
-                         const Sums& sums, A peak) {
+    // `first` is the first class whose logit is the peak; only hits depend on it.
+    template <Targets KIND>
+    __device__ RowResult(const Arguments& a, const Target<KIND>& target, Index row, Sums sums,
+                         A peak, A true_logit, Index first) {
         if (!target.counted) {
-            factor = scale = loss = 0;
+            factor = scale = true_class = loss = 0;
             hit = false;
             return;
         }
+        A shifted = true_logit - peak;
+        if (KIND != PROBABILITIES && target.direct > 0) {
+            sums.mass += target.direct;
+            sums.along += target.direct * shifted;
+        }
+        sums.total += peak - peak;  // NaN where no maximum is finite
         A log_total = logarithm(sums.total), lse = log_total + peak;
         loss = sums.mass * log_total - sums.along;
         A pull = sums.mass;
@@ -164,15 +178,20 @@ struct RowResult {
         scale = a.scales ? a.scales[row / a.batch] : a.scale;
         if (a.loss_scale) scale *= *a.loss_scale;
         factor = scale * (pull / sums.total);
-        hit = target.number >= 0 && sums.blocked == 0;
+        true_class = 0;
+        if (target.number >= 0) {
+            A q = target.direct + (target.is_dense() ? target.beside(target.number) : 0);
+            true_class = factor * exponential_below(shifted) - scale * q;
+        }
+        // A row without a finite loss is no hit.
+        hit = target.number >= 0 && target.number == first && log_total == log_total;
     }
 
-    // dlogits of class c. An ignored row's is 0 even where exp(x − peak) is not a number.
-    template <bool PROBABILITIES>
-    __device__ A gradient(const Target<PROBABILITIES>& target, Index c, A e) const {
-        if (!target.counted) return 0;
+    // dlogits of class c, unless it is the true one; e is exp(x − peak).
+    template <Targets KIND>
+    __device__ A gradient(const Target<KIND>& target, Index c, A e) const {
         A pull = factor * e;
-        return target.is_dense || c == target.number ? pull - scale * target.of(c) : pull;
+        return target.is_dense() ? pull - scale * target.beside(c) : pull;
     }
 
     __device__ void report(const Arguments& a, Index row) const {
@@ -186,5 +205,7 @@ struct RowResult {
 __device__ inline int inside(Index c, int classes) {
     return c < 0 ? 0 : c < classes ? (int)c : classes - 1;
 }
+
+constexpr int NO_CLASS = 0x7fffffff;
 
 #endif

@@ -57,6 +57,11 @@ def tensor_float_32() -> Iterator[None]:
         _tf32.reset(token)
 
 
+def uses_tensor_float_32() -> bool:
+    """Whether this is inside of :func:`tensor_float_32`."""
+    return _tf32.get()
+
+
 def compute_type(suffix: str) -> int:
     """What cuBLAS computes in: half precision is always added up in float32."""
     if suffix == "f64":
@@ -104,26 +109,23 @@ class Handle:
         """One call; a, b and c are the addresses that its offsets count from."""
         kind, size = _TYPES[suffix], _ITEM_SIZES[suffix]
         one, zero = _SCALARS["f64" if suffix == "f64" else "f32"]
-        first = ctypes.c_void_p(b + call.first * size)
-        second = ctypes.c_void_p(a + call.second * size)
-        result = ctypes.c_void_p(c + call.c * size)
+        first, second, result = b + call.first * size, a + call.second * size, c + call.c * size
         flags = _OP[call.first_transposed], _OP[call.second_transposed]
-        shape = (*flags, call.m, call.n, call.k)
         compute = compute_type(suffix)
         if call.count == 1:
             self._call(
                 "cublasGemmEx",
-                *(self._handle, *shape, one, first, kind, call.first_ld),
+                *(self._handle, *flags, call.m, call.n, call.k, one, first, kind, call.first_ld),
                 *(second, kind, call.second_ld, zero, result, kind, call.c_ld),
                 *(compute, _DEFAULT_ALGORITHM),
             )
         else:
             self._call(
                 "cublasGemmStridedBatchedEx",
-                *(self._handle, *shape),
-                *(one, first, kind, call.first_ld, ctypes.c_longlong(call.first_step)),
-                *(second, kind, call.second_ld, ctypes.c_longlong(call.second_step)),
-                *(zero, result, kind, call.c_ld, ctypes.c_longlong(call.c_step)),
+                *(self._handle, *flags, call.m, call.n, call.k),
+                *(one, first, kind, call.first_ld, call.first_step),
+                *(second, kind, call.second_ld, call.second_step),
+                *(zero, result, kind, call.c_ld, call.c_step),
                 *(call.count, compute, _DEFAULT_ALGORITHM),
             )
 

@@ -19,7 +19,7 @@ ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
 
 ITEMSIZE = {"f32": 4, "f64": 8, "f16": 2, "bf16": 2}
 _STATIC_SHARED = 48 * 1024  # what a block may have without asking for more
-_FIXED_SHARED = 1024  # more than any kernel has besides
+_FIXED_SHARED = 6 * 1024  # more than any kernel has besides
 _VECTOR_BYTES = 16
 _MOST_BLOCKS = 2**31 - 1  # along the grid's first axis; the others end at 65,535
 _MOST_LAYERS = 65_535
@@ -88,17 +88,20 @@ def softmax_cross_entropy(
     classes: int,
     suffix: str,
     device: Device,
-    probabilities: bool = False,
+    targets: str = "numbers",
+    hits: bool = False,
     aligned: bool = True,
 ) -> Launch:
-    """Which layout takes rows of this width.
+    """Which kernel takes rows of this width.
 
     Parameters
     ----------
     rows, classes : int
         All problems' rows together; C.
-    probabilities : bool
-        Whether targets are probabilities.
+    targets : {"numbers", "smoothed", "probabilities"}
+        Class numbers as they are, or with label smoothing, or probabilities.
+    hits : bool
+        Whether the rows whose largest logit is their class are asked for.
     aligned : bool
         Whether every row of the logits begins at a multiple of 16 bytes. Else a row may need one
         piece more.
@@ -107,8 +110,8 @@ def softmax_cross_entropy(
     wide = 8 if suffix == "f64" else 4
 
     def launch(layout: str, blocks: int, threads: int, shared: int = 0) -> Launch:
-        name = f"softmax_cross_entropy_{layout}{'_probabilities' if probabilities else ''}"
-        return Launch(f"{name}_{suffix}", (blocks, 1, 1), (threads, 1, 1), shared)
+        name = f"softmax_cross_entropy_{cross_entropy_kernel(layout, targets, hits)}_{suffix}"
+        return Launch(name, (blocks, 1, 1), (threads, 1, 1), shared)
 
     if classes <= _FEW_CLASSES:
         threads = 128
@@ -129,6 +132,15 @@ def softmax_cross_entropy(
     return launch("stream", rows, 512)
 
 
+def cross_entropy_kernel(layout: str, targets: str, hits: bool) -> str:
+    """The kernel of a layout for these targets; see ``softmax_cross_entropy.cu``."""
+    if layout in ("thread", "stream") and targets == "smoothed":
+        targets = "numbers"  # one kernel takes both
+    if hits and targets == "numbers" and layout.startswith(("block", "cluster")):
+        targets = "hits"
+    return layout if targets == "numbers" else f"{layout}_{targets}"
+
+
 def _width(classes: int, suffix: str, aligned: bool) -> int:
     """Columns that a row's pieces of 16 bytes span, at worst."""
     return classes if aligned else classes + _VECTOR_BYTES // ITEMSIZE[suffix] - 1
@@ -141,8 +153,12 @@ def row_share(classes: int, suffix: str, blocks: int, aligned: bool) -> int:
 
 
 def _row_threads(share: int) -> int:
-    """Threads for a row's share: about four pieces of 16 bytes each, at least four warps."""
-    return min(512, max(128, 32 * _ceil(share, 4 * _VECTOR_BYTES * 32)))
+    """Threads for a row's share: about 16 pieces of 16 bytes each, from 4 to 16 warps.
+
+    More threads a row would only add to what is done once a row; several rows are in a
+    multiprocessor's memory at the same time.
+    """
+    return min(512, max(128, 32 * _ceil(share, 16 * _VECTOR_BYTES * 32)))
 
 
 def normalizer(problems: int, suffix: str) -> Launch:
@@ -253,19 +269,35 @@ def layer_norm(kernel: str, rows: int, features: int, suffix: str, device: Devic
 
 # --- small products
 
-_EACH, _DEPTH = 4, 16
+_EACH, _DEPTH = 4, 16  # elements of C a side that a thread makes; elements of K that are staged
+_WARP_TILE, _WORDS = 32, 16  # elements of C a side that a warp makes; 4-byte words of K
+_PADDING = 4  # elements, or words, that rows of a staged tile have more
+TENSOR_CORES_FROM = 80
+"""The compute capability from which tensor cores take bfloat16 and TF32 as well."""
 
 
-def batched_matmul(batches: int, m: int, k: int, n: int, suffix: str) -> Launch:
+def batched_matmul(
+    batches: int, m: int, k: int, n: int, suffix: str, tensor: bool = False
+) -> Launch:
     """Tiles of C as small as its larger side allows; small ones share a block of 256 threads.
 
     Batches are along x, tiles of C along y and z.
+
+    Parameters
+    ----------
+    tensor : bool
+        By tensor cores: 16-bit types, and float32 as TF32. Tiny matrices go without.
     """
     tile = next((size for size in (16, 32) if max(m, n) <= size), 64)
-    threads = (tile // _EACH) ** 2
-    staged = 2 * _DEPTH * (tile + 1) * (8 if ACCUMULATOR[suffix] == "float64" else 4)
+    tensor = tensor and tile > 16
+    if tensor:
+        threads = 32 * (tile // _WARP_TILE) ** 2
+        staged = 2 * tile * (_WORDS + _PADDING) * 4
+    else:
+        threads = (tile // _EACH) ** 2
+        wide = 8 if ACCUMULATOR[suffix] == "float64" else 4
+        staged = 2 * _DEPTH * (tile + _PADDING) * wide
     together = max(1, min(batches, 256 // threads, _STATIC_SHARED // staged))
     grid = (min(_ceil(batches, together), _MOST_BLOCKS), _ceil(m, tile), _ceil(n, tile))
-    return Launch(
-        f"batched_matmul_{tile}_{suffix}", grid, (threads, 1, together), together * staged
-    )
+    name = f"batched_matmul_{'tensor_' if tensor else ''}{tile}_{suffix}"
+    return Launch(name, grid, (threads, 1, together), together * staged)

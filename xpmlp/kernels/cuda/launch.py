@@ -1,8 +1,9 @@
 """Compiling CUDA kernels through CuPy at their first use, and launching them.
 
 Each kernel is compiled by itself, for each element type; CuPy keeps the binary on disk, under a key
-made of the text, the options, the compiler's version and the device's architecture. What goes wrong on the way is said in words:
-a kernel that does not compile, a driver that is too old, a device whose memory is full.
+made of the text, the options, the compiler's version and the device's architecture. What goes wrong
+on the way is said in words: a kernel that does not compile, a driver that is too old, a device
+whose memory is full.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _TOO_OLD = (
 )
 
 
+@cache
 def library() -> Any:
     """The module ``cupy``."""
     try:
@@ -54,15 +56,19 @@ def run(op: str, suffix: str, launch: geometry.Launch, *arguments: Any) -> None:
         As the kernel's table in its ``.cu`` says: arrays, NumPy scalars of the exact width, Python
         ints for 64-bit integers, and None for a null pointer.
     """
-    arguments = tuple(0 if a is None else a for a in arguments)
     kernel = _kernel(op, suffix, launch.kernel, launch.shared, device_number())
-    kernel(launch.grid, launch.block, arguments, shared_mem=launch.shared)
+    words = tuple([0 if a is None else a for a in arguments])  # a generator takes twice as long
+    kernel(launch.grid, launch.block, words, shared_mem=launch.shared)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """An uninitialised array on the current device."""
-    with explained_memory("xpmlp.kernels.cuda", f"an array of shape {shape}", LOWER):
-        return library().empty(shape, dtype)
+    cupy = library()
+    try:
+        return cupy.empty(shape, dtype)
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        what = f"an array of shape {shape}"
+        raise _out_of_memory(error, "xpmlp.kernels.cuda", what, LOWER) from error
 
 
 def constant(values: np.ndarray) -> Any:
@@ -82,7 +88,12 @@ def accumulator(suffix: str) -> Any:
 
 def suffix_of(array: Any) -> str:
     """The element type of an array, as it ends kernels' names."""
-    return source.SUFFIXES[np.dtype(array.dtype).name]
+    return _suffix(array.dtype)
+
+
+@cache
+def _suffix(dtype: Any) -> str:
+    return source.SUFFIXES[np.dtype(dtype).name]  # a dtype makes its name anew each time
 
 
 def contiguous(array: Any) -> Any:
@@ -110,13 +121,17 @@ def explained_memory(where: str, what: str, lower: str) -> Iterator[None]:
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
-        free, total = cupy.cuda.runtime.memGetInfo()
-        asked = re.search(r"allocating ([\d,]+) bytes", str(error))
-        size = "more" if asked is None else _size_text(int(asked[1].replace(",", "")))
-        raise OutOfMemoryError(
-            f"`{where}`: expected {size} of device memory for {what}, got {_size_text(free)} that "
-            f"are free, of {_size_text(total)}; {lower}, or end other programs on the device"
-        ) from error
+        raise _out_of_memory(error, where, what, lower) from error
+
+
+def _out_of_memory(error: Exception, where: str, what: str, lower: str) -> OutOfMemoryError:
+    free, total = library().cuda.runtime.memGetInfo()
+    asked = re.search(r"allocating ([\d,]+) bytes", str(error))
+    size = "more" if asked is None else _size_text(int(asked[1].replace(",", "")))
+    return OutOfMemoryError(
+        f"`{where}`: expected {size} of device memory for {what}, got {_size_text(free)} that "
+        f"are free, of {_size_text(total)}; {lower}, or end other programs on the device"
+    )
 
 
 def _size_text(size: int) -> str:

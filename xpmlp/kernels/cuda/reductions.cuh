@@ -1,5 +1,5 @@
-// Sums and maxima over lanes, blocks and clusters, always in the same order: the same input gives
-// the same bits. Blocks are whole warps, and every thread of a block takes part.
+// Sums and maxima over lanes and blocks, always in the same order: the same input gives the same
+// bits. Blocks are whole warps, and every thread of a block takes part.
 #ifndef XPMLP_REDUCTIONS_CUH
 #define XPMLP_REDUCTIONS_CUH
 
@@ -15,10 +15,13 @@ struct Sum {
 struct Maximum {
     __device__ static A of(A a, A b) { return larger(a, b); }
 };
+struct Minimum {
+    __device__ static int of(int a, int b) { return a < b ? a : b; }
+};
 
 // Over groups of LANES neighbouring lanes (a power of two); every lane gets the result.
-template <class Op, int LANES>
-__device__ inline A reduce_lanes(A value) {
+template <class Op, int LANES, class V>
+__device__ inline V reduce_lanes(V value) {
 #pragma unroll
     for (int step = LANES / 2; step > 0; step /= 2) {
         value = Op::of(value, __shfl_xor_sync(ALL_LANES, value, step));
@@ -33,8 +36,8 @@ __device__ inline int flat_thread() {
 __device__ inline int block_threads() { return blockDim.x * blockDim.y * blockDim.z; }
 
 // Over the block; `scratch` has MOST_WARPS places and may be used again at once.
-template <class Op>
-__device__ inline A reduce_block(A value, A* scratch) {
+template <class Op, class V>
+__device__ inline V reduce_block(V value, V* scratch) {
     value = reduce_lanes<Op, WARP>(value);
     int thread = flat_thread(), warps = block_threads() / WARP;
     if (thread % WARP == 0) scratch[thread / WARP] = value;
@@ -42,24 +45,6 @@ __device__ inline A reduce_block(A value, A* scratch) {
     value = scratch[0];
     for (int warp = 1; warp < warps; warp++) value = Op::of(value, scratch[warp]);
     __syncthreads();  // nobody may write the next value before everybody has read this one
-    return value;
-}
-
-// Over a cluster of BLOCKS blocks. `place` is one word of shared memory, used for this sum only;
-// a cluster_barrier must stand between the last such sum and a block's end, lest a block be gone
-// when the others read its word.
-template <class Op, int BLOCKS>
-__device__ inline A reduce_cluster(A value, A* scratch, A* place) {
-    value = reduce_block<Op>(value, scratch);
-#ifdef XPMLP_CLUSTERS
-    if constexpr (BLOCKS > 1) {
-        if (flat_thread() == 0) *place = value;
-        cluster_barrier();
-        value = cluster_load(place, 0);
-#pragma unroll
-        for (int rank = 1; rank < BLOCKS; rank++) value = Op::of(value, cluster_load(place, rank));
-    }
-#endif
     return value;
 }
 

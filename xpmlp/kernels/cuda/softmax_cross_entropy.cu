@@ -8,42 +8,57 @@
 //     stream      any C: two reads, maximum and sum found together in the first
 //
 // All have one argument list. Sums are made in a fixed order and without atomics. `hits` says for
-// each row whether its largest logit is the class; two kernels at the end sum over batches.
+// each row whether its largest logit is the class; two kernels at the end sum over batches. For which
+// targets a kernel is, its name says: nothing for class numbers, _hits for those in the layouts that
+// look for the largest only if asked, _smoothed where smoothing has a kernel of its own,
+// _probabilities.
 
 #include "cross_entropy_by_blocks.cuh"
 #include "cross_entropy_by_lanes.cuh"
 #include "cross_entropy_by_thread.cuh"
 #include "cross_entropy_by_two_reads.cuh"
 
-#define BOTH_TARGETS_OF(CLUSTER, name, threads, body, ...)                                       \
-    KERNEL_OF(CLUSTER, softmax_cross_entropy_##name, threads)(ARGUMENT_LIST) {                   \
-        body<false __VA_OPT__(, ) __VA_ARGS__>(ARGUMENTS);                                       \
-    }                                                                                            \
-    KERNEL_OF(CLUSTER, softmax_cross_entropy_##name##_probabilities, threads)(ARGUMENT_LIST) {   \
-        body<true __VA_OPT__(, ) __VA_ARGS__>(ARGUMENTS);                                        \
+#define LAYOUT_OF(CLUSTER, name, threads, body, ...)                              \
+    KERNEL_OF(CLUSTER, softmax_cross_entropy_##name, threads)(ARGUMENT_LIST) {    \
+        body<__VA_ARGS__>(ARGUMENTS);                                             \
     }
-#define BOTH_TARGETS(...) BOTH_TARGETS_OF(, __VA_ARGS__)
+#define LAYOUT(...) LAYOUT_OF(, __VA_ARGS__)
 
-BOTH_TARGETS(thread, 128, rows_by_threads)
+LAYOUT(thread, 128, rows_by_threads, SMOOTHED)
+LAYOUT(thread_probabilities, 128, rows_by_threads, PROBABILITIES)
+LAYOUT(stream, 512, row_by_two_reads, SMOOTHED)
+LAYOUT(stream_probabilities, 512, row_by_two_reads, PROBABILITIES)
+
 // L lanes with P pieces hold L·P·VECTOR classes: from 64 to 1024, in float64 to 512.
+#define LANES(name, lanes, pieces)                                                       \
+    LAYOUT(name, 128, rows_by_lanes, NUMBERS, lanes, pieces)                             \
+    LAYOUT(name##_smoothed, 128, rows_by_lanes, SMOOTHED, lanes, pieces)                 \
+    LAYOUT(name##_probabilities, 128, rows_by_lanes, PROBABILITIES, lanes, pieces)
+
 #if defined(XPMLP_F64)
-BOTH_TARGETS(32x8, 128, rows_by_lanes, 32, 8)
+LANES(32x8, 32, 8)
 #elif defined(XPMLP_F32)
-BOTH_TARGETS(16x1, 128, rows_by_lanes, 16, 1)
-BOTH_TARGETS(32x8, 128, rows_by_lanes, 32, 8)
+LANES(16x1, 16, 1)
+LANES(32x8, 32, 8)
 #else
-BOTH_TARGETS(8x1, 128, rows_by_lanes, 8, 1)
-BOTH_TARGETS(16x1, 128, rows_by_lanes, 16, 1)
+LANES(8x1, 8, 1)
+LANES(16x1, 16, 1)
 #endif
-BOTH_TARGETS(32x1, 128, rows_by_lanes, 32, 1)
-BOTH_TARGETS(32x2, 128, rows_by_lanes, 32, 2)
-BOTH_TARGETS(32x4, 128, rows_by_lanes, 32, 4)
-BOTH_TARGETS(block, 512, row_by_blocks, 1)
-BOTH_TARGETS(stream, 512, row_by_two_reads)
+LANES(32x1, 32, 1)
+LANES(32x2, 32, 2)
+LANES(32x4, 32, 4)
+
+#define BLOCKS_OF(CLUSTER, name, blocks)                                                         \
+    LAYOUT_OF(CLUSTER, name, 512, row_by_blocks, NUMBERS, false, blocks)                         \
+    LAYOUT_OF(CLUSTER, name##_hits, 512, row_by_blocks, NUMBERS, true, blocks)                   \
+    LAYOUT_OF(CLUSTER, name##_smoothed, 512, row_by_blocks, SMOOTHED, true, blocks)              \
+    LAYOUT_OF(CLUSTER, name##_probabilities, 512, row_by_blocks, PROBABILITIES, false, blocks)
+
+BLOCKS_OF(, block, 1)
 #ifdef XPMLP_CLUSTERS
-BOTH_TARGETS_OF(CLUSTER_OF(2), cluster2, 512, row_by_blocks, 2)
-BOTH_TARGETS_OF(CLUSTER_OF(4), cluster4, 512, row_by_blocks, 4)
-BOTH_TARGETS_OF(CLUSTER_OF(8), cluster8, 512, row_by_blocks, 8)
+BLOCKS_OF(CLUSTER_OF(2), cluster2, 2)
+BLOCKS_OF(CLUSTER_OF(4), cluster4, 4)
+BLOCKS_OF(CLUSTER_OF(8), cluster8, 8)
 #endif
 
 // 1 / Σ w over the counted rows of each problem, what a mean divides by; 1 where there is none.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ...errors import XpmlpError
-from . import geometry, launch
+from . import geometry, launch, source
 from .sums import Sum
 
 _OP = "softmax_cross_entropy"
@@ -66,8 +67,7 @@ def with_hits(
     hits : int32 array, shape (…,), or None
         None without ``count_hits`` and for target probabilities.
     """
-    suffix, lead = launch.suffix_of(logits), tuple(logits.shape[:-2])
-    row_loss, dlogits, hits, scale, scales = _by_rows(
+    plan, row_loss, dlogits, hits, scales = _by_rows(
         logits,
         targets,
         label_smoothing=label_smoothing,
@@ -78,14 +78,13 @@ def with_hits(
         loss_scale=loss_scale,
         count_hits=count_hits,
     )
-    correct = None if hits is None else launch.empty(lead, np.int32)
-    total = None if reduction == "none" else launch.empty(lead, logits.dtype)
-    if total is not None or correct is not None:
+    lead = dlogits.shape[:-2]
+    correct = launch.empty(lead, np.int32) if plan.counts else None
+    total = launch.empty(lead, dlogits.dtype) if plan.adds_up else None
+    if plan.adds_up or plan.counts:
         launch.run(
-            _OP,
-            suffix,
-            geometry.reduce_losses(math.prod(lead), suffix),
-            *(row_loss, hits, logits.shape[-2], scale, scales, total, correct, None),
+            *(_OP, plan.suffix, plan.reduce, row_loss, hits, plan.sizes[-1], plan.scale, scales),
+            *(total, correct, None),
         )
     if total is None:
         total = row_loss.astype(dlogits.dtype, copy=False)
@@ -101,13 +100,13 @@ def in_parts(logits: Any, targets: Any, **options: Any) -> tuple[Sum, Any, Sum |
     **options
         As in :func:`with_hits`, all of them but ``count_hits``.
     """
-    row_loss, dlogits, hits, scale, scales = _by_rows(logits, targets, count_hits=True, **options)
-    shape, batch = tuple(logits.shape[:-1]), logits.shape[-2]
-    if options["reduction"] == "none":
-        loss = Sum(row_loss.reshape(1, -1), shape)
-    else:
+    plan, row_loss, dlogits, hits, scales = _by_rows(logits, targets, count_hits=True, **options)
+    shape, batch = dlogits.shape[:-1], dlogits.shape[-2]
+    if plan.adds_up:
         parts = row_loss.reshape(-1, batch).T
-        loss = Sum(parts, shape[:-1], scale=float(scale), scales=scales)
+        loss = Sum(parts, shape[:-1], scale=float(plan.scale), scales=scales)
+    else:
+        loss = Sum(row_loss.reshape(1, -1), shape)
     return loss, dlogits, None if hits is None else Sum(hits.reshape(-1, batch).T, shape[:-1])
 
 
@@ -122,71 +121,144 @@ def _by_rows(
     reduction: str,
     loss_scale: Any,
     count_hits: bool,
-) -> tuple[Any, Any, Any, Any, Any]:
-    """Each row's loss, the gradient and each row's hit; the factors on sums of losses."""
-    suffix = launch.suffix_of(logits)
-    real = launch.accumulator(suffix)
-    lead, (batch, classes) = tuple(logits.shape[:-2]), logits.shape[-2:]
-    problems = math.prod(lead)
-    rows = problems * batch
+) -> tuple[_Plan, Any, Any, Any, Any]:
+    """The plan; each row's loss, the gradient, each row's hit; the factors on sums of losses."""
     logits, row_stride = _rows(logits)
     targets = launch.contiguous(targets)
-    probabilities = targets.dtype.kind not in "iu"
-    kind = 0 if probabilities else geometry.TARGET_KINDS[targets.dtype.name]
-    target_rows = targets.size // classes if probabilities else targets.size
-    smoothing, smoothings = _smoothing(label_smoothing, lead, real)
+    smoothing = None if _is_array(label_smoothing) else float(label_smoothing)
+    shape = logits.shape
+    plan = _plan(
+        *(logits.dtype, shape, targets.dtype, targets.shape),
+        *(smoothing, ignore_index, class_weights is not None, float(z_loss), reduction, count_hits),
+    )
+    real, suffix = plan.real, plan.suffix
+    smoothings = None if smoothing is not None else _each(label_smoothing, shape[:-2], real)
     weights = None
     if class_weights is not None:
         weights = launch.contiguous(class_weights.astype(real, copy=False))
-    ignored = 0 if ignore_index is None else int(ignore_index)
-    has_ignore = np.int32(ignore_index is not None)
 
-    scale, scales = real(1.0 / batch if reduction == "mean" else 1.0), None
-    if reduction == "mean" and not probabilities and (weights is not None or has_ignore):
-        scale, scales = real(1.0), launch.empty((problems,), real)
+    scales = None
+    if plan.normalizer is not None:
+        scales = launch.empty((plan.problems,), real)
+        kind, target_rows, _, classes, batch = plan.sizes
         launch.run(
-            _OP,
-            suffix,
-            geometry.normalizer(problems, suffix),
-            *(targets, np.int32(kind), target_rows, batch, np.int32(classes)),
-            *(weights, ignored, has_ignore, scales),
+            *(_OP, suffix, plan.normalizer, targets, kind, target_rows, batch, classes),
+            *(weights, *plan.ignored, scales),
         )
-
-    shape = (*lead, batch)
-    row_loss = launch.empty(shape, real)
-    dlogits = launch.empty((*shape, classes), logits.dtype)
-    hits = launch.empty(shape, np.uint8) if count_hits and not probabilities else None
-    aligned = _aligned(logits, row_stride) and _aligned(dlogits, classes)
+    row_loss = launch.empty(shape[:-1], real)
+    dlogits = launch.empty(shape, logits.dtype)
+    hits = launch.empty(shape[:-1], np.uint8) if plan.counts else None
+    aligned = _aligned(logits, row_stride) and _aligned(dlogits, shape[-1])
     _run(
-        suffix,
-        {"rows": rows, "classes": classes, "probabilities": probabilities, "aligned": aligned},
-        *(logits, row_stride, dlogits, classes, targets, np.int32(kind), target_rows, rows),
-        *(np.int32(classes), batch, smoothing, smoothings, weights, ignored, has_ignore),
-        *(real(z_loss), scale, scales, loss_scale, row_loss, hits),
+        *(plan, aligned, logits, row_stride, dlogits, shape[-1], targets, *plan.sizes),
+        *(plan.smoothing, smoothings, weights, *plan.ignored, plan.z_loss, plan.scale, scales),
+        *(loss_scale, row_loss, hits),
     )
-    return row_loss, dlogits, hits, scale, scales
+    return plan, row_loss, dlogits, hits, scales
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What depends on shapes, types and options alone, in the kernels' types.
+
+    Attributes
+    ----------
+    sizes : tuple
+        The kernels' target_kind, target_rows, rows, classes and batch.
+    ignored : tuple
+        Their ignore_index and has_ignore.
+    layouts : dict
+        The launch for rows that are aligned and for others, on each device, with clusters or not.
+    """
+
+    suffix: str
+    real: Any
+    problems: int
+    sizes: tuple
+    targets: str
+    smoothing: Any
+    ignored: tuple
+    z_loss: Any
+    scale: Any
+    normalizer: geometry.Launch | None
+    reduce: geometry.Launch
+    counts: bool
+    adds_up: bool
+    layouts: dict[tuple, geometry.Launch] = field(default_factory=dict, compare=False)
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    dtype: Any,
+    shape: tuple[int, ...],
+    target_dtype: Any,
+    target_shape: tuple[int, ...],
+    smoothing: float | None,
+    ignore_index: int | None,
+    weighted: bool,
+    z_loss: float,
+    reduction: str,
+    count_hits: bool,
+) -> _Plan:
+    suffix = source.SUFFIXES[np.dtype(dtype).name]
+    real = launch.accumulator(suffix)
+    problems, (batch, classes) = math.prod(shape[:-2]), shape[-2:]
+    target_dtype, given = np.dtype(target_dtype), math.prod(target_shape)
+    probabilities = target_dtype.kind not in "iu"
+    kind = 0 if probabilities else geometry.TARGET_KINDS[target_dtype.name]
+    target_rows = given // classes if probabilities else given
+    has_ignore = ignore_index is not None
+    mean = reduction == "mean"
+    weighs = mean and not probabilities and (weighted or has_ignore)
+    return _Plan(
+        suffix=suffix,
+        real=real,
+        problems=problems,
+        sizes=(np.int32(kind), target_rows, problems * batch, np.int32(classes), batch),
+        targets="probabilities" if probabilities else "numbers" if smoothing == 0 else "smoothed",
+        smoothing=real(smoothing or 0.0),
+        ignored=(ignore_index or 0, np.int32(has_ignore)),
+        z_loss=real(z_loss),
+        scale=real(1.0 / batch if mean and not weighs else 1.0),
+        normalizer=geometry.normalizer(problems, suffix) if weighs else None,
+        reduce=geometry.reduce_losses(problems, suffix),
+        counts=count_hits and not probabilities,
+        adds_up=reduction != "none",
+    )
 
 
 _without_clusters: set[int] = set()  # devices that have refused to launch one
 
 
-def _run(suffix: str, sizes: dict[str, Any], *arguments: Any) -> None:
+def _run(plan: _Plan, aligned: bool, *arguments: Any) -> None:
     """Launch the kernel for rows of this width."""
-    number, device = launch.device_number(), launch.device()
-    if number not in _without_clusters:
-        plan = geometry.softmax_cross_entropy(suffix=suffix, device=device, **sizes)
-        try:
-            launch.run(_OP, suffix, plan, *arguments)
-            return
-        except RuntimeError as error:
-            # A device that is shared or cut into parts may have no room for a whole cluster.
-            if "cluster" not in plan.kernel or isinstance(error, XpmlpError):
-                raise
-            warnings.warn(f"`{_OP}`: clusters of blocks are not used: {error}", stacklevel=4)
-            _without_clusters.add(number)
-    alone = replace(device, capability=min(device.capability, geometry.CLUSTERS_FROM - 1))
-    plan = geometry.softmax_cross_entropy(suffix=suffix, device=alone, **sizes)
-    launch.run(_OP, suffix, plan, *arguments)
+    number = launch.device_number()
+    clusters = number not in _without_clusters
+    layout = _layout(plan, aligned, number, clusters)
+    try:
+        launch.run(_OP, plan.suffix, layout, *arguments)
+        return
+    except RuntimeError as error:
+        # A device that is shared or cut into parts may have no room for a whole cluster.
+        if "cluster" not in layout.kernel or isinstance(error, XpmlpError):
+            raise
+        warnings.warn(f"`{_OP}`: clusters of blocks are not used: {error}", stacklevel=4)
+        _without_clusters.add(number)
+    launch.run(_OP, plan.suffix, _layout(plan, aligned, number, False), *arguments)
+
+
+def _layout(plan: _Plan, aligned: bool, number: int, clusters: bool) -> geometry.Launch:
+    found = plan.layouts.get((aligned, number, clusters))
+    if found is None:
+        device = launch.device()
+        if not clusters:
+            below = min(device.capability, geometry.CLUSTERS_FROM - 1)
+            device = replace(device, capability=below)
+        found = plan.layouts[aligned, number, clusters] = geometry.softmax_cross_entropy(
+            *(plan.sizes[2], int(plan.sizes[3]), plan.suffix, device),
+            *(plan.targets, plan.counts, aligned),
+        )
+    return found
 
 
 def _rows(logits: Any) -> tuple[Any, int]:
@@ -202,12 +274,14 @@ def _rows(logits: Any) -> tuple[Any, int]:
     return launch.contiguous(logits), classes
 
 
-def _smoothing(value: Any, lead: tuple[int, ...], real: Any) -> tuple[Any, Any]:
-    """Label smoothing as one number, or as an array of one a problem."""
-    if not hasattr(value, "dtype") or isinstance(value, np.generic):
-        return real(value), None
+def _each(value: Any, lead: tuple[int, ...], real: Any) -> Any:
+    """Label smoothing as an array of one number a problem."""
     cupy = launch.library()
-    return real(0.0), cupy.ascontiguousarray(cupy.broadcast_to(value.astype(real), lead))
+    return cupy.ascontiguousarray(cupy.broadcast_to(value.astype(real), lead))
+
+
+def _is_array(smoothing: Any) -> bool:
+    return hasattr(smoothing, "dtype") and not isinstance(smoothing, np.generic)
 
 
 def _aligned(array: Any, stride: int) -> bool:

@@ -52,6 +52,11 @@ typedef float A;
 #endif
 #define KERNEL(name, threads) KERNEL_OF(, name, threads)
 
+template <class E>
+constexpr bool is_bfloat16 = false;
+template <>
+constexpr bool is_bfloat16<BFloat16> = true;
+
 typedef long long Index;  // rows times columns may pass 2^31
 
 __device__ inline float widen(float x) { return x; }
@@ -71,6 +76,23 @@ __device__ inline void narrow(float x, BFloat16& to) { to.bits = bfloat16_from_f
 __device__ inline void narrow(double x, Half& to) { to.bits = half_from_float((float)x); }
 __device__ inline void narrow(double x, BFloat16& to) { to.bits = bfloat16_from_float((float)x); }
 
+// Two 16-bit elements in one word, the first in its low half.
+template <class E>
+__device__ inline void widen_pair(unsigned word, A& first, A& second) {
+    if constexpr (is_bfloat16<E>) {
+        first = __uint_as_float(word << 16);
+        second = __uint_as_float(word & 0xffff0000u);
+    } else {
+        first = float_from_half((unsigned short)word);
+        second = float_from_half((unsigned short)(word >> 16));
+    }
+}
+template <class E>
+__device__ inline unsigned narrow_pair(A first, A second) {
+    if constexpr (is_bfloat16<E>) return bfloat16s_from_floats(first, second);
+    else return halves_from_floats(first, second);
+}
+
 __device__ inline T to_element(A x) {
     T element;
     narrow(x, element);
@@ -88,7 +110,9 @@ __device__ inline float square_root(float x) { return sqrtf(x); }
 __device__ inline double tangent(double x) { return tanh(x); }
 __device__ inline float tangent(float x) { return tanhf(x); }
 
-__device__ inline A larger(A a, A b) { return a > b ? a : b; }
+// What is not a number loses to what is.
+__device__ inline float larger(float a, float b) { return fmaxf(a, b); }
+__device__ inline double larger(double a, double b) { return fmax(a, b); }
 __device__ inline A minus_infinity() { return -(A)__int_as_float(0x7f800000); }
 
 #endif

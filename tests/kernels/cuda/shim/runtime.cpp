@@ -63,6 +63,7 @@ struct Array {
 
 struct Warp {
     unsigned long long values[2][32];  // two, so that a fast lane does not overwrite what is read
+    Words words[2][32];
     int step[32], arrived = 0, turn = 0;
 };
 
@@ -75,7 +76,7 @@ struct Block {
 };
 
 std::vector<Block> blocks;  // of the cluster that is running
-int waiting_for_cluster, live;
+int arrived_in_cluster, barriers_of_cluster, live;
 ucontext_t scheduler;
 const void* scheduler_stack;
 size_t scheduler_size;
@@ -152,13 +153,36 @@ void wait_for_block() {
     yield(State::ready);  // so that the last to arrive is not always the first to go on
 }
 
-void wait_for_cluster() {
-    if (++waiting_for_cluster < (int)(blocks.size() * blocks[0].fibers.size()))
-        return yield(State::at_cluster);
-    waiting_for_cluster = 0;
+void arrive_in_cluster() {
+    if (current->arrivals++ != barriers_of_cluster)
+        fail("cluster: a thread arrived twice without waiting");
+    if (++arrived_in_cluster < (int)(blocks.size() * blocks[0].fibers.size())) return;
+    arrived_in_cluster = 0;
+    barriers_of_cluster++;
     for (Block& block : blocks) release(block, State::at_cluster);
+}
+
+void wait_for_cluster() {
+    if (current->arrivals == 0) fail("cluster: a thread waits that never arrived");
+    yield(current->arrivals > barriers_of_cluster ? State::at_cluster : State::ready);
+}
+
+namespace {
+
+// Waits until all lanes of the warp have come, for the same `step`.
+void meet(Block& block, Warp& warp, int lane, int step) {
+    warp.step[lane] = step;
+    if (++warp.arrived < 32) return yield(State::at_warp);
+    for (int other : warp.step)
+        if (other != step) fail("warp: its lanes meet in different shuffles or products");
+    warp.arrived = 0;
+    warp.turn ^= 1;
+    int first = current->number - lane;
+    for (int i = 0; i < 32; i++) block.fibers[first + i]->state = State::ready;
     yield(State::ready);
 }
+
+}  // namespace
 
 unsigned long long exchange(unsigned long long bits, unsigned mask, int step) {
     if (mask != 0xffffffffu) fail("shuffle: only whole warps are supported, mask %08x", mask);
@@ -166,19 +190,17 @@ unsigned long long exchange(unsigned long long bits, unsigned mask, int step) {
     Warp& warp = block.warps[current->number / 32];
     int lane = current->number % 32, turn = warp.turn;
     warp.values[turn][lane] = bits;
-    warp.step[lane] = step;
-    if (++warp.arrived < 32) {
-        yield(State::at_warp);
-    } else {
-        for (int other : warp.step)
-            if (other != step) fail("shuffle: lanes of a warp meet in different shuffles");
-        warp.arrived = 0;
-        warp.turn ^= 1;
-        int first = current->number - lane;
-        for (int i = 0; i < 32; i++) block.fibers[first + i]->state = State::ready;
-        yield(State::ready);
-    }
+    meet(block, warp, lane, step);
     return warp.values[turn][lane ^ step];
+}
+
+const Words* everybodys(const Words& own) {
+    Block& block = own_block();
+    Warp& warp = block.warps[current->number / 32];
+    int lane = current->number % 32, turn = warp.turn;
+    warp.words[turn][lane] = own;
+    meet(block, warp, lane, -1);
+    return warp.words[turn];
 }
 
 unsigned char* dynamic_shared() { return own_block().dynamic; }
@@ -192,10 +214,10 @@ void* shared_array(const void* site, size_t bytes) {
     return block.arrays.back().bytes.get();
 }
 
-const void* in_block(const void* own, unsigned rank) {
-    if (!blocks[rank].live) fail("cluster: block %u ended before it was read", rank);
+void* in_block(void* own, unsigned rank) {
+    if (!blocks[rank].live) fail("cluster: block %u ended before it was written to", rank);
     for (Array& array : own_block().arrays) {
-        ptrdiff_t at = static_cast<const unsigned char*>(own) - array.bytes.get();
+        ptrdiff_t at = static_cast<unsigned char*>(own) - array.bytes.get();
         if (at < 0 || at >= (ptrdiff_t)array.size) continue;
         for (Array& other : blocks[rank].arrays)
             if (other.site == array.site) return other.bytes.get() + at;
@@ -257,7 +279,7 @@ void run_cluster(uint3 first, int cluster, size_t shared, int order) {
     blocks.clear();
     blocks.resize(cluster);
     live = (int)(threads * cluster);
-    waiting_for_cluster = 0;
+    arrived_in_cluster = barriers_of_cluster = 0;
     turns = {};
     for (int rank = 0; rank < cluster; rank++) {
         Block& block = blocks[rank];
@@ -273,6 +295,7 @@ void run_cluster(uint3 first, int cluster, size_t shared, int order) {
             fiber.block = {first.x + rank, first.y, first.z};
             fiber.rank = rank;
             fiber.number = (int)i;
+            fiber.arrivals = 0;
             fiber.state = State::fresh;
             fiber.fake_stack = nullptr;
             fiber.stack = stacks[slot];

@@ -23,18 +23,26 @@ struct Thread {
     uint3 index, block;
     unsigned rank;  // of its block in the cluster
     int number;     // in its block
+    int arrivals;   // at barriers of the cluster
 };
 extern Thread* current;
 extern uint3 block_dim, grid_dim;
 
 void wait_for_block();
+void arrive_in_cluster();
 void wait_for_cluster();
 // Every lane of the warp gives 8 bytes and gets what lane (own lane xor `step`) gave.
 unsigned long long exchange(unsigned long long bits, unsigned mask, int step);
+// Every lane gives some words and gets those of all lanes.
+struct Words {
+    unsigned at[6];
+};
+const Words* everybodys(const Words& own);
 unsigned char* dynamic_shared();
 // Static shared memory: the same for all threads of a block, another for every `site`.
 void* shared_array(const void* site, size_t bytes);
-const void* in_block(const void* own, unsigned rank);
+// What another block of the cluster has in the place of `own`, a part of a static array.
+void* in_block(void* own, unsigned rank);
 
 // --- calling a kernel with arguments that came as eight bytes each
 
@@ -105,8 +113,11 @@ V __shfl_xor_sync(unsigned mask, V value, int step) {
     return value;
 }
 
+inline float __uint_as_float(unsigned bits) { return shim::from_slot<float>(bits); }
 inline float __int_as_float(int bits) { return shim::from_slot<float>((unsigned)bits); }
 inline float __expf(float x) { return expf(x); }
+inline float power_of_two(float x) { return exp2f(x); }
+inline float larger_or_nan(float a, float b) { return a < b ? b : a; }
 inline int __clzll(long long x) { return __builtin_clzll((unsigned long long)x); }
 
 #define XPMLP_NARROW 200  // see quads.cuh: matrices of four thousand million elements are too large
@@ -132,11 +143,26 @@ inline void store_16_bytes(void* to, const void* from) {
     *static_cast<Bytes*>(to) = *static_cast<const Bytes*>(from);
 }
 
+#ifndef XPMLP_F64
+#define XPMLP_TENSOR_CORES 1
+#endif
+
+inline unsigned tensor_float(float x) {
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
+    return (is_finite ? bits + 0x1000u : bits) & ~0x1fffu;  // to nearest, halves away from zero
+}
+
+#include "tensor_cores.h"
+
 inline unsigned cluster_rank() { return shim::current->rank; }
-inline void cluster_barrier() { shim::wait_for_cluster(); }
+inline void cluster_arrive() { shim::arrive_in_cluster(); }
+inline void cluster_arrive_relaxed() { shim::arrive_in_cluster(); }
+inline void cluster_wait() { shim::wait_for_cluster(); }
 template <class V>
-V cluster_load(const V* own, unsigned rank) {
-    return *static_cast<const V*>(shim::in_block(own, rank));
+void cluster_store(V* own, unsigned rank, V value) {
+    *static_cast<V*>(shim::in_block(own, rank)) = value;
 }
 
 inline float float_from_bfloat16(unsigned short bits) {
@@ -165,6 +191,13 @@ inline unsigned short half_from_float(float x) {
     if (x == 0 || exponent < -13) return sign | (unsigned short)lrintf(ldexpf(x, 24));
     int scaled = (int)lrintf(ldexpf(x, 11 - exponent));  // 1024 … 2048, rounded to nearest even
     return (unsigned short)(sign + ((exponent + 13) << 10) + scaled);
+}
+
+inline unsigned halves_from_floats(float first, float second) {
+    return (unsigned)half_from_float(second) << 16 | half_from_float(first);
+}
+inline unsigned bfloat16s_from_floats(float first, float second) {
+    return (unsigned)bfloat16_from_float(second) << 16 | bfloat16_from_float(first);
 }
 
 #endif
