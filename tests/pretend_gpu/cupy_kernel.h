@@ -22,7 +22,6 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
-inline float __uint_as_float(unsigned bits) { return shim::from_slot<float>(bits); }
 inline double __longlong_as_double(long long bits) { return shim::from_slot<double>(bits); }
 template <class To, class From>
 To shim_bits(From from) {

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 from kernels.cuda import stand_in
+from training import numpy_graph
 
 from xpmlp.kernels.cuda import products
 from xpmlp.kernels.cuda.matmul import matmul
@@ -52,7 +53,7 @@ def on_device(x: np.ndarray) -> np.ndarray:
     store = np.asarray(stand_in.empty((size,), np.uint8))
     view = np.ndarray(x.shape, x.dtype, store, before, x.strides)
     view[...] = x
-    return view
+    return view.view(numpy_graph.Traced)
 
 
 def check(a: np.ndarray, b: np.ndarray) -> None:

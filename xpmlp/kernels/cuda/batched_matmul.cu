@@ -66,13 +66,14 @@ struct ByThreads {
     }
 };
 
-#ifdef XPMLP_TENSOR_CORES
+#if defined(XPMLP_TENSOR_CORES) && !defined(XPMLP_F64)
 // A tile's operands as 32-bit words along K: one TF32 number or two 16-bit ones. An instruction takes
 // 8 words of K, from 16 rows of A and 8 columns of B; lane l holds, with g = l / 4 and t = l % 4,
 // A's words (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4), B's (t, g), (t + 4, g), and of C the
 // elements (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1) (PTX ISA, "mma.m16n8k8", "m16n8k16").
 template <int TILE>
 struct ByTensorCores {
+    static constexpr int KIND = sizeof(T) == 4 ? 0 : is_bfloat16<T> ? 2 : 1;
     static constexpr int WORDS = 16, PER_WORD = 4 / sizeof(T), DEPTH = WORDS * PER_WORD;
     // Rows of 20 words: the 8 × 4 words that a warp reads at once lie in 32 different banks.
     static constexpr int PITCH = WORDS + 4, SIZE = TILE * PITCH * 4;
@@ -122,7 +123,7 @@ struct ByTensorCores {
 #pragma unroll
             for (int i = 0; i < 2; i++) {
 #pragma unroll
-                for (int j = 0; j < 4; j++) tensor_multiply(sums[i][j], left[i], right[j]);
+                for (int j = 0; j < 4; j++) tensor_multiply<KIND>(sums[i][j], left[i], right[j]);
             }
         }
     }
@@ -157,7 +158,7 @@ struct ByTensorCores {
 PRODUCT(16, ByThreads, 16)
 PRODUCT(32, ByThreads, 32)
 PRODUCT(64, ByThreads, 64)
-#ifdef XPMLP_TENSOR_CORES
+#if defined(XPMLP_TENSOR_CORES) && !defined(XPMLP_F64)
 PRODUCT(tensor_32, ByTensorCores, 32)
 PRODUCT(tensor_64, ByTensorCores, 64)
 #endif

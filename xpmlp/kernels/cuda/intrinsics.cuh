@@ -84,7 +84,7 @@ __device__ inline void store_16_bytes(void* to, const void* from) {
                  : "memory");
 }
 
-#if __CUDA_ARCH__ >= 800 && !defined(XPMLP_F64)
+#if __CUDA_ARCH__ >= 800
 #define XPMLP_TENSOR_CORES 1
 
 // The bits of x rounded to TF32.
@@ -94,19 +94,19 @@ __device__ inline unsigned tensor_float(float x) {
     return bits;
 }
 
-// sums += a b, by all lanes of a warp; who holds what is said in batched_matmul.cu.
+// sums += a b, by all lanes of a warp; who holds what is said in batched_matmul.cu. KIND is the
+// operands' type: 0 TF32, 1 float16, 2 bfloat16.
+#define TENSOR_MULTIPLY(instruction)                                                            \
+    asm("mma.sync.aligned." instruction                                                         \
+        " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                      \
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                            \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+template <int KIND>
 __device__ inline void tensor_multiply(float (&sums)[4], const unsigned (&a)[4],
                                        const unsigned (&b)[2]) {
-#if defined(XPMLP_F32)
-#define TENSOR_INSTRUCTION "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
-#elif defined(XPMLP_F16)
-#define TENSOR_INSTRUCTION "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
-#else
-#define TENSOR_INSTRUCTION "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
-#endif
-    asm(TENSOR_INSTRUCTION " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    if constexpr (KIND == 0) TENSOR_MULTIPLY("m16n8k8.row.col.f32.tf32.tf32.f32");
+    if constexpr (KIND == 1) TENSOR_MULTIPLY("m16n8k16.row.col.f32.f16.f16.f32");
+    if constexpr (KIND == 2) TENSOR_MULTIPLY("m16n8k16.row.col.f32.bf16.bf16.f32");
 }
 #endif
 

@@ -143,9 +143,7 @@ inline void store_16_bytes(void* to, const void* from) {
     *static_cast<Bytes*>(to) = *static_cast<const Bytes*>(from);
 }
 
-#ifndef XPMLP_F64
 #define XPMLP_TENSOR_CORES 1
-#endif
 
 inline unsigned tensor_float(float x) {
     unsigned bits;

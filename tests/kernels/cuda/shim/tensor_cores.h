@@ -9,53 +9,43 @@
 inline float float_from_half(unsigned short bits);
 inline float float_from_bfloat16(unsigned short bits);
 
-// Element `i` of the words that a fragment has, in the order of the specification (a0, a1, …).
-inline float fragment_element(const unsigned* words, int i) {
-#if defined(XPMLP_F32)
-    return shim::from_slot<float>(words[i] & ~0x1fffu);
-#else
+// Element `i` of the words that a fragment has, in the order of the specification (a0, a1, …), for
+// operands of TF32 (KIND 0), float16 (1), bfloat16 (2).
+template <int KIND>
+float fragment_element(const unsigned* words, int i) {
+    if (KIND == 0) return shim::from_slot<float>(words[i] & ~0x1fffu);
     unsigned short bits = (unsigned short)(words[i / 2] >> 16 * (i % 2));
-#if defined(XPMLP_F16)
-    return float_from_half(bits);
-#else
-    return float_from_bfloat16(bits);
-#endif
-#endif
+    return KIND == 1 ? float_from_half(bits) : float_from_bfloat16(bits);
 }
 
-inline void tensor_multiply(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+template <int KIND>
+void tensor_multiply(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     const shim::Words* all = shim::everybodys({{a[0], a[1], a[2], a[3], b[0], b[1]}});
-#if defined(XPMLP_F32)
-    constexpr int K = 8, OF_A = 4, OF_B = 2;
-#else
-    constexpr int K = 16, OF_A = 8, OF_B = 4;
-#endif
-    float A_[16][K], B_[K][8];
+    constexpr int K = KIND == 0 ? 8 : 16, OF_A = K / 2, OF_B = K / 4;
+    float left[16][K], right[K][8];
     for (int lane = 0; lane < 32; lane++) {
         int group = lane >> 2, in_group = lane % 4;
         for (int i = 0; i < OF_A; i++) {
-#if defined(XPMLP_F32)
-            int row = i % 2 == 0 ? group : group + 8;       // a0, a2; a1, a3
-            int column = i < 2 ? in_group : in_group + 4;   // a0, a1; a2, a3
-#else
-            int row = (i >= 0 && i < 2) || (i >= 4 && i < 6) ? group : group + 8;
-            int column = in_group * 2 + (i & 1) + (i < 4 ? 0 : 8);
-#endif
-            A_[row][column] = fragment_element(all[lane].at, i);
+            int row, column;
+            if (KIND == 0) {
+                row = i == 0 || i == 2 ? group : group + 8;
+                column = i == 0 || i == 1 ? in_group : in_group + 4;
+            } else {
+                row = (i >= 0 && i < 2) || (i >= 4 && i < 6) ? group : group + 8;
+                column = in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0);
+            }
+            left[row][column] = fragment_element<KIND>(all[lane].at, i);
         }
         for (int i = 0; i < OF_B; i++) {
-#if defined(XPMLP_F32)
-            int row = i == 0 ? in_group : in_group + 4;
-#else
-            int row = in_group * 2 + (i & 1) + (i < 2 ? 0 : 8);
-#endif
-            B_[row][group] = fragment_element(all[lane].at + 4, i);
+            int row = KIND == 0 ? in_group + (i == 1 ? 4 : 0)
+                                : in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0);
+            right[row][group] = fragment_element<KIND>(all[lane].at + 4, i);
         }
     }
     int lane = shim::current->number % 32, group = lane >> 2, in_group = lane % 4;
     for (int i = 0; i < 4; i++) {
         int row = i < 2 ? group : group + 8, column = in_group * 2 + (i & 1);
-        for (int k = 0; k < K; k++) sums[i] += A_[row][k] * B_[k][column];
+        for (int k = 0; k < K; k++) sums[i] += left[row][k] * right[k][column];
     }
 }
 
