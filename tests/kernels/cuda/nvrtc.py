@@ -1,11 +1,19 @@
-"""NVIDIA's run-time compiler through ctypes: compiles CUDA C where there is no GPU."""
+"""NVIDIA's run-time compiler through ctypes: compiles CUDA C where there is no GPU.
+
+Which version: the installed one, or, where XPMLP_NVRTC names a folder (as of ``pip install --target
+FOLDER nvidia-cuda-nvrtc``), the one in there.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -27,20 +35,47 @@ class Usage:
 @cache
 def library() -> ctypes.CDLL | None:
     """NVRTC from its wheel or from an installed toolkit, or None."""
-    for path in (*_wheels(), ctypes.util.find_library("nvrtc")):
+    chosen = os.environ.get("XPMLP_NVRTC")
+    for path in (*_wheels(), None if chosen else ctypes.util.find_library("nvrtc")):
         if path is not None:
             # Version 13.0 does not look for the second half of itself beside the first.
             for builtins in Path(path).parent.glob("libnvrtc-builtins.so.*"):
                 ctypes.CDLL(str(builtins))
             return ctypes.CDLL(str(path))
+    assert not chosen, f"XPMLP_NVRTC: no compiler in {chosen}"
     return None
 
 
-def _wheels() -> Iterator[Path]:
+def _folders() -> list[Path]:
+    """Where NVIDIA's wheels are."""
+    chosen = os.environ.get("XPMLP_NVRTC")
+    if chosen:
+        return [Path(chosen) / "nvidia"]
     spec = importlib.util.find_spec("nvidia")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        yield from sorted(Path(folder).glob("*/lib/libnvrtc.so.*"), reverse=True)
-        yield from sorted(Path(folder).glob("*/bin/**/nvrtc64_*_0.dll"), reverse=True)
+    return [Path(folder) for folder in (spec.submodule_search_locations or () if spec else ())]
+
+
+def disassembler() -> str | None:
+    """NVIDIA's, from its wheel or from an installed toolkit, or None."""
+    for folder in _folders():
+        for path in sorted(folder.glob("*/bin/nvdisasm")):
+            return str(path)
+    return shutil.which("nvdisasm")
+
+
+def disassemble(code: bytes) -> str:
+    """Machine code as text."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        command = [str(disassembler()), "-c", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _wheels() -> Iterator[Path]:
+    for folder in _folders():
+        yield from sorted(folder.glob("*/lib/libnvrtc.so.*"), reverse=True)
+        yield from sorted(folder.glob("*/bin/**/nvrtc64_*_0.dll"), reverse=True)
 
 
 def architectures() -> list[int]:

@@ -215,6 +215,22 @@ def test_every_option_in_every_layout_matches_the_reference(shim, rng, option, n
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", ["block", "cluster2"])
+def test_rows_of_several_rounds_of_four_vectors(shim, rng, suffix, name):
+    """64 threads take 4 × 64 vectors at a time, and the rest one by one."""
+    item = geometry.ITEMSIZE[suffix]
+    classes = 16 // item * 256 * (5 if name == "cluster2" else 2) + 77
+    for c in (
+        case(),
+        case(hits=False, offset=item, ignore_index=3),
+        case(smoothing=0.1, gradient_offset=item),
+        case(smoothing=0.1, weights=True, in_place=True, padding=1),
+        case(probabilities=True),
+    ):
+        run(shim, suffix, rng, 3, classes, SimpleNamespace(**{**vars(c), "layout": name}))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_layout_that_geometry_names_exists(shim, suffix):
     made = shim("softmax_cross_entropy", suffix).letters
     for classes in (*range(1, 1100), 5_000, 50_257, 128_256, 10**6):
