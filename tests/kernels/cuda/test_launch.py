@@ -227,7 +227,10 @@ def test_recorders_share_their_streams_but_no_memory(cupy, recorder):
 
 def test_a_rehearsal_really_runs_and_waits(cupy, recorder):
     assert recorder.rehearse(lambda: recorder.recording) is False
-    assert cupy.log == ["wait"]
+    assert cupy.log == ["wait"] * 2
+    with pytest.raises(ZeroDivisionError):
+        recorder.rehearse(lambda: 1 // 0)
+    assert cupy.log == ["wait"] * 4
 
 
 def test_a_failed_recording_ends_the_capture_and_keeps_the_first_error(cupy, recorder):

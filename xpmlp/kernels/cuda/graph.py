@@ -96,9 +96,11 @@ class Recorder:
         """Do the work once, really: kernels are compiled, the pool filled, cuBLAS made ready."""
         self._cupy.cuda.get_current_stream().synchronize()  # what the work reads is there
         with self._inside():
-            result = work()
-            self._stream.synchronize()
-        return result
+            try:
+                return work()
+            finally:  # its memory is held until here
+                for stream in (self._side, self._stream):
+                    stream.synchronize()
 
     def record(self, work: Callable[[], Any]) -> tuple[Replay, Any]:
         """Record the work without doing it.
