@@ -69,6 +69,11 @@ class Column:
             ]
         return np.array(found, dtype=object)
 
+    def constant(self) -> bool:
+        """Whether all values are the same, none of them missing."""
+        low, high = self.values.min(), self.values.max()
+        return bool(low == high) and not bool(self.missing[0])
+
     def distinct(self) -> int:
         """How many different values there are, missing ones not counted."""
         return len(np.unique(self.values[~self.missing]))

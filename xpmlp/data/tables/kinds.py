@@ -64,7 +64,7 @@ def choose_inputs(
         missing = column.missing
         if bool(missing.all()):
             inputs.leave_out(column, "without any value")
-        elif column.distinct() == 1 and not missing.any():
+        elif column.constant():
             long = column.kind == NUMBER and abs(column.values[0]) > _EXACT
             inputs.leave_out(
                 column,

@@ -94,7 +94,7 @@ def choose_encoding(content: bytes, wanted: str | None, where: str) -> tuple[str
 def text_lines(content: bytes, encoding: str, skip: int = 0) -> Iterator[str]:
     """The lines of a text, decoded as they are read, line ends kept."""
     file = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
-    yield from islice(file, skip, None)
+    return islice(file, skip, None)
 
 
 def rows_of(lines: Iterable[str], separator: str, strict: bool = False) -> Iterator[list[str]]:
@@ -203,7 +203,7 @@ def _choose_separator(lines: list[str], cut: bool) -> str:
         typed = sum(map(looks_typed, cells)) / max(1, len(cells))
         score = len(whole) / len(rows) * (0.3 + typed) + 0.001 * min(width, 50)
         if separator == " ":  # texts have blanks; columns seldom do
-            score = 0.85 * score
+            score = 0.93 * score
         if score > best_score:
             best, best_score = separator, score
     return best
@@ -263,10 +263,13 @@ def _find_start(
 
 def _fits(row: list[str], width: int, later: list[tuple[int, list[str]]]) -> bool:
     """Whether a row can be the table's first: as long as most, or a header in R's way."""
+    data_next = bool(later) and any(is_number(cell) for cell in later[0][1])
+    if row[0].startswith(COMMENTS) and later and (row[0].strip() in COMMENTS or not data_next):
+        return False  # a remark, unless it is as in "#id,a,b" over data
     if len(row) == width or (len(row) > width and not any(c.strip() for c in row[width:])):
-        return not (row[0].startswith(COMMENTS) and later and later[0][1][0].startswith(COMMENTS))
+        return True
     texts = not any(is_number(cell) or not cell.strip() for cell in row)
-    texts = texts and bool(later) and any(is_number(cell) for cell in later[0][1])
+    texts = texts and data_next
     return len(row) == width - 1 and len(row) > 0 and texts and not row[0].startswith(COMMENTS)
 
 

@@ -34,7 +34,7 @@ from .layout import (
     text_lines,
 )
 from .options import ReadOptions
-from .rows import RawColumn, even_rows, read_columns
+from .rows import RawColumn, even_rows, plain_numbers, read_columns
 
 ENDINGS = (
     *(".csv", ".tsv", ".txt", ".data", ".xlsx", ".parquet", ".feather", ".arff", ".jsonl"),
@@ -42,6 +42,7 @@ ENDINGS = (
 )
 """Endings of files that are read; the content decides, and gz, zip, bz2 and xz are unpacked."""
 
+_START = 1 << 16  # bytes that tell what kind of text it is
 _UNREAD = {
     "xls": "an Excel file of before 2007; save it as .xlsx or CSV",
     "hdf5": "an HDF5 file; save the table as Parquet or CSV",
@@ -127,6 +128,7 @@ def _read_text(
     as_text: set[str],
 ) -> Table:
     nominal: set[str] = set()
+    numbers = None
     before = csv.field_size_limit(FIELD_LIMIT)
     try:
         if form == "xlsx":
@@ -145,7 +147,11 @@ def _read_text(
                 layout, rows = _rows_in_memory(cells, names, where, options, expected, [])
             else:
                 layout, rows = _rows_of_text(content, where, options, expected)
-        return _table(layout, rows, where, options, as_text, nominal)
+                if not as_text and options.decimal != "," and options.thousands is None:
+                    lines = text_lines(content, layout.encoding, layout.skip)
+                    separator = layout.separator
+                    numbers = plain_numbers(lines, content, separator, layout.width)
+        return _table(layout, rows, options, as_text, nominal, numbers)
     except csv.Error as error:
         raise DataError(
             f"`{where}`: expected CSV, got {error}; check its quotes, or name the separator (--sep)"
@@ -163,14 +169,14 @@ def _count() -> Callable[[], int]:
 def _text_kind(content: bytes, options: ReadOptions, where: str) -> tuple[str, str]:
     """What kind of text it is; the whole of it only for kinds that need it."""
     encoding, _ = choose_encoding(content, options.encoding, where)
-    start = content[:4096].decode(encoding, errors="ignore").lstrip("\ufeff \r\n\t")
+    start = content[:_START].decode(encoding, errors="ignore").lstrip("\ufeff \r\n\t")
     lines = [line.strip() for line in start.splitlines()[:5] if line.strip()]
     if re.search(r"^@(relation|attribute)\b", start, re.IGNORECASE | re.MULTILINE):
         return "arff", content.decode(encoding)
     if start.startswith("{") or re.match(r"\[\s*\{", start):
         return "json", content.decode(encoding)
     if len(lines) > 1:
-        lines = lines[:-1] if len(content) > 4096 else lines
+        lines = lines[:-1] if len(content) > _START else lines
     if lines and all(SVMLIGHT.fullmatch(line) for line in lines):
         return "svmlight", content.decode(encoding)
     return "cells", ""
@@ -257,10 +263,10 @@ def _row_after(text: str, lines: int) -> int:
 def _table(
     layout: Layout,
     rows: Callable[[], Iterator[Sequence[str]]],
-    where: str,
     options: ReadOptions,
     as_text: set[str],
     nominal: set[str],
+    numbers: list[RawColumn] | None,
 ) -> Table:
     width = layout.width
     names = layout.names
@@ -281,7 +287,7 @@ def _table(
         )
 
     plain = options.decimal != "," and options.thousands != "."
-    raw = read(plain)
+    raw = read(plain) if numbers is None else numbers
     decimal, unsure = options.decimal, False
     if decimal is None:
         decimal, unsure = choose_decimal(raw, layout.separator)
