@@ -51,6 +51,17 @@ def test_every_size_and_transposition_matches(shim, rng, suffix, size, transpose
     np.testing.assert_allclose(actual, expected, rtol=EPS[suffix] + wide, atol=wide)
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("size", [(16, 24, 16), (33, 40, 48)])
+def test_results_whose_rows_begin_at_multiples_of_sixteen_bytes(shim, rng, suffix, size):
+    m, k, n = size
+    a, b = encode(rng.normal(size=(3, m, k)), suffix), encode(rng.normal(size=(3, k, n)), suffix)
+    wide = EPS["f64" if suffix == "f64" else "f32"] * 64
+    expected = decode(a, suffix) @ decode(b, suffix)
+    actual = multiply(shim, suffix, a, b, 3, padding=8)
+    np.testing.assert_allclose(actual, expected, rtol=EPS[suffix] + wide, atol=wide)
+
+
 def rounded_to_tf32(x):
     bits = x.astype(np.float32).view(np.uint32) + 0x1000 & ~np.uint32(0x1FFF)
     return bits.view(np.float32)
