@@ -19,7 +19,7 @@ ROOT = Path(xpmlp.__file__).parent
 LEVELS = (
     ("errors",),
     ("backend", "capacity", "files", "kernels"),
-    ("random",),
+    ("named_arrays", "options", "random"),
     ("initializers", "schedules"),
     ("ops",),
     ("data", "layers", "losses", "optim", "penalties"),

@@ -275,7 +275,7 @@ def test_label_smoothing_outside_of_0_to_1_is_refused(rate):
 
 @pytest.mark.parametrize("delta", [0.0, -1.0, float("nan")])
 def test_huber_needs_a_positive_delta(delta):
-    with pytest.raises(ConfigError, match="expected delta > 0"):
+    with pytest.raises(ConfigError, match="expected delta finite and > 0"):
         Huber(delta)
 
 

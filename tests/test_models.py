@@ -206,7 +206,7 @@ def test_summary_lists_shapes_and_parameters():
         ({"activation": "swish"}, "activation to be one of relu, leaky_relu, .* got 'swish'"),
         ({"normalization": "batch"}, "one of None, batchnorm, layernorm, rmsnorm, got 'batch'"),
         ({"output": "linear"}, "output to be one of softmax, sigmoid, identity"),
-        ({"dropout": 1.0}, r"the probability to drop in \[0, 1\)"),
+        ({"dropout": 1.0}, r"expected dropout in \[0, 1\)"),
         ({"dropout": [0.1, 0.2]}, "one rate or 1, one a member, got 2"),
         ({"init": "he"}, "expected an initializer among he_normal"),
         ({"seed": -1}, r"seeds that are integers in \[0, 2\*\*64\)"),

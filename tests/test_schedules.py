@@ -155,11 +155,11 @@ def test_over_fills_in_what_was_left_open():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Cosine(total=0), "`Cosine`: expected total None or ≥ 1, got 0"),
-        (lambda: Step(every=0), "`Step`: expected every ≥ 1, got 0"),
-        (lambda: WarmUp(steps=-1), "`WarmUp`: expected steps ≥ 0, got -1"),
+        (lambda: Cosine(total=0), "`Cosine`: expected total None or an integer ≥ 1, got 0"),
+        (lambda: Step(every=0), "`Step`: expected every to be an integer ≥ 1, got 0"),
+        (lambda: WarmUp(steps=-1), "`WarmUp`: expected steps to be an integer ≥ 0, got -1"),
         (lambda: OneCycle(rise=1.0), r"`OneCycle`: expected rise in \[0, 1\), got 1.0"),
-        (lambda: OneCycle().over(0), "`OneCycle`: expected total None or ≥ 1, got 0"),
+        (lambda: OneCycle().over(0), "`OneCycle`: expected total None or an integer ≥ 1, got 0"),
         (lambda: as_schedule("linear"), "constant, exponential, cosine, onecycle, got 'linear'"),
         (lambda: as_schedule(0.5), "a schedule, its name or a function of the step, got 0.5"),
     ],

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import ConfigError, ShapeError
+from .errors import ConfigError, DTypeError, ShapeError
+from .options import Number
 from .random import Generator
 
 Initializer = Callable[[int, int, Generator], np.ndarray]
@@ -66,6 +67,9 @@ class ScaledNormal:
 
     std: float = 0.01
 
+    def __post_init__(self) -> None:
+        Number("[0, inf)").check("ScaledNormal", "std", self.std)
+
     def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
         return rng.normal((fan_in, fan_out)) * self.std
 
@@ -86,7 +90,10 @@ class FromArray:
     values: np.ndarray
 
     def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
-        values = np.asarray(self.values, dtype=np.float64)
+        values = np.asarray(self.values)
+        if values.dtype.kind not in "biuf":
+            raise DTypeError(f"`FromArray`: expected values that are numbers, got {values.dtype}")
+        values = values.astype(np.float64)
         lead = () if rng.population is None else (rng.population,)
         if values.shape not in ((fan_in, fan_out), (*lead, fan_in, fan_out)):
             raise ShapeError(

@@ -15,10 +15,12 @@ import array_api_compat
 import numpy as np
 
 from . import ops
-from .backend import Array, array_namespace, asarray_like, dtype_name, to_numpy
+from .backend import Array, array_namespace, asarray_like, dtype_name, on_host, to_numpy
 from .errors import ConfigError, DTypeError, ShapeError, StateError
 from .ops.shapes import check_choice, check_floating, working_dtype
 from .ops.softmax_cross_entropy import REDUCTIONS
+from .ops.targets import check_classes, check_shares, is_class_numbers
+from .options import Number
 
 
 class Loss:
@@ -44,7 +46,7 @@ class Loss:
     def __init__(self, reduction: str = "mean"):
         check_choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
         self.reduction = reduction
-        self._gradient: Array | None = None
+        self._gradient: Any = None
 
     def forward(self, outputs: Array, targets: Array) -> Array:
         """The loss, of shape (…,), still on the device."""
@@ -57,6 +59,8 @@ class Loss:
                 f"`{type(self).__name__}.backward`: expected a forward before it; "
                 "call loss.forward(outputs, targets) first"
             )
+        if callable(self._gradient):  # of a compiled step: copied when first looked at
+            self._gradient = self._gradient()
         return self._gradient
 
     def units(self, outputs: Array, targets: Array) -> Any:
@@ -69,6 +73,25 @@ class Loss:
     def counted(self, targets: Array) -> Array | None:
         """Which rows count at all, (…, N) booleans; None for all of them."""
         return None
+
+    def check_targets(self, targets: Array, classes: int) -> None:
+        """Look at the targets' values: once a data set, before the first step.
+
+        A forward looks as well where that is free, in host memory; on a device it never does, since
+        every step would wait.
+
+        Parameters
+        ----------
+        targets : array
+            Of a batch, or of all rows.
+        classes : int
+            C, or M: how many outputs there are.
+
+        Raises
+        ------
+        DataError
+            For a class number that does not exist, or a share that is none.
+        """
 
     def __call__(self, outputs: Array, targets: Array) -> Array:
         return self.forward(outputs, targets)
@@ -102,6 +125,9 @@ class SoftmaxCrossEntropy(Loss):
     """
 
     answers = "classes"
+    label_smoothing: Any = Number("[0, 1]", each_member=True)
+    ignore_index: Any = Number(whole=True, optional=True)
+    z_loss: Any = Number("[0, inf)")
 
     def __init__(
         self,
@@ -113,12 +139,6 @@ class SoftmaxCrossEntropy(Loss):
         reduction: str = "mean",
     ):
         super().__init__(reduction)
-        rates = np.asarray(label_smoothing, dtype=np.float64)
-        if rates.ndim > 1 or not ((rates >= 0.0) & (rates <= 1.0)).all():
-            raise ConfigError(
-                "`SoftmaxCrossEntropy`: expected label_smoothing in [0, 1], one number or one for "
-                f"each member, got {label_smoothing!r}"
-            )
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
         self.class_weights = class_weights
@@ -161,8 +181,16 @@ class SoftmaxCrossEntropy(Loss):
         return xp.sum(rows, axis=-1)
 
     def describe(self) -> str:
-        smoothing = "" if self.label_smoothing == 0.0 else f"label_smoothing={self.label_smoothing}"
+        none = np.ndim(self.label_smoothing) == 0 and self.label_smoothing == 0.0
+        smoothing = "" if none else f"label_smoothing={self.label_smoothing}"
         return ", ".join(part for part in (smoothing, super().describe()) if part)
+
+    def check_targets(self, targets: Array, classes: int) -> None:
+        """Class numbers in 0 … C−1 or ``ignore_index``, or probabilities ≥ 0."""
+        if is_class_numbers(targets):
+            check_classes("SoftmaxCrossEntropy", targets, classes, self.ignore_index)
+        else:
+            check_shares("SoftmaxCrossEntropy", targets)
 
     def forward(self, outputs: Array, targets: Array) -> Array:
         """outputs: logits (…, N, C); targets: class numbers (…, N) or probabilities (…, N, C)."""
@@ -200,15 +228,20 @@ class _ElementwiseLoss(Loss):
             raise ShapeError(
                 f"`{where}`: expected outputs of shape (…, N, M) with N ≥ 1, got {shape}"
             )
-        xp = array_namespace(outputs, targets)
-        values, gradient = self.elements(outputs, xp.astype(targets, outputs.dtype, copy=False))
-        if self.reduction == "none":
-            self._gradient = gradient
-            return values
-        total = xp.sum(values, axis=(-2, -1))
-        count = outputs.shape[-2] * outputs.shape[-1] if self.reduction == "mean" else 1
-        self._gradient = gradient if count == 1 else gradient / count
-        return total if count == 1 else total / count
+        xp, dtype = array_namespace(outputs, targets), outputs.dtype
+        if on_host(targets):
+            self.check_targets(targets, shape[-1])
+        wide = working_dtype(xp, outputs)
+        values, gradient = self.elements(
+            xp.astype(outputs, wide, copy=False), xp.astype(targets, wide, copy=False)
+        )
+        if self.reduction != "none":
+            values = xp.sum(values, axis=(-2, -1))
+            count = outputs.shape[-2] * outputs.shape[-1] if self.reduction == "mean" else 1
+            if count != 1:
+                values, gradient = values / count, gradient / count
+        self._gradient = xp.astype(gradient, dtype, copy=False)
+        return xp.astype(values, dtype, copy=False)
 
     def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
         """f(y, t) and df/dy, elementwise."""
@@ -253,10 +286,10 @@ class Huber(_ElementwiseLoss):
     reduction : {"mean", "sum", "none"}
     """
 
+    delta: Any = Number("(0, inf)")
+
     def __init__(self, delta: float = 1.0, reduction: str = "mean"):
         super().__init__(reduction)
-        if not delta > 0:
-            raise ConfigError(f"`Huber`: expected delta > 0, got {delta!r}")
         self.delta = delta
 
     def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
@@ -278,6 +311,10 @@ class BCEWithLogits(_ElementwiseLoss):
 
     answers = "yes_no"
 
+    def check_targets(self, targets: Array, classes: int) -> None:
+        """Probabilities in [0, 1]."""
+        check_shares("BCEWithLogits", targets, most=1.0)
+
     def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
         return ops.softplus(y) - t * y, ops.sigmoid(y) - t
 
@@ -292,19 +329,33 @@ class NLL(Loss):
 
     def forward(self, outputs: Array, targets: Array) -> Array:
         """outputs: log-probabilities (…, N, C); targets: class numbers (…, N)."""
-        onehot = _one_hot("NLL", outputs, targets)
+        onehot, outputs, dtype = self._prepare(outputs, targets)
         xp = array_namespace(outputs)
         # where, not a product: 0 · log 0 would be NaN.
         picked = xp.where(onehot, outputs, xp.zeros_like(outputs))
-        return self._reduce_rows(-xp.sum(picked, axis=-1), -xp.astype(onehot, outputs.dtype))
+        return self._reduce_rows(-xp.sum(picked, axis=-1), -xp.astype(onehot, outputs.dtype), dtype)
 
-    def _reduce_rows(self, rows: Array, gradient: Array) -> Array:
+    def check_targets(self, targets: Array, classes: int) -> None:
+        """Class numbers in 0 … C−1."""
+        check_classes(type(self).__name__, targets, classes)
+
+    def _prepare(self, outputs: Array, targets: Array) -> tuple[Array, Array, Any]:
+        """Each row's class as a boolean, the outputs to compute with, and the dtype to give."""
+        onehot = _one_hot(type(self).__name__, outputs, targets)
+        if on_host(targets):
+            self.check_targets(targets, outputs.shape[-1])
+        xp = array_namespace(outputs)
+        wide = working_dtype(xp, outputs)
+        return onehot, xp.astype(outputs, wide, copy=False), outputs.dtype
+
+    def _reduce_rows(self, rows: Array, gradient: Array, dtype: Any) -> Array:
         xp = array_namespace(rows)
         if self.reduction == "mean":
-            self._gradient = gradient / rows.shape[-1]
-            return xp.mean(rows, axis=-1)
-        self._gradient = gradient
-        return xp.sum(rows, axis=-1) if self.reduction == "sum" else rows
+            gradient, rows = gradient / rows.shape[-1], xp.mean(rows, axis=-1)
+        elif self.reduction == "sum":
+            rows = xp.sum(rows, axis=-1)
+        self._gradient = xp.astype(gradient, dtype, copy=False)
+        return xp.astype(rows, dtype, copy=False)
 
 
 class MulticlassHinge(NLL):
@@ -316,13 +367,15 @@ class MulticlassHinge(NLL):
     reduction : {"mean", "sum", "none"}
     """
 
+    margin: Any = Number()
+
     def __init__(self, margin: float = 1.0, reduction: str = "mean"):
         super().__init__(reduction)
         self.margin = margin
 
     def forward(self, outputs: Array, targets: Array) -> Array:
         """outputs: scores (…, N, C); targets: class numbers (…, N)."""
-        onehot = _one_hot("MulticlassHinge", outputs, targets)
+        onehot, outputs, dtype = self._prepare(outputs, targets)
         xp = array_namespace(outputs)
         zero = xp.zeros_like(outputs)
         true_score = xp.sum(xp.where(onehot, outputs, zero), axis=-1, keepdims=True)
@@ -330,7 +383,7 @@ class MulticlassHinge(NLL):
         violated = xp.astype(margins > 0, outputs.dtype)
         count = xp.sum(violated, axis=-1, keepdims=True)
         gradient = violated - xp.where(onehot, count, zero)
-        return self._reduce_rows(xp.sum(margins * violated, axis=-1), gradient)
+        return self._reduce_rows(xp.sum(margins * violated, axis=-1), gradient, dtype)
 
 
 def loss_for(output: str | None, *, label_smoothing: Any = 0.0) -> Loss:
@@ -366,6 +419,8 @@ def _class_weights(weights: Any) -> np.ndarray:
         )
     try:
         numbers = to_numpy(weights) if hasattr(weights, "dtype") else np.asarray(weights)
+        if numbers.dtype.kind not in "iuf":
+            raise TypeError(f"{numbers.dtype} are no real numbers")
         numbers = numbers.astype(np.float64)
     except (TypeError, ValueError):
         raise ConfigError(f"{where} as a list or array, got {weights!r}") from None
@@ -386,6 +441,9 @@ def _check_arrays(where: str, outputs: Array, targets: Array) -> None:
                 f"xpmlp.asarray({name})"
             )
     check_floating(where, "outputs", outputs)
+    kind = dtype_name(targets.dtype)
+    if not any(number in kind for number in ("int", "float", "bool")):
+        raise DTypeError(f"`{where}`: expected targets that are real numbers, got {kind}")
 
 
 def _one_hot(where: str, outputs: Array, targets: Array) -> Array:

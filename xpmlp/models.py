@@ -34,6 +34,8 @@ from .layers import (
     Tanh,
 )
 from .layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
+from .layers.normalization import CONVENTIONS
+from .ops.dropout import RATE
 from .ops.shapes import check_choice
 from .random import as_generator
 
@@ -128,7 +130,8 @@ class FullyConnectedNet(Sequential):
             )
         rng = as_generator(seed, population)
         common: dict[str, Any] = {"population": population, "dtype": dtype}
-        dropout, seed = _plain(dropout), _plain(seed)
+        dropout, seed = _plain(RATE.check(where, "dropout", dropout)), _plain(seed)
+        check_choice(where, "batchnorm", batchnorm, tuple(CONVENTIONS))
         rates = dropout if isinstance(dropout, list) else [dropout]
         layers: list[Layer] = []
         for (inputs, outputs), widths in zip(pairwise(widest[:-1]), sizes[1:], strict=False):

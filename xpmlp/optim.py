@@ -17,13 +17,17 @@ from typing import Any, Self
 import numpy as np
 
 from . import ops
-from .backend import Array, array_namespace, asarray_like
+from .backend import Array, array_namespace, asarray_like, detached
 from .errors import ConfigError, ShapeError, StateError
-from .ops.shapes import per_member
+from .named_arrays import NamedArrays
+from .ops.shapes import per_member, working_dtype
+from .options import Number, Option
 from .schedules import Schedule, as_schedule
 
 Hyper = float | Sequence[float] | np.ndarray
 """A hyperparameter: a number, or one for each member of a population."""
+
+_EPS = "[1e-37, inf)"  # what is smaller would be 0 in float32, and 0 / 0 the first step
 
 
 class Optimizer:
@@ -37,6 +41,11 @@ class Optimizer:
         λ. Here it adds ``λ w`` to the gradient; AdamW and Muon shrink w itself instead.
     schedule : Schedule or str, optional
         The learning rate of step k is ``lr · schedule(k)``, k from 0.
+
+    Notes
+    -----
+    Parameters in half precision are updated in float32, and what is remembered of them is kept in
+    it: in float16, 10⁻⁸ is 0 and the square of 300 infinite.
 
     Attributes
     ----------
@@ -53,17 +62,18 @@ class Optimizer:
     slots = 0
     decoupled = False
     _owner: weakref.ref | None = None
+    lr: Any = Number("[0, inf)", each_member=True)
+    weight_decay: Any = Number("[0, inf)", each_member=True)
+    schedule: Any = Option(as_schedule)
 
     def __init__(
         self, lr: Hyper, *, weight_decay: Hyper = 0.0, schedule: Schedule | str | None = None
     ):
-        self.lr = _check_hyper(type(self).__name__, "lr", lr, 0.0, None)
-        self.weight_decay = _check_hyper(
-            type(self).__name__, "weight_decay", weight_decay, 0.0, None
-        )
-        self.schedule = as_schedule(schedule)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.schedule = schedule
         self.steps = 0
-        self.state: dict[str, Sequence[Array]] = {}
+        self.state: dict[str, Sequence[Array]] = NamedArrays()
         self._arrays: dict[Any, Array] = {}
 
     def __repr__(self) -> str:
@@ -130,7 +140,7 @@ class Optimizer:
         Raises
         ------
         ShapeError
-            If keys or shapes differ.
+            If keys or shapes differ. Then nothing has been changed.
         StateError
             If these are not the parameters that it has updated before.
         """
@@ -140,20 +150,39 @@ class Optimizer:
         lr = self.lr * self.schedule(self.steps)
         self.steps += 1
         self._arrays.clear()
-        updated = {}
-        for name, w in params.items():
-            g = grads[name]
-            if _is_set(self.weight_decay) and (weights is None or name in weights):
-                if self.decoupled:
-                    w = w * self._on("shrink", 1.0 - lr * self.weight_decay, w)
-                else:
-                    g = g + self._on("weight_decay", self.weight_decay, w) * w
-            slots = self.state.get(name)
-            if slots is None:
-                slots = tuple(array_namespace(w).zeros_like(w) for _ in range(self.slots))
-            matrix = w.ndim >= 2 and (weights is None or name in weights)
-            updated[name], *self.state[name] = self._step(w, g, lr, slots, matrix)
+        updated: dict[str, Array] = {}
+        state: dict[str, Sequence[Array]] = {}
+        try:
+            for name, w in params.items():
+                decays = weights is None or name in weights
+                slots = self.state.get(name)
+                updated[name], state[name] = self._update_one(w, grads[name], lr, slots, decays)
+        except BaseException:
+            self.steps -= 1
+            raise
+        self.state.update(state)
         return updated
+
+    def _update_one(
+        self, w: Array, g: Array, lr: Any, slots: Sequence[Array] | None, is_weight: bool
+    ) -> tuple[Array, Sequence[Array]]:
+        """The new w, and what is remembered of it."""
+        w, g = detached(w), detached(g)
+        xp, dtype = array_namespace(w, g), w.dtype
+        wide = working_dtype(xp, w)
+        if wide != dtype:
+            w, g = xp.astype(w, wide), xp.astype(g, wide)
+        if slots is None:
+            slots = tuple(xp.zeros_like(w) for _ in range(self.slots))
+        elif wide != dtype:
+            slots = tuple(xp.astype(slot, wide, copy=False) for slot in slots)
+        if is_weight and _is_set(self.weight_decay):
+            if self.decoupled:
+                w = w * self._on("shrink", 1.0 - lr * self.weight_decay, w)
+            else:
+                g = g + self._on("weight_decay", self.weight_decay, w) * w
+        new, *slots = self._step(w, g, lr, slots, w.ndim >= 2 and is_weight)
+        return new if wide == dtype else xp.astype(new, dtype), slots
 
     def _step(self, w: Array, g: Array, lr: Any, slots: Sequence[Array], matrix: bool) -> Any:
         """The new w, then the new slots."""
@@ -204,6 +233,8 @@ class SGD(Optimizer):
         As in :class:`Optimizer`.
     """
 
+    momentum: Any = Number("[0, 1)", each_member=True)
+
     def __init__(
         self,
         lr: Hyper = 0.1,
@@ -214,15 +245,25 @@ class SGD(Optimizer):
         schedule: Schedule | str | None = None,
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
-        self.momentum = _check_hyper("SGD", "momentum", momentum, 0.0, 1.0)
+        self.momentum = momentum
         self.nesterov = nesterov
         self.slots = 1 if _is_set(self.momentum) else 0
+        self._momentum = self.momentum
         if nesterov and not self.slots:
             raise ConfigError("`SGD`: expected momentum > 0 with nesterov=True, got 0")
+
+    def check_momentum(self) -> None:
+        """Raise ConfigError where momentum was 0 when this was made, and is not any more."""
+        if self.momentum is not self._momentum and not self.slots and _is_set(self.momentum):
+            raise ConfigError(
+                "`SGD`: expected momentum to stay 0, got "
+                f"{self.momentum!r}; make a new SGD, which has room for a velocity"
+            )
 
     def _step(self, w, g, lr, slots, matrix):
         lr = self._on("lr", lr, w)
         if not slots:
+            self.check_momentum()
             return (ops.sgd_update(w, g, lr=lr),)
         momentum = self._on("momentum", self.momentum, w)
         return ops.momentum_update(w, g, *slots, lr=lr, momentum=momentum, nesterov=self.nesterov)
@@ -232,6 +273,7 @@ class AdaGrad(Optimizer):
     """Steps divided by the root of all squared gradients so far (Duchi et al. 2011)."""
 
     slots = 1
+    eps: Any = Number(_EPS)
 
     def __init__(
         self,
@@ -263,6 +305,8 @@ class RMSProp(Optimizer):
     """
 
     slots = 1
+    decay: Any = Number("[0, 1)", each_member=True)
+    eps: Any = Number(_EPS)
 
     def __init__(
         self,
@@ -274,7 +318,7 @@ class RMSProp(Optimizer):
         schedule: Schedule | str | None = None,
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
-        self.decay = _check_hyper("RMSProp", "decay", decay, 0.0, 1.0)
+        self.decay = decay
         self.eps = eps
 
     def _step(self, w, g, lr, slots, matrix):
@@ -297,6 +341,9 @@ class Adam(Optimizer):
     """
 
     slots = 2
+    beta1: Any = Number("[0, 1)", each_member=True)
+    beta2: Any = Number("[0, 1)", each_member=True)
+    eps: Any = Number(_EPS)
 
     def __init__(
         self,
@@ -309,8 +356,8 @@ class Adam(Optimizer):
         schedule: Schedule | str | None = None,
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
-        self.beta1 = _check_hyper(type(self).__name__, "beta1", beta1, 0.0, 1.0)
-        self.beta2 = _check_hyper(type(self).__name__, "beta2", beta2, 0.0, 1.0)
+        self.beta1 = beta1
+        self.beta2 = beta2
         self.eps = eps
 
     def _step(self, w, g, lr, slots, matrix):
@@ -369,6 +416,10 @@ class Muon(AdamW):
         As in :class:`AdamW`.
     """
 
+    momentum: Any = Number("[0, 1)", each_member=True)
+    newton_schulz_steps: Any = Number("[1, inf)", whole=True)
+    adam_lr: Any = Number("[0, inf)")
+
     def __init__(
         self,
         lr: Hyper = 0.02,
@@ -386,10 +437,10 @@ class Muon(AdamW):
         super().__init__(
             lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, schedule=schedule
         )
-        self.momentum = _check_hyper("Muon", "momentum", momentum, 0.0, 1.0)
+        self.momentum = momentum
         self.nesterov = nesterov
         self.newton_schulz_steps = newton_schulz_steps
-        self.adam_lr = float(adam_lr)
+        self.adam_lr = adam_lr
 
     def _step(self, w, g, lr, slots, matrix):
         if not matrix:
@@ -418,6 +469,9 @@ OPTIMIZERS = {
 """Optimizers by the names used on command lines and in config files."""
 
 
+_MAX_NORM = Number("(0, inf)", each_member=True)
+
+
 def clip_by_global_norm(
     grads: Mapping[str, Array], max_norm: Hyper, population: int | None = None
 ) -> dict[str, Array]:
@@ -435,40 +489,35 @@ def clip_by_global_norm(
     dict of str to array
         No value is read on the host, so nothing waits for the device.
     """
-    limit = np.asarray(max_norm, dtype=np.float64)
-    if not (limit > 0).all() or limit.shape not in ((), (population,)):
+    limit = np.asarray(_MAX_NORM.check("clip_by_global_norm", "max_norm", max_norm))
+    if limit.shape not in ((), (population,)):
         raise ConfigError(
-            "`clip_by_global_norm`: expected max_norm > 0, one number or one for each member, got "
-            f"{max_norm!r}"
+            "`clip_by_global_norm`: expected max_norm finite and > 0, one number or one for each "
+            f"member, got {max_norm!r}"
         )
     if not grads:
         return {}
     first = next(iter(grads.values()))
-    xp = array_namespace(first)
-    start = 0 if population is None else 1
+    xp, start = array_namespace(first), 0 if population is None else 1
+    wide = {name: xp.astype(g, working_dtype(xp, g), copy=False) for name, g in grads.items()}
+    # In units of the largest one: squares of what float32 holds may be beyond it.
+    largest: Any = 0.0
+    for g in wide.values():
+        most = xp.max(xp.abs(g), axis=tuple(range(start, g.ndim)))
+        largest = xp.maximum(most, xp.zeros_like(most) + largest)
+    unit = xp.where(largest > 0.0, largest, xp.ones_like(largest))
     squares: Any = 0.0
-    for g in grads.values():
+    for g in wide.values():
+        g = g / per_member(unit, g.ndim)
         squares = squares + xp.sum(g * g, axis=tuple(range(start, g.ndim)))
-    norm = xp.sqrt(squares)
+    norm = unit * xp.sqrt(squares)
     # A plain number stays one: as an array it would have to travel to the device at each step.
-    bound = float(limit) if limit.ndim == 0 else asarray_like(limit, first)
+    bound = float(limit) if limit.ndim == 0 else asarray_like(limit, norm)
     scale = bound / xp.where(norm > bound, norm, xp.ones_like(norm) * bound)
-    return {name: g * per_member(scale, g.ndim) for name, g in grads.items()}
-
-
-def _check_hyper(owner: str, name: str, value: Any, low: float, high: float | None) -> Any:
-    """A hyperparameter as a float, or as a float64 array of one for each member."""
-    try:
-        numbers = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ConfigError(f"`{owner}`: expected {name} to be a number, got {value!r}") from None
-    inside = (numbers >= low) & (numbers < high if high is not None else np.isfinite(numbers))
-    if numbers.ndim > 1 or numbers.size == 0 or not inside.all():
-        bounds = f"in [{low:g}, {high:g})" if high is not None else f"finite and ≥ {low:g}"
-        raise ConfigError(
-            f"`{owner}`: expected {name} {bounds}, one number or one for each member, got {value!r}"
-        )
-    return float(numbers) if numbers.ndim == 0 else numbers
+    return {
+        name: xp.astype(g * per_member(scale, g.ndim), grads[name].dtype, copy=False)
+        for name, g in wide.items()
+    }
 
 
 def _is_set(value: Any) -> bool:

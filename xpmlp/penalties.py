@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, array_namespace, asarray_like
-from .errors import ConfigError, ShapeError
-from .ops.shapes import per_member
+from .errors import ShapeError
+from .ops.shapes import per_member, working_dtype
+from .options import Number
 
 
 class Penalty:
@@ -28,14 +29,10 @@ class Penalty:
         Whether biases and scales are penalised as well.
     """
 
+    strength = Number("[0, inf)", each_member=True)
+
     def __init__(self, strength: float | Sequence[float] | np.ndarray, *, biases: bool = False):
-        numbers = np.asarray(strength, dtype=np.float64)
-        if numbers.ndim > 1 or not ((numbers >= 0.0) & np.isfinite(numbers)).all():
-            raise ConfigError(
-                f"`{type(self).__name__}`: expected strength finite and ≥ 0, one number or one for "
-                f"each member, got {strength!r}"
-            )
-        self.strength: float | np.ndarray = float(numbers) if numbers.ndim == 0 else numbers
+        self.strength: Any = strength  # a float, or an array of float64
         self.biases = biases
 
     def __repr__(self) -> str:
@@ -48,8 +45,9 @@ class Penalty:
         total: Any = 0.0
         for name in self._names(params, names):
             W = params[name]
-            value = self._value(W, _axes(W, population))
-            total = total + self._strength(W, population) * value
+            xp, wide = array_namespace(W), _widened(W)
+            value = self._value(wide, _axes(W, population))
+            total = total + xp.astype(self._strength(wide, population) * value, W.dtype, copy=False)
         return total
 
     def backward(
@@ -59,8 +57,10 @@ class Penalty:
         gradients = {}
         for name in self._names(params, names):
             W = params[name]
-            gradient = self._gradient(W, _axes(W, population))
-            gradients[name] = per_member(self._strength(W, population), W.ndim) * gradient
+            xp, wide = array_namespace(W), _widened(W)
+            gradient = self._gradient(wide, _axes(W, population))
+            gradient = per_member(self._strength(wide, population), W.ndim) * gradient
+            gradients[name] = xp.astype(gradient, W.dtype, copy=False)
         return gradients
 
     def _strength(self, W: Array, population: int | None) -> Any:
@@ -117,6 +117,12 @@ class L2Norm(Penalty):
         xp = array_namespace(W)
         norm = xp.sqrt(xp.sum(W * W, axis=axes, keepdims=True))
         return W / xp.where(norm > 0, norm, xp.ones_like(norm))
+
+
+def _widened(W: Array) -> Array:
+    """W in the dtype to add up in."""
+    xp = array_namespace(W)
+    return xp.astype(W, working_dtype(xp, W), copy=False)
 
 
 def _axes(W: Array, population: int | None) -> tuple[int, ...]:

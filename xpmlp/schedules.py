@@ -7,20 +7,30 @@ trainer, which knows it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .errors import ConfigError
+from .options import Number, Option
+
+
+def _checked(default: Any, option: Option) -> Any:
+    """A field of a schedule, with what it may be."""
+    return field(default=default, metadata={"option": option})
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Base of all schedules."""
 
-    total: int | None = None
+    total: int | None = _checked(None, Number("[1, inf)", whole=True, optional=True))
 
     def __post_init__(self) -> None:
-        self._require("total", self.total is None or self.total >= 1, "None or ≥ 1")
+        for one in fields(self):
+            if "option" in one.metadata:
+                check, value = one.metadata["option"].check, getattr(self, one.name)
+                object.__setattr__(self, one.name, check(type(self).__name__, one.name, value))
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError
@@ -28,12 +38,6 @@ class Schedule:
     def over(self, total: int) -> Schedule:
         """The same schedule with ``total`` filled in, if it was left open."""
         return self if self.total is not None else replace(self, total=total)
-
-    def _require(self, name: str, fits: bool, wanted: str) -> None:
-        if not fits:
-            raise ConfigError(
-                f"`{type(self).__name__}`: expected {name} {wanted}, got {getattr(self, name)!r}"
-            )
 
     def _progress(self, step: int) -> float:
         """How much of the training is over, in [0, 1]."""
@@ -65,12 +69,8 @@ class Step(Schedule):
         What a drop multiplies by.
     """
 
-    every: int = 1000
-    factor: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require("every", self.every >= 1, "≥ 1")
+    every: int = _checked(1000, Number("[1, inf)", whole=True))
+    factor: float = _checked(0.1, Number("[0, inf)"))
 
     def __call__(self, step: int) -> float:
         return self.factor ** (step // self.every)
@@ -80,7 +80,7 @@ class Step(Schedule):
 class Exponential(Schedule):
     """From 1 to ``final`` at a constant rate: ``final^(step / total)``."""
 
-    final: float = 0.01
+    final: float = _checked(0.01, Number("[0, inf)"))
 
     def __call__(self, step: int) -> float:
         return self.final ** self._progress(step)
@@ -90,7 +90,7 @@ class Exponential(Schedule):
 class Cosine(Schedule):
     """Down half a cosine from 1 to ``final`` (Loshchilov and Hutter 2017)."""
 
-    final: float = 0.0
+    final: float = _checked(0.0, Number("[0, inf)"))
 
     def __call__(self, step: int) -> float:
         return self.final + (1.0 - self.final) * _half_cosine(self._progress(step))
@@ -108,13 +108,8 @@ class WarmUp(Schedule):
         What follows, counted from its own step 0, over the steps that are left.
     """
 
-    steps: int = 100
-    then: Any = Constant()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "then", as_schedule(self.then))
-        self._require("steps", self.steps >= 0, "≥ 0")
+    steps: int = _checked(100, Number("[0, inf)", whole=True))
+    then: Any = field(default=None, metadata={"option": Option(lambda then: as_schedule(then))})
 
     def __call__(self, step: int) -> float:
         if step < self.steps:
@@ -137,13 +132,9 @@ class OneCycle(Schedule):
         Where it starts and ends.
     """
 
-    rise: float = 0.3
-    initial: float = 0.04
-    final: float = 1e-4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require("rise", 0.0 <= self.rise < 1.0, "in [0, 1)")
+    rise: float = _checked(0.3, Number("[0, 1)"))
+    initial: float = _checked(0.04, Number("[0, inf)"))
+    final: float = _checked(1e-4, Number("[0, inf)"))
 
     def __call__(self, step: int) -> float:
         progress = self._progress(step)
@@ -167,8 +158,8 @@ BY_NAME: dict[str, Schedule] = {
 """Schedules that need no further options, for command lines and config files."""
 
 
-def as_schedule(schedule: str | Schedule | None) -> Schedule:
-    """A schedule from its name, or as it is; None is constant.
+def as_schedule(schedule: str | Schedule | Callable[[int], float] | None) -> Any:
+    """A schedule from its name, or a function of the step as it is; None is constant.
 
     Raises
     ------

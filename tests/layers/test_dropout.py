@@ -99,7 +99,7 @@ def test_zero_drops_nothing(rng):
 
 @pytest.mark.parametrize("p", [1.0, -0.1, 1.5, float("nan")])
 def test_a_rate_outside_of_0_to_1_is_refused(p):
-    with pytest.raises(ConfigError, match=r"expected the probability to drop in \[0, 1\)"):
+    with pytest.raises(ConfigError, match=r"expected p in \[0, 1\).*0\.2 drops a fifth"):
         Dropout(p)
 
 

@@ -108,15 +108,14 @@ def test_evaluation_moves_no_statistics(rng):
     assert not layer.running_mean.any() and (layer.running_var == 1.0).all()
 
 
-def test_a_batch_of_one_row_gives_beta_and_no_nan(library):
-    layer = BatchNorm(D)
-    x = library.array(np.full((1, D), 8.0), "float32")
-    y = library.numpy(layer.forward(x, training=True))
-    dx = library.numpy(layer.backward(library.array(np.ones((1, D)), "float32")))
-    np.testing.assert_array_equal(y, np.zeros((1, D)))
-    np.testing.assert_array_equal(dx, np.zeros((1, D)))
-    np.testing.assert_allclose(library.numpy(layer.running_mean), 0.8, rtol=1e-6)
-    np.testing.assert_allclose(library.numpy(layer.running_var), 0.9, rtol=1e-6)
+@pytest.mark.parametrize("population", [None, 3])
+def test_a_batch_of_one_row_cannot_be_trained_on(library, population):
+    layer = BatchNorm(D, population=population)
+    x = library.array(np.full((1, D) if population is None else (3, 1, D), 8.0), "float32")
+    with pytest.raises(ShapeError, match=r"at least 2 rows in training, got 1 .*drop_last=True"):
+        layer.forward(x, training=True)
+    np.testing.assert_array_equal(library.numpy(layer.running_mean), 0.0)
+    assert np.isfinite(library.numpy(layer.forward(x))).all()
 
 
 @pytest.mark.parametrize("name", LAYERS)

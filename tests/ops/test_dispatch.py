@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import types
 
 import numpy as np
@@ -144,3 +145,23 @@ def test_every_candidate_names_a_known_op_and_library():
     for candidate in dispatch.CANDIDATES:
         assert candidate.op in ops.__all__
         assert candidate.library in ("numpy", "cupy")
+
+
+def test_overlapping_blocks_in_two_threads_leave_kernels_as_they_were():
+    before = dispatch.why_kernels_are_off()
+    second_inside, first_outside = threading.Event(), threading.Event()
+
+    def second():
+        with ops.without_kernels():
+            second_inside.set()
+            assert first_outside.wait(10)
+            assert dispatch.why_kernels_are_off()
+
+    thread = threading.Thread(target=second)
+    with ops.without_kernels():
+        thread.start()
+        assert second_inside.wait(10)
+    assert dispatch.why_kernels_are_off(), "the other thread is still inside"
+    first_outside.set()
+    thread.join(10)
+    assert dispatch.why_kernels_are_off() == before

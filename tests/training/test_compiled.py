@@ -216,11 +216,35 @@ def test_layers_pass_on_what_is_not_finite(layer, value, rng):
         np.testing.assert_allclose(steps[0].model.grads[name], grad, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("loss", [NLL, MulticlassHinge])
-def test_a_number_of_no_class_is_taken_as_layer_by_layer(loss, rng):
+@pytest.mark.parametrize("loss", [NLL, MulticlassHinge, SoftmaxCrossEntropy])
+@pytest.mark.parametrize("wrong", [C, -1, 1000])
+def test_a_number_of_no_class_is_refused_as_layer_by_layer(loss, wrong, rng):
     x, y = batch(rng, "float64")
-    y[[2, 5, 7]] = C, -1, 1000
-    run_both(pair("float64", loss=loss, optimizer=lambda: SGD(0.01)), [(x, y)], 1e-13)
+    compiled, by_layers = pair("float64", loss=loss, optimizer=lambda: SGD(0.01))
+    before = compiled.model.state_dict()
+    y[[5, 7]] = wrong
+    for step in (compiled, by_layers.by_layers):
+        with pytest.raises(DataError, match=rf"in 0…{C - 1}, got {wrong} in row 5"):
+            step(x, y)
+    for name, array in compiled.model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("loss", [BCEWithLogits, SoftmaxCrossEntropy])
+@pytest.mark.parametrize("wrong", [-0.1, float("nan"), 1.5])
+def test_a_share_that_is_none_is_refused_as_layer_by_layer(loss, wrong, rng):
+    x, _ = batch(rng, "float64")
+    y = np.full((len(x), C), 0.25)
+    steps = pair("float64", loss=loss, optimizer=lambda: SGD(0.01))
+    for step in (steps[0], steps[1].by_layers):
+        step(x, y)
+        y[3, 1] = wrong
+        if wrong != 1.5 or loss is BCEWithLogits:
+            with pytest.raises(
+                DataError, match=rf"expected targets .*, got {wrong} in row \(3, 1\)"
+            ):
+                step(x, y)
+        y[3, 1] = 0.25
 
 
 NETWORKS = {

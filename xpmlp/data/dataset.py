@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..backend import Array, array_namespace, dtype_name, on_host, to_numpy
 from ..errors import DataError
 from .splits import part_size, split_groups, split_rows
 
@@ -173,14 +174,14 @@ class Dataset:
 
 
 def check_finite(
-    x: np.ndarray, where: str, features: tuple[str, ...] | None = None, first_row: int = 0
+    x: Array, where: str, features: tuple[str, ...] | None = None, first_row: int = 0
 ) -> None:
     """Raise DataError if a float array holds NaN or infinity, saying where and how many.
 
     Parameters
     ----------
-    x : ndarray, shape (N, …)
-        Integer arrays always pass.
+    x : array of any library, shape (N, …)
+        Integer arrays always pass. One on a device is looked at there, which waits for it once.
     where : str
         What to call the array in the message.
     features : tuple of str, optional
@@ -188,6 +189,14 @@ def check_finite(
     first_row : int
         The number that the first row has for the reader of the message.
     """
+    if not isinstance(x, np.ndarray):
+        if "float" not in dtype_name(x.dtype):
+            return
+        if not on_host(x):
+            xp = array_namespace(x)
+            if bool(xp.all(xp.isfinite(x))):
+                return
+        x = to_numpy(x)
     if x.dtype.kind != "f" or bool(np.isfinite(x).all()):
         return
     bad = ~np.isfinite(x)
@@ -208,3 +217,26 @@ def check_finite(
         f"`{where}`: expected finite numbers, got {count} NaN or infinite values in{column} "
         f"(the first, {kind}, in row {row + first_row}{others}); fill them or drop those rows"
     )
+
+
+def check_range(x: Array, narrow: Array, where: str) -> None:
+    """Raise DataError where converting finite numbers to a narrower dtype has made them infinite.
+
+    Parameters
+    ----------
+    x : array of finite numbers
+    narrow : array
+        The same, converted.
+    where : str
+        What to call the array in the message.
+    """
+    if dtype_name(x.dtype) == dtype_name(narrow.dtype):
+        return
+    try:
+        check_finite(narrow, where)
+    except DataError:
+        largest = float(np.abs(to_numpy(x).astype(np.float64)).max())
+        raise DataError(
+            f"`{where}`: expected numbers that {dtype_name(narrow.dtype)} can hold, got "
+            f"{largest:.4g}; scale them, or compute in float64 (dtype='float64')"
+        ) from None

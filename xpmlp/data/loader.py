@@ -8,11 +8,20 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ..backend import Array, array_namespace, asarray, dtype_name, dtype_of, get_backend
+from ..backend import (
+    Array,
+    array_namespace,
+    asarray,
+    detached,
+    dtype_name,
+    dtype_of,
+    get_backend,
+    native,
+)
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
 from ..ops.gather import implementation
 from ..random import permutation
-from .dataset import check_finite
+from .dataset import check_finite, check_range
 from .normalization import Normalization, float_type_name
 
 _KEPT = ("uint8", "int8", "uint16", "int16")
@@ -116,7 +125,13 @@ class Batches:
                     *normalization.arrays_for(self.x, self.dtype), self.x.shape[1:]
                 )
         else:
-            self.x = asarray(_to_float(x, self.dtype, normalization))
+            with np.errstate(over="ignore"):  # which is looked for
+                narrow = _to_float(x, self.dtype, normalization)
+            if normalization is None:
+                check_range(x, narrow, "x")
+            else:
+                check_finite(narrow, "x, normalized")
+            self.x = asarray(narrow)
         self._reuse = bool(reuse)
         self._buffer: Any = None
         self.y = None if y is None else _targets(y, self.dtype)
@@ -186,8 +201,11 @@ class Batches:
 
 
 def as_array(values: Any) -> Array:
-    """Lists and data frames as NumPy arrays; arrays as they are."""
-    return values if array_api_compat.is_array_api_obj(values) else np.asarray(values)
+    """Lists and data frames as NumPy arrays; arrays as they are, but for their order of bytes."""
+    array = values if array_api_compat.is_array_api_obj(values) else np.asarray(values)
+    if isinstance(array, np.ndarray) and array.dtype.kind in "biufc":
+        return native(array)
+    return detached(array)
 
 
 def _of_one_row(mean: Any, std: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
@@ -202,8 +220,7 @@ def _of_one_row(mean: Any, std: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 def _to_float(x: Array, dtype: str, normalization: Normalization | None) -> Array:
     """Inputs normalized and converted where they are, before they move."""
-    if isinstance(x, np.ndarray):
-        check_finite(x, "x")
+    check_finite(x, "x")
     if isinstance(x, np.ndarray) and dtype == "bfloat16":
         if normalization is not None:
             x = normalization.apply(x)
@@ -222,12 +239,13 @@ def _to_float(x: Array, dtype: str, normalization: Normalization | None) -> Arra
 
 
 def _targets(y: Array, dtype: str) -> Array:
-    if isinstance(y, np.ndarray):
-        check_finite(y, "y")
+    check_finite(y, "y")
     if dtype_name(y.dtype) in ("float16", "bfloat16", "float32", "float64"):
-        if isinstance(y, np.ndarray) and dtype != "bfloat16":
-            return asarray(y.astype(dtype, copy=False))
-        return asarray(y, dtype)
+        with np.errstate(over="ignore"):  # which is looked for
+            on_numpy = isinstance(y, np.ndarray) and dtype != "bfloat16"
+            narrow = y.astype(dtype, copy=False) if on_numpy else asarray(y, dtype)
+        check_range(y, narrow, "y")
+        return asarray(narrow)
     if isinstance(y, np.ndarray) and y.dtype.kind not in "bui":
         raise DTypeError(
             f"`y`: expected class numbers or floats, got {y.dtype}; names become numbers with "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .. import ops
 from ..backend import Array, array_namespace
 from ..ops.shapes import check_choice, check_same_shape
+from ..options import Number
 from .base import Layer
 
 
@@ -50,6 +51,8 @@ class LeakyReLU(Activation):
     function = staticmethod(ops.leaky_relu)
     function_backward = staticmethod(ops.leaky_relu_backward)
 
+    slope: Any = Number()
+
     def __init__(self, slope: float = 0.01):
         super().__init__()
         self.slope = slope
@@ -63,6 +66,8 @@ class ELU(Activation):
 
     function = staticmethod(ops.elu)
     function_backward = staticmethod(ops.elu_backward)
+
+    alpha: Any = Number()
 
     def __init__(self, alpha: float = 1.0):
         super().__init__()
@@ -137,6 +142,8 @@ class Log(Layer):
     eps : float
         0 for the plain logarithm.
     """
+
+    eps: Any = Number("[0, inf)")
 
     def __init__(self, eps: float = 0.0):
         super().__init__()

@@ -9,6 +9,27 @@ import numpy as np
 
 from ..backend import Array, asarray_like, dtype_name, to_numpy
 from ..errors import DTypeError, ShapeError, StateError
+from ..named_arrays import NamedArrays
+from ..options import Option
+
+
+class _FloatName(Option):
+    def __init__(self) -> None:
+        """float16, bfloat16, float32 or float64, by name."""
+
+    def check(self, where: str, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            value = dtype_name(value)
+        if value not in ("float16", "bfloat16", "float32", "float64"):
+            raise DTypeError(
+                f"`{where}`: expected {name} to be float16, bfloat16, float32 or float64, got "
+                f"{value!r}; parameters are floats"
+            )
+        return value
+
+
+FLOAT = _FloatName()
+"""What a layer's ``dtype=`` may be."""
 
 
 class Parameter:
@@ -74,10 +95,21 @@ class Layer:
     population: int | None = None
 
     def __init__(self) -> None:
-        self.params: dict[str, Array] = {}
-        self.grads: dict[str, Array] = {}
-        self.state: dict[str, Array] = {}
+        self.params: dict[str, Array] = NamedArrays()
+        self.grads = {}
+        self.state: dict[str, Array] = NamedArrays()
         self._saved: Any = None
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """The last backward's gradients, by the names of the parameters."""
+        if callable(self._grads):  # of a compiled step: copied when first looked at
+            self._grads = self._grads()
+        return self._grads
+
+    @grads.setter
+    def grads(self, values: dict[str, Array]) -> None:
+        self._grads: Any = values
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The layer's output for x; ``training`` switches dropout and batch statistics on."""
@@ -138,6 +170,8 @@ class Layer:
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: without what the last forward saved."""
         own = dict(vars(self))
+        if "_grads" in own:
+            own["_grads"] = self.grads
         if "_saved" in own:
             own["_saved"] = None
         return own

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..backend import Array, array_namespace
 from ..errors import ConfigError, ShapeError
+from ..options import Number
 from .base import Layer
 from .linear import Linear
 
@@ -35,23 +36,13 @@ class Container(Layer):
 
     @property
     def params(self) -> dict[str, Array]:
-        """Parameters by full name; assign a dict with the same keys to set them."""
+        """Parameters by full name; what is assigned to one, or to all, goes to the layers."""
         return self._gather("params")
 
     @params.setter
     def params(self, values: dict[str, Array]) -> None:
         for name, value in values.items():
-            head, _, rest = name.partition(".")
-            child = self.children.get(head)
-            if isinstance(child, Container):
-                child.params = {rest: value}
-            elif child is None or rest not in child.params:
-                raise ConfigError(
-                    f"`{type(self).__name__}.params`: expected names among "
-                    f"{', '.join(self.params)}, got {name!r}"
-                )
-            else:
-                child.params[rest] = value
+            self._assign("params", name, value)
 
     @property
     def grads(self) -> dict[str, Array]:
@@ -77,11 +68,64 @@ class Container(Layer):
             yield from child.named_layers(f"{prefix}{name}.")
 
     def _gather(self, group: str) -> dict[str, Any]:
-        return {
-            f"{name}.{key}": value
-            for name, child in self.children.items()
-            for key, value in getattr(child, group).items()
-        }
+        return _Gathered(
+            self,
+            group,
+            {
+                f"{name}.{key}": value
+                for name, child in self.children.items()
+                for key, value in getattr(child, group).items()
+            },
+        )
+
+    def _assign(self, group: str, name: str, value: Array) -> None:
+        """Give the layer that an array belongs to another one."""
+        head, _, rest = name.partition(".")
+        child = self.children.get(head)
+        if isinstance(child, Container):
+            child._assign(group, rest, value)
+        elif child is None or rest not in getattr(child, group):
+            raise ConfigError(
+                f"`{type(self).__name__}.{group}`: expected names among "
+                f"{', '.join(self._gather(group))}, got {name!r}"
+            )
+        else:
+            getattr(child, group)[rest] = value
+
+
+class _Gathered(dict):
+    """The arrays of a container's layers; what is assigned to a name goes to its layer."""
+
+    def __init__(self, owner: Container, group: str, arrays: dict[str, Array]):
+        super().__init__(arrays)
+        self._owner, self._group = owner, group
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        self._owner._assign(self._group, name, value)
+        super().__setitem__(name, value)
+
+    def update(self, *others: Any, **named: Any) -> None:
+        for name, value in dict(*others, **named).items():
+            self[name] = value
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+    def _refuse(self, *args: Any) -> Any:
+        raise ConfigError(
+            f"`{type(self._owner).__name__}.{self._group}`: expected the layers to keep their "
+            "arrays; take dict(…) of it first, to leave some out"
+        )
+
+    __delitem__: Any = _refuse
+    pop: Any = _refuse
+    popitem: Any = _refuse
+    clear: Any = _refuse
+    setdefault: Any = _refuse
 
 
 def _refuse_repeated(where: str, children: dict[str, Layer]) -> None:
@@ -208,6 +252,8 @@ class Flatten(Layer):
     axes : int, optional
         k. Default: all but the first axis, the batch.
     """
+
+    axes: Any = Number("[1, inf)", whole=True, optional=True)
 
     def __init__(self, axes: int | None = None):
         super().__init__()

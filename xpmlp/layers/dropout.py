@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from .. import ops
 from ..backend import Array
-from ..ops.dropout import check_rates
+from ..ops.dropout import RATE, check_rates
 from ..random import Generator, as_generator
 from .base import Layer
 
@@ -35,6 +36,8 @@ class Dropout(Layer):
     No mask is stored: the backward pass computes it again. Source: Srivastava et al. 2014.
     """
 
+    p: Any = RATE
+
     def __init__(
         self,
         p: float | Sequence[float] = 0.5,
@@ -43,8 +46,8 @@ class Dropout(Layer):
         rng: Generator | int | Sequence[int] | None = None,
     ):
         super().__init__()
-        check_rates(p, population)
         self.p = p
+        check_rates(self.p, population)
         self.population = population
         self.rng = as_generator(rng, population).spawn()
         self.step = 0

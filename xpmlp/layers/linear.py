@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import ops
-from ..backend import Array, array_namespace, asarray, dtype_name
+from ..backend import Array, array_namespace, asarray, detached, dtype_name, native
 from ..errors import ConfigError, DTypeError, ShapeError
 from ..initializers import Initializer, as_initializer
 from ..ops.shapes import check_floating, sum_to_shape, transpose
 from ..random import Generator, as_generator
-from .base import Layer, Parameter, check_array
+from .base import FLOAT, Layer, Parameter, check_array
 
 
 class Linear(Layer):
@@ -64,6 +64,7 @@ class Linear(Layer):
             if size is not None and (not isinstance(size, int) or size < 1):
                 raise ConfigError(f"`Linear`: expected {name} to be an integer ≥ 1, got {size!r}")
         self.population = population
+        dtype = FLOAT.check("Linear", "dtype", dtype)
         generator = as_generator(rng, population)
         self.W = asarray(as_initializer(init)(inputs, outputs, generator.spawn()), dtype)
         if bias:
@@ -85,9 +86,9 @@ class Linear(Layer):
                 f"or (P, M), got {shapes}"
             )
         layer.population = W.shape[0] if W.ndim == 3 else None
-        layer.W = W
+        layer.W = detached(W)
         if b is not None:
-            layer.b = b
+            layer.b = detached(b)
         return layer
 
     def describe(self) -> str:
@@ -104,11 +105,14 @@ class Linear(Layer):
         if getattr(x, "dtype", None) != W.dtype:
             check_array("Linear.forward", "x", x)
             array_namespace(x, W)  # refuses another library, whose float32 also differs from ours
-            raise DTypeError(
-                f"`Linear.forward`: expected x of dtype {dtype_name(W.dtype)}, as W has, got "
-                f"{dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
-                f"dtype='{dtype_name(W.dtype)}'), or make the layer with dtype="
-            )
+            if isinstance(x, np.ndarray):
+                x = native(x)
+            if x.dtype != W.dtype:
+                raise DTypeError(
+                    f"`Linear.forward`: expected x of dtype {dtype_name(W.dtype)}, as W has, got "
+                    f"{dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
+                    f"dtype='{dtype_name(W.dtype)}'), or make the layer with dtype="
+                )
         rows = x
         if x.ndim == 0 or x.shape[-1] != W.shape[-2]:
             kept = _split(tuple(x.shape), W.shape[-2], "Linear.forward")

@@ -77,7 +77,7 @@ class MaskedLayerNorm(LayerNorm):
         self.widths = check_widths("MaskedLayerNorm", features, widths)
         super().__init__(features, eps=eps, population=len(self.widths), dtype=dtype)
         self.mask = asarray(_mask(features, self.widths), dtype)
-        self.counts = asarray(_counts(self.widths), dtype)
+        self.counts = asarray(_counts(self.widths), "float64" if dtype == "float64" else "float32")
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """x (P, N, D) to the same shape."""
@@ -133,7 +133,7 @@ class MaskedRMSNorm(RMSNorm):
         self.widths = check_widths("MaskedRMSNorm", features, widths)
         super().__init__(features, eps=eps, population=len(self.widths), dtype=dtype)
         self.mask = asarray(_mask(features, self.widths), dtype)
-        self.counts = asarray(_counts(self.widths), dtype)
+        self.counts = asarray(_counts(self.widths), "float64" if dtype == "float64" else "float32")
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """x (P, N, D) to the same shape."""
@@ -162,7 +162,8 @@ class MaskedRMSNorm(RMSNorm):
 def check_widths(where: str, features: int, widths: Sequence[int]) -> tuple[int, ...]:
     """The widths as a tuple of ints in 1 … D."""
     numbers = tuple(int(width) for width in widths)
-    if not numbers or min(numbers) < 1 or max(numbers) > features:
+    whole = all(number == width for number, width in zip(numbers, widths, strict=True))
+    if not whole or not numbers or min(numbers) < 1 or max(numbers) > features:
         raise ConfigError(
             f"`{where}`: expected one width in 1…{features} for each member, got {list(widths)}"
         )

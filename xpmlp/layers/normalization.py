@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .. import ops
-from ..backend import Array, array_namespace, asarray
+from ..backend import Array, array_namespace, asarray, detached
 from ..errors import ShapeError
 from ..ops.shapes import check_choice, check_floating
-from .base import Layer, Parameter, State
+from ..options import Number
+from .base import FLOAT, Layer, Parameter, State
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,19 @@ class _Scaled(Layer):
     """A layer with a scale γ for every feature, of shape (D,) or (P, D)."""
 
     gamma = Parameter()
+    features: Any = Number("[1, inf)", whole=True)
+    population: Any = Number("[1, inf)", whole=True, optional=True)
+    eps: Any = Number("[0, inf)")
 
     def __init__(self, features: int, population: int | None, dtype: str):
         super().__init__()
         self.features, self.population = features, population
         self._shape = (features,) if population is None else (population, features)
-        self._dtype = dtype
+        self._dtype = FLOAT.check(type(self).__name__, "dtype", dtype)
         self.gamma = self._filled(1.0)
 
-    def _filled(self, value: float) -> Array:
-        return asarray(np.full(self._shape, value), self._dtype)
+    def _filled(self, value: float, dtype: str | None = None) -> Array:
+        return asarray(np.full(self._shape, value), dtype or self._dtype)
 
     def describe(self) -> str:
         return str(self.features)
@@ -88,19 +93,21 @@ class BatchNorm(_Scaled):
     convention : {"torch", "cs231n", "onnx", "keras"}
         Presets for what frameworks do differently; see :data:`CONVENTIONS`.
     keep, eps : float, optional
-        Override the preset's.
+        Override the preset's; keep in [0, 1], eps ≥ 0.
     population : int, optional
         P: parameters (P, D) for x (P, N, D).
     dtype : str
 
     Notes
     -----
-    x (…, N, D); every axis that γ lacks counts as batch. Source: Ioffe and Szegedy 2015.
+    x (…, N, D); every axis that γ lacks counts as batch. Running statistics of a layer in half
+    precision are float32. Source: Ioffe and Szegedy 2015.
     """
 
     beta = Parameter()
     running_mean = State()
     running_var = State()
+    keep: Any = Number("[0, 1]")
 
     def __init__(
         self,
@@ -119,23 +126,37 @@ class BatchNorm(_Scaled):
         self.eps = preset.eps if eps is None else eps
         self.unbiased = preset.unbiased
         self.beta = self._filled(0.0)
-        self.running_mean = self._filled(0.0)
-        self.running_var = self._filled(preset.initial_var)
+        # In half precision a variance above 65504 would be infinite, and small steps be lost.
+        kept = self._dtype if self._dtype == "float64" else "float32"
+        self.running_mean = self._filled(0.0, kept)
+        self.running_var = self._filled(preset.initial_var, kept)
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """x (…, N, D) to the same shape."""
+        """x (…, N, D) to the same shape.
+
+        Raises
+        ------
+        ShapeError
+            If x has another shape, or in training only one row: that has no variance.
+        """
         if not training:
             self._check(x)
             mean, var = self.running_mean, self.running_var
             self._saved = x, mean, var, ops.batch_norm_inference_backward
             return ops.batch_norm_inference(x, self.gamma, self.beta, mean, var, self.eps)
+        self._check(x)
+        rows = math.prod(x.shape[:-1]) // (self.population or 1)
+        if rows == 1:
+            raise ShapeError(
+                "`BatchNorm.forward`: expected a batch of at least 2 rows in training, got 1 (x of "
+                f"shape {tuple(x.shape)}), which has no variance; raise batch_size, or leave out "
+                "a last batch of one row with drop_last=True"
+            )
         y, mean, var = ops.batch_norm(x, self.gamma, self.beta, self.eps)
         self._saved = x, mean, var, ops.batch_norm_backward
-        rows = math.prod(x.shape[:-1]) // (self.population or 1)
-        correction = rows / (rows - 1) if self.unbiased and rows > 1 else 1.0
-        xp, dtype = array_namespace(x), self.gamma.dtype
-        self.running_mean = self._move(xp, self.running_mean, mean, dtype)
-        self.running_var = self._move(xp, self.running_var, var * correction, dtype)
+        correction = rows / (rows - 1) if self.unbiased else 1.0
+        self.running_mean = self._move(self.running_mean, mean)
+        self.running_var = self._move(self.running_var, var * correction)
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -145,8 +166,9 @@ class BatchNorm(_Scaled):
         self.grads = {"gamma": dgamma, "beta": dbeta}
         return dx
 
-    def _move(self, xp, running: Array, batch: Array, dtype) -> Array:
-        return self.keep * running + (1.0 - self.keep) * xp.astype(batch, dtype, copy=False)
+    def _move(self, running: Array, batch: Array) -> Array:
+        batch = array_namespace(batch).astype(detached(batch), running.dtype, copy=False)
+        return self.keep * running + (1.0 - self.keep) * batch
 
 
 class LayerNorm(_Scaled):

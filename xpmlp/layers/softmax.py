@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import ops
 from ..backend import Array
+from ..options import Number
 from .base import Layer
 
 
@@ -15,6 +18,8 @@ class Softmax(Layer):
     axis : int
         The axis of the classes: −1 for rows of samples, −2 for samples as columns.
     """
+
+    axis: Any = Number(whole=True)
 
     def __init__(self, axis: int = -1):
         super().__init__()
@@ -40,6 +45,8 @@ class LogSoftmax(Layer):
     ----------
     axis : int
     """
+
+    axis: Any = Number(whole=True)
 
     def __init__(self, axis: int = -1):
         super().__init__()

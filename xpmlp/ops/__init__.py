@@ -24,6 +24,7 @@ from .activations import (
     tanh,
     tanh_backward,
 )
+from .arguments import checked
 from .dispatch import explain, without_kernels
 from .dropout import dropout
 from .gather import gather_rows
@@ -98,3 +99,7 @@ __all__ = [
     "tanh_backward",
     "without_kernels",
 ]
+
+for _name in __all__:
+    if _name not in ("explain", "without_kernels"):
+        globals()[_name] = checked(globals()[_name])

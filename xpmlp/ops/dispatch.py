@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,12 +203,17 @@ def without_kernels() -> Iterator[None]:
     >>> with ops.without_kernels():
     ...     expected = ops.matmul(a, b)
     """
-    global _off
-    before, _off = _off, "without_kernels"
+    global _off, _inside
+    with _lock:
+        _inside += 1
+        _off = _off_always or "without_kernels"
     try:
         yield
     finally:
-        _off = before
+        with _lock:  # threads may come and go in any order: the last one switches them on again
+            _inside -= 1
+            if _inside == 0:
+                _off = _off_always
 
 
 def why_kernels_are_off() -> str:
@@ -221,7 +227,10 @@ def _environment_says_off() -> str:
 
 
 # Not asked of the environment for each op: that would take longer than a small one.
-_off = _environment_says_off()
+_off_always = _environment_says_off()
+_off = _off_always
+_inside = 0  # how many blocks of without_kernels are open, in all threads
+_lock = threading.Lock()
 
 
 def _select(op: str, arrays: tuple, options: dict) -> tuple[Candidate | None, str]:

@@ -9,10 +9,14 @@ import numpy as np
 
 from ..backend import Array, array_namespace
 from ..errors import ConfigError
+from ..options import Number
 from ..random import Generator, random_bits
 from .dispatch import choose
 
 _BITS = 24
+
+RATE = Number("[0, 1)", each_member=True, hint="0.2 drops a fifth of the units")
+"""What a probability to drop may be."""
 
 
 def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> Array:
@@ -57,13 +61,9 @@ def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> 
 
 def check_rates(p: float | Sequence[float], population: int | None) -> tuple[float, ...]:
     """The dropout rates as a tuple of one, or of one a member."""
-    rates = tuple(np.asarray(p, dtype=np.float64).reshape(-1).tolist())
-    for rate in rates:
-        if not 0.0 <= rate < 1.0:
-            raise ConfigError(
-                f"`dropout`: expected the probability to drop in [0, 1), got {rate}; "
-                "p = 0.2 drops a fifth of the units"
-            )
+    if type(p) is float and 0.0 <= p < 1.0:
+        return (p,)
+    rates = tuple(np.atleast_1d(RATE.check("dropout", "the probability to drop", p)).tolist())
     if len(rates) != 1 and len(rates) != population:
         raise ConfigError(
             f"`dropout`: expected one rate or {population or 1}, one a member, got {len(rates)}"

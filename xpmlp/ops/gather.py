@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array, array_namespace, dtype_of
+from ..backend import Array, array_namespace, dtype_name, dtype_of, on_host
 from ..errors import DataError, DTypeError
 from .dispatch import choose
 from .shapes import check_same_shape
+from .targets import check_classes
 
 
 def gather_rows(
@@ -46,7 +47,7 @@ def gather_rows(
     DTypeError
         If ``index`` does not hold integers.
     DataError
-        For a row number outside of x, where a kernel or the array library looks at them.
+        For a row number outside of x, in host memory.
     """
     options = {"dtype": dtype, "out": out}
     run = choose("gather_rows", reference, x, index, mean, std, **options)
@@ -54,6 +55,8 @@ def gather_rows(
         for name, value in (("mean", mean), ("std", std)):
             if getattr(value, "shape", ()) != ():
                 check_same_shape("gather_rows", name, value, tuple(x.shape[1:]))
+        if on_host(index) and "int" in dtype_name(index.dtype):
+            check_classes("gather_rows", index, x.shape[0], name="row numbers")
     return run(x, index, mean, std, **options)
 
 

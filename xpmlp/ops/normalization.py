@@ -15,6 +15,7 @@ from .shapes import (
     check_floating,
     check_same_shape,
     check_shapes,
+    mean_wide,
     per_feature,
     sum_to_shape,
     working_dtype,
@@ -59,8 +60,7 @@ def batch_norm_reference(
     xp = array_namespace(x, gamma, beta)
     axes = _batch_axes(x, gamma)
     wide = xp.astype(x, working_dtype(xp, x), copy=False)
-    mean = xp.mean(wide, axis=axes, keepdims=True)
-    var = xp.mean((wide - mean) ** 2, axis=axes, keepdims=True)
+    mean, _, var = _moments(xp, wide, axes)
     mean, var = xp.reshape(mean, gamma.shape), xp.reshape(var, gamma.shape)
     return batch_norm_inference(x, gamma, beta, mean, var, eps), mean, var
 
@@ -70,10 +70,11 @@ def batch_norm_inference(
 ) -> Array:
     """``y = γ (x − μ)/√(σ² + ε) + β`` with given statistics; shapes as in :func:`batch_norm`."""
     xp = array_namespace(x, gamma, beta, mean, var)
-    scale = gamma / xp.sqrt(var + eps)
+    x, dtype = _widened(xp, x), x.dtype
+    scale = _widened(xp, gamma) / xp.sqrt(var + eps)
     # x − μ first: with a large mean, x · scale + (β − μ · scale) would cancel.
     y = (x - per_feature(xp, mean)) * per_feature(xp, scale) + per_feature(xp, beta)
-    return xp.astype(y, x.dtype, copy=False)
+    return xp.astype(y, dtype, copy=False)
 
 
 def batch_norm_backward(
@@ -112,14 +113,15 @@ def batch_norm_backward_reference(
 ) -> tuple[Array, Array, Array]:
     """The definition, in the closed form."""
     xp = array_namespace(dy, x, gamma, mean, var)
+    dtype, dy, x = x.dtype, _widened(xp, dy), _widened(xp, x)
     inv_std = 1.0 / xp.sqrt(var + eps)
     x_hat = (x - per_feature(xp, mean)) * per_feature(xp, inv_std)
-    dgamma, dbeta = _parameter_grads(xp, dy, x_hat, gamma)
+    dgamma, dbeta = _parameter_sums(xp, dy, x_hat, gamma)
     rows = math.prod(x.shape[axis] for axis in _batch_axes(x, gamma))
-    dx = per_feature(xp, gamma * inv_std) * (
+    dx = per_feature(xp, _widened(xp, gamma) * inv_std) * (
         dy - per_feature(xp, dbeta / rows) - x_hat * per_feature(xp, dgamma / rows)
     )
-    return xp.astype(dx, x.dtype, copy=False), dgamma, dbeta
+    return xp.astype(dx, dtype, copy=False), *_narrowed(xp, gamma, dgamma, dbeta)
 
 
 def batch_norm_inference_backward(
@@ -129,11 +131,12 @@ def batch_norm_inference_backward(
     _check_backward("batch_norm_inference_backward", dy, x, gamma)
     check_shapes("batch_norm_inference_backward", tuple(gamma.shape), mean=mean, var=var)
     xp = array_namespace(dy, x, gamma, mean, var)
+    dtype, dy, x = x.dtype, _widened(xp, dy), _widened(xp, x)
     inv_std = 1.0 / xp.sqrt(var + eps)
     x_hat = (x - per_feature(xp, mean)) * per_feature(xp, inv_std)
-    dgamma, dbeta = _parameter_grads(xp, dy, x_hat, gamma)
-    dx = dy * per_feature(xp, gamma * inv_std)
-    return xp.astype(dx, x.dtype, copy=False), dgamma, dbeta
+    dgamma, dbeta = _parameter_sums(xp, dy, x_hat, gamma)
+    dx = dy * per_feature(xp, _widened(xp, gamma) * inv_std)
+    return xp.astype(dx, dtype, copy=False), *_narrowed(xp, gamma, dgamma, dbeta)
 
 
 def layer_norm(
@@ -167,10 +170,9 @@ def layer_norm_reference(
     """The definition."""
     xp = array_namespace(x, gamma, beta)
     wide = xp.astype(x, working_dtype(xp, x), copy=False)
-    mean = xp.mean(wide, axis=-1, keepdims=True)
-    var = xp.mean((wide - mean) ** 2, axis=-1, keepdims=True)
+    mean, centred, var = _moments(xp, wide, (-1,))
     inv_std = 1.0 / xp.sqrt(var + eps)
-    y = (wide - mean) * inv_std * per_feature(xp, gamma) + per_feature(xp, beta)
+    y = centred * inv_std * per_feature(xp, gamma) + per_feature(xp, beta)
     return xp.astype(y, x.dtype, copy=False), mean, inv_std
 
 
@@ -205,12 +207,13 @@ def layer_norm_backward_reference(
 ) -> tuple[Array, Array, Array]:
     """The definition."""
     xp = array_namespace(dy, x, gamma, mean, inv_std)
+    dtype, dy, x = x.dtype, _widened(xp, dy), _widened(xp, x)
     x_hat = (x - mean) * inv_std
     g = dy * per_feature(xp, gamma)
     along = xp.mean(g * x_hat, axis=-1, keepdims=True)
     dx = (g - xp.mean(g, axis=-1, keepdims=True) - x_hat * along) * inv_std
-    dgamma, dbeta = _parameter_grads(xp, dy, x_hat, gamma)
-    return xp.astype(dx, x.dtype, copy=False), dgamma, dbeta
+    dgamma, dbeta = _parameter_sums(xp, dy, x_hat, gamma)
+    return xp.astype(dx, dtype, copy=False), *_narrowed(xp, gamma, dgamma, dbeta)
 
 
 def rms_norm(x: Array, gamma: Array, eps: float = 1e-6) -> tuple[Array, Array]:
@@ -248,11 +251,27 @@ def rms_norm_backward(dy: Array, x: Array, gamma: Array, inv_rms: Array) -> tupl
     _check_backward("rms_norm_backward", dy, x, gamma)
     check_same_shape("rms_norm_backward", "inv_rms", inv_rms, (*x.shape[:-1], 1))
     xp = array_namespace(dy, x, gamma, inv_rms)
+    dtype, dy, x = x.dtype, _widened(xp, dy), _widened(xp, x)
     x_hat = x * inv_rms
     g = dy * per_feature(xp, gamma)
     dx = (g - x_hat * xp.mean(g * x_hat, axis=-1, keepdims=True)) * inv_rms
-    dgamma, _ = _parameter_grads(xp, dy, x_hat, gamma)
-    return xp.astype(dx, x.dtype, copy=False), dgamma
+    dgamma, _ = _parameter_sums(xp, dy, x_hat, gamma)
+    return xp.astype(dx, dtype, copy=False), *_narrowed(xp, gamma, dgamma)
+
+
+def _moments(xp: Namespace, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """Mean, ``x − mean`` and variance, with axes of size 1."""
+    mean = mean_wide(xp, x, axes)
+    centred = x - mean
+    # A mean of 10⁶ is rounded to hundredths in float32: what is missing does not belong to the
+    # variance.
+    missing = mean_wide(xp, centred, axes)
+    return mean, centred, mean_wide(xp, (centred - missing) ** 2, axes)
+
+
+def _widened(xp: Namespace, x: Array) -> Array:
+    """x in the dtype to compute in."""
+    return xp.astype(x, working_dtype(xp, x), copy=False)
 
 
 def _check(x: Array, gamma: Array, where: str) -> None:
@@ -279,9 +298,13 @@ def _batch_axes(x: Array, gamma: Array) -> tuple[int, ...]:
     return tuple(axis for axis in range(x.ndim) if axis not in kept)
 
 
-def _parameter_grads(xp: Namespace, dy: Array, x_hat: Array, gamma: Array) -> tuple[Array, Array]:
+def _parameter_sums(xp: Namespace, dy: Array, x_hat: Array, gamma: Array) -> tuple[Array, Array]:
+    """dγ and dβ in dy's dtype."""
     shape = tuple(per_feature(xp, gamma).shape)
     dgamma = xp.reshape(sum_to_shape(xp, dy * x_hat, shape), gamma.shape)
-    dbeta = xp.reshape(sum_to_shape(xp, dy, shape), gamma.shape)
-    dtype = gamma.dtype
-    return xp.astype(dgamma, dtype, copy=False), xp.astype(dbeta, dtype, copy=False)
+    return dgamma, xp.reshape(sum_to_shape(xp, dy, shape), gamma.shape)
+
+
+def _narrowed(xp: Namespace, gamma: Array, *sums: Array) -> tuple[Array, ...]:
+    """Gradients in gamma's dtype."""
+    return tuple(xp.astype(a, gamma.dtype, copy=False) for a in sums)

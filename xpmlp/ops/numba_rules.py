@@ -21,6 +21,7 @@ MISSING = (
 )
 _LEAST = (0, 62)  # the first whose LLVM knows the kernels' untyped pointers
 _FLOATS = ("float32", "float64")
+_NATIVE_FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
 
 @cache
@@ -62,9 +63,11 @@ def softmax_cross_entropy(
     """Any shape, float32 or float64."""
     if not installed():
         return MISSING
-    if logits.dtype.name not in _FLOATS:
+    if logits.dtype not in _NATIVE_FLOATS:
         return f"logits are {logits.dtype}, not float32 or float64"
     for name, array in (("targets", targets), ("class_weights", class_weights)):
+        if array is not None and not array.dtype.isnative:
+            return f"{name} have another byte order than this machine"
         if array is not None and array.dtype.kind == "f" and array.dtype != logits.dtype:
             return f"{name} are {array.dtype}, logits {logits.dtype}"
     return None
@@ -80,7 +83,7 @@ def same_float_arrays(*arrays: np.ndarray, **hyperparameters: Any) -> str | None
             return "the arrays differ in dtype"
         if array.shape != first.shape:
             return "the arrays differ in shape"
-    if first.dtype.name not in _FLOATS:
+    if first.dtype not in _NATIVE_FLOATS:
         return f"the arrays are {first.dtype}, not float32 or float64"
     for name, value in hyperparameters.items():
         shape = getattr(value, "shape", ())
@@ -112,7 +115,7 @@ def gather_rows(
         return f"x is {x.dtype}, which numba does not convert"
     if not (x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative):
         return "x is not laid out row after row"
-    if type(index) is not np.ndarray or index.dtype.kind not in "iu":
+    if type(index) is not np.ndarray or index.dtype.kind not in "iu" or not index.dtype.isnative:
         return "the row numbers are no array of integers"
     for name, value in (("mean", mean), ("std", std)):
         shape = getattr(value, "shape", ())
@@ -126,9 +129,6 @@ def gather_rows(
     ):
         return f"out is {out.dtype} of shape {out.shape}, not C-contiguous {dtype} of {wanted}"
     return None
-
-
-_NATIVE_FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
 
 def normalization(x: np.ndarray, gamma: np.ndarray, *others: np.ndarray) -> str | None:

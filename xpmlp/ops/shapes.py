@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from ..backend import Array, Namespace, dtype_name
+from ..backend import Array, Namespace, adds_in_turn, dtype_name
 from ..errors import ConfigError, DTypeError, ShapeError
 
 
@@ -32,9 +33,15 @@ def sum_to_shape(xp: Namespace, a: Array, shape: tuple[int, ...]) -> Array:
 def sum_wide(
     xp: Namespace, a: Array, axis: int | tuple[int, ...], *, keepdims: bool = False
 ) -> Array:
-    """A sum in a's own dtype that is accumulated in :func:`working_dtype`."""
-    total = xp.sum(a, axis=axis, keepdims=keepdims, dtype=working_dtype(xp, a))
+    """A sum in a's own dtype that is accumulated in :func:`summing_dtype`."""
+    total = xp.sum(a, axis=axis, keepdims=keepdims, dtype=summing_dtype(xp, a))
     return xp.astype(total, a.dtype, copy=False)
+
+
+def mean_wide(xp: Namespace, a: Array, axes: tuple[int, ...]) -> Array:
+    """A mean in a's own dtype, with axes of size 1, that is accumulated as :func:`sum_wide`'s."""
+    total = xp.sum(a, axis=axes, keepdims=True, dtype=summing_dtype(xp, a))
+    return xp.astype(total / math.prod(a.shape[axis] for axis in axes), a.dtype, copy=False)
 
 
 def leading_shape(where: str, a: Array, b: Array) -> tuple[int, ...]:
@@ -68,6 +75,11 @@ def per_member(value: Any, ndim: int) -> Any:
 def working_dtype(xp: Namespace, x: Array) -> Any:
     """The dtype to accumulate in: float32 for half precision, else the array's own."""
     return xp.float32 if dtype_name(x.dtype) in ("float16", "bfloat16") else x.dtype
+
+
+def summing_dtype(xp: Namespace, x: Array) -> Any:
+    """The dtype to add rows in: :func:`working_dtype`, or float64 where they are added in turn."""
+    return xp.float64 if adds_in_turn(xp) else working_dtype(xp, x)
 
 
 def check_floating(where: str, name: str, x: Array) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from ..backend import Array, array_namespace, dtype_name
+from ..backend import Array, array_namespace, dtype_name, on_host
 from ..errors import ConfigError, DTypeError, ShapeError
 from .dispatch import choose, why_kernels_are_off
 from .shapes import check_choice, check_floating, check_ndim, per_member, working_dtype
+from .targets import check_classes, check_shares
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -63,8 +65,11 @@ def softmax_cross_entropy(
     Raises
     ------
     ShapeError, DTypeError, ConfigError
-        For arguments that do not fit. Class numbers are not range-checked here, since that would
-        wait for the device; :class:`xpmlp.data.Dataset` checks labels once, when they are loaded.
+        For arguments that do not fit.
+    DataError
+        If a class number is none of 0 … C−1 (or ``ignore_index``), or a probability or class
+        weight is negative or NaN. Only host memory is looked at: on a device that would make the
+        step wait. There a Trainer looks once, at the whole data set.
     """
     if type(label_smoothing) is not float:
         label_smoothing = _number_or_array(logits, label_smoothing)
@@ -144,7 +149,25 @@ def _check_and_choose(
         z_loss=z_loss,
         reduction=reduction,
     )
-    return choose(where, reference, logits, targets, **options)
+    run = choose(where, reference, logits, targets, **options)
+    plain = class_weights is None and isinstance(label_smoothing, float)
+    # The kernels check class numbers themselves, on the host.
+    return run if run is not reference and indices and plain else partial(_look_first, run)
+
+
+def _look_first(run: Callable, logits: Array, targets: Array, **options: Any) -> Any:
+    """Check values where that is free."""
+    where = "softmax_cross_entropy"
+    if on_host(targets):
+        if "int" in dtype_name(targets.dtype):
+            check_classes(where, targets, logits.shape[-1], options["ignore_index"])
+        else:
+            check_shares(where, targets)
+    for name, most in (("class_weights", np.inf), ("label_smoothing", 1.0)):
+        values = options[name]
+        if hasattr(values, "dtype") and on_host(values):
+            check_shares(where, values, name, most)
+    return run(logits, targets, **options)
 
 
 def reference(
@@ -192,7 +215,7 @@ def reference(
         q = q * weights
 
     # 0 · inf is NaN: a class with no probability must not read a logit of −inf.
-    loss = xp.sum(q * xp.where(q > 0, log_total - shifted, xp.zeros_like(p)), axis=-1)
+    loss = xp.sum(q * xp.where(q != 0, log_total - shifted, xp.zeros_like(p)), axis=-1)
     dlogits = p * xp.sum(q, axis=-1, keepdims=True) - q
     if z_loss:
         lse = log_total + peak

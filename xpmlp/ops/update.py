@@ -38,6 +38,19 @@ _NAMES = {
 }
 
 
+def _moved(old: Array, new: Array, gain: Any) -> Array:
+    """``old + gain · (new − old)``, a running mean's next value, for a gain in (0, 1].
+
+    Counted from the nearer end: from ``old`` a gain near 1 would cancel where new is much smaller,
+    and what is left of a mean of squares be rounding, or negative. From ``new`` a small gain would.
+    """
+    if not hasattr(gain, "shape"):
+        return old + gain * (new - old) if gain < 0.5 else new - (1.0 - gain) * (new - old)
+    xp = array_namespace(old, new, gain)
+    from_old = gain < 0.5
+    return xp.where(from_old, old, new) + (gain - xp.astype(~from_old, gain.dtype)) * (new - old)
+
+
 def sgd_update(w: Array, g: Array, *, lr: Any) -> Array:
     """``w − lr · g``."""
     return _update("sgd_update", sgd_reference, w, g, lr=lr)
@@ -91,8 +104,9 @@ def rmsprop_update(
 ) -> tuple[Array, Array]:
     """``s ← s + gain · (g² − s)``; ``w ← w − lr · g / (√s + ε)``.
 
-    ``gain`` is 1 − decay, taken whole: formed in float32 from a decay of 0.999 it would lose half
-    its digits. Returns w, s. Source: Tieleman and Hinton 2012.
+    The mean is formed as ``_moved`` does. ``gain`` is 1 − decay, taken whole: formed in float32
+    from a decay of 0.999 it would lose half its digits. Returns w, s. Source: Tieleman and Hinton
+    2012.
     """
     options = {"lr": lr, "gain": gain, "eps": eps}
     return _update("rmsprop_update", rmsprop_reference, w, g, squares, **options)
@@ -103,7 +117,7 @@ def rmsprop_reference(
 ) -> tuple[Array, Array]:
     """The definition."""
     xp = array_namespace(w, g, squares)
-    squares = squares + gain * (g * g - squares)
+    squares = _moved(squares, g * g, gain)
     return w - lr * g / (xp.sqrt(squares) + eps), squares
 
 
@@ -123,8 +137,8 @@ def adam_update(
     """``m ← m + gain₁ (g − m)``; ``v ← v + gain₂ (g² − v)``;
     ``w ← w − lr · (m/c₁) / (√(v/c₂) + ε)``.
 
-    The gains are 1 − β₁ and 1 − β₂, the corrections c are 1 − βᵗ with t counted from 1. Returns w,
-    m, v. Source: Kingma and Ba 2015.
+    The means are formed as ``_moved`` does. The gains are 1 − β₁ and 1 − β₂, the corrections c
+    are 1 − βᵗ with t counted from 1. Returns w, m, v. Source: Kingma and Ba 2015.
     """
     options = {
         "lr": lr,
@@ -152,8 +166,7 @@ def adam_reference(
 ) -> tuple[Array, Array, Array]:
     """The definition."""
     xp = array_namespace(w, g, m, v)
-    m = m + gain1 * (g - m)
-    v = v + gain2 * (g * g - v)
+    m, v = _moved(m, g, gain1), _moved(v, g * g, gain2)
     return w - lr * (m / correction1) / (xp.sqrt(v / correction2) + eps), m, v
 
 
@@ -167,7 +180,10 @@ def orthogonalize(g: Array, steps: int = 5, eps: float = 1e-7) -> Array:
     a, b, c = NEWTON_SCHULZ
     tall = g.shape[-2] > g.shape[-1]
     x = transpose(xp, g) if tall else g
-    x = x / (xp.sqrt(xp.sum(x * x, axis=(-2, -1), keepdims=True)) + eps)
+    largest = xp.max(xp.abs(x), axis=(-2, -1), keepdims=True)
+    unit = xp.where(largest > 0, largest, xp.ones_like(largest))
+    x = x / unit  # or squares might be infinite
+    x = x / (xp.sqrt(xp.sum(x * x, axis=(-2, -1), keepdims=True)) + eps / unit)
     for _ in range(steps):
         gram = matmul(x, transpose(xp, x))
         x = a * x + matmul(b * gram + c * matmul(gram, gram), x)

@@ -253,8 +253,6 @@ class BaseMLP(BaseEstimator):
         self.best_validation_score_: float | None = None
 
     def _train(self, X: np.ndarray, targets: np.ndarray, seed: int, incremental: bool) -> History:
-        if targets.dtype.kind == "f":
-            targets = targets.astype(X.dtype, copy=False)
         held_out = None
         if self.early_stopping:
             X, targets, held_out = self._hold_out(X, targets, seed)

@@ -96,22 +96,13 @@ class CompiledStep:
         """The loss of the batch, a number or (P,), after which everything is updated."""
         self._memory.adopt()
         if self._program.run(x, y):
-            self._refuse_labels(y)
-        self._loss._gradient = self._gradient
+            self._loss.check_targets(y, self._classes)  # looks again, and says where
+            raise DataError("`TrainStep`: expected targets that the loss can take; check them")
+        self._memory.steps += 1
+        self._loss._gradient = self._gradient.copy
         if self._hits is not None:
             self.correct = self._hits[0] if self._single else self._hits.copy()
         return self._value[0] if self._single else self._value.copy()
-
-    def _refuse_labels(self, y: np.ndarray) -> None:
-        ignored = getattr(self._loss, "ignore_index", None)
-        wrong = (y < 0) | (y >= self._classes)
-        if ignored is not None:
-            wrong &= y != ignored
-        row = int(np.flatnonzero(wrong)[0])
-        raise DataError(
-            f"`TrainStep`: expected class numbers in 0…{self._classes - 1}, got {y.flat[row]} in "
-            f"row {row}; check the labels, or name it as ignore_index"
-        )
 
 
 def compile_step(

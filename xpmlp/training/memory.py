@@ -1,13 +1,15 @@
 """Where a compiled step keeps parameters, gradients and the optimizer's slots: in a few buffers.
 
-The model and the optimizer see views of them, so that nothing need be carried back and forth. What
-the user assigned in the meantime (loaded parameters, say) is copied in before the next step.
+The model and the optimizer show copies, made when somebody looks (see named_arrays.py), so that
+nothing need be carried back and forth. What the user looked at or assigned in the meantime (loaded
+parameters, say) is copied in before the next step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from ..backend import to_numpy
 from ..errors import ShapeError
 from ..layers.base import Layer
+from ..named_arrays import LentArrays, NamedArrays
 from ..optim import Optimizer
 
 
@@ -49,6 +52,8 @@ class StepMemory:
         Where a parameter begins, and its number of elements, padding included.
     weights_end : int
         Where the parameters begin that weight decay does not apply to.
+    steps : int
+        How often a program has written here.
     """
 
     def __init__(self, model: Layer, optimizer: Optimizer | None, dtype: np.dtype):
@@ -72,23 +77,27 @@ class StepMemory:
         self.slots = tuple(zeros((end,), dtype) for _ in range(optimizer.slots if optimizer else 0))
         self._adjusted: np.ndarray | None = None
         self.state: dict[str, np.ndarray] = {}
-        self._optimizer = optimizer
-        self._places: list[tuple[dict[str, Any], str, np.ndarray]] = []
-        self._own_grads: list[tuple[Layer, dict[str, np.ndarray]]] = []
+        self.steps = 0
+        self._places: list[tuple[Any, str, dict[str, Any]]] = []
+        self._own_grads: list[tuple[Layer, Callable[[], dict[str, np.ndarray]]]] = []
         for prefix, layer in model.named_layers():
-            for name, array in layer.params.items():
-                view = self.view(self.params, prefix + name, array.shape)
-                self._places.append((layer.params, name, view))
-            grads = {n: self.view(self.grads, prefix + n, a.shape) for n, a in layer.params.items()}
-            self._own_grads.append((layer, grads))
-            for name, array in layer.state.items():
-                self.state[prefix + name] = np.array(array, dtype)
-                self._places.append((layer.state, name, self.state[prefix + name]))
-        shapes = {name: params[name].shape for name in self.names}
-        self._states: list[tuple[str, list[np.ndarray]]] = [
-            (name, [self.view(slot, name, shapes[name]) for slot in self.slots])
-            for name in self.names
-        ]
+            shapes = {name: array.shape for name, array in layer.params.items()}
+            for group, buffer in (("params", self.params), ("grads", self.grads)):
+                views = {n: self.view(buffer, prefix + n, shape) for n, shape in shapes.items()}
+                if group == "params" and views:
+                    self._places.append((layer, group, views))
+                elif group == "grads":
+                    self._own_grads.append((layer, partial(_copies, views)))
+            state = {name: np.array(array, dtype) for name, array in layer.state.items()}
+            self.state |= {prefix + name: array for name, array in state.items()}
+            if state:
+                self._places.append((layer, "state", state))
+        if optimizer is not None:
+            slots = {
+                name: [self.view(slot, name, params[name].shape) for slot in self.slots]
+                for name in self.names
+            }
+            self._places.append((optimizer, "state", slots))
 
     def row(self, name: str) -> int:
         """The distance between two rows of a parameter, in elements."""
@@ -116,26 +125,19 @@ class StepMemory:
         return padded[..., : shape[-1]]
 
     def adopt(self) -> None:
-        """Copy in what was assigned since the last step, and put the views back in its place."""
-        for owner, name, view in self._places:
-            if owner[name] is not view:
-                _copy(name, owner[name], view)
-                owner[name] = view
-        for layer, grads in self._own_grads:
-            if layer.grads is not grads:
-                layer.grads = grads
-        if self._optimizer is None:
-            return
-        state = self._optimizer.state
-        for name, views in self._states:
-            kept = state.get(name)
-            if kept is not views:
-                for position, view in enumerate(views):
-                    if kept is None:
-                        view.fill(0)
-                    else:
-                        _copy(name, kept[position], view)
-                state[name] = views
+        """Copy in what was looked at or assigned since the last step."""
+        for owner, group, views in self._places:
+            arrays = owner.__dict__[group]
+            if arrays.__class__ is not LentArrays or not arrays.is_untouched(self):
+                if not isinstance(arrays, NamedArrays):  # another dict was assigned
+                    arrays = owner.__dict__[group] = NamedArrays(arrays)
+                arrays.lend(self, views, _copy)
+        for layer, take in self._own_grads:
+            layer._grads = take
+
+
+def _copies(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: view.copy() for name, view in views.items()}
 
 
 _LINE = 16  # elements that fill one or two cache lines
@@ -146,7 +148,12 @@ def _padded(size: int) -> int:
     return -(-size // _LINE) * _LINE
 
 
-def _copy(name: str, values: Any, view: np.ndarray) -> None:
+def _copy(name: str, values: Any, view: Any) -> None:
+    """Values into a view, or several into a list of views; the optimizer's slots begin with 0."""
+    if isinstance(view, list):
+        for position, one in enumerate(view):
+            _copy(name, np.zeros(one.shape) if values is None else values[position], one)
+        return
     values = to_numpy(values)
     if values.shape != view.shape:
         raise ShapeError(

@@ -12,11 +12,14 @@ from ..backend import Array, dtype_name, get_backend
 from ..data.loader import Batches
 from ..data.resident import batches_on_device
 from ..errors import ShapeError, XpmlpError
+from ..layers import Linear
 from ..layers.base import Layer
+from ..losses import Loss
 from ..ops.dispatch import why_kernels_are_off
+from .lowering.layers import is_sequential
 
 
-def minibatches(model: Layer, x: Any, y: Any, **options: Any) -> Any:
+def minibatches(model: Layer, x: Any, y: Any, *, loss: Loss | None = None, **options: Any) -> Any:
     """Batches of the model's dtype, on the current backend.
 
     On CuPy, of data that stay on the device or stream to it, where steps can be captured. A batch
@@ -26,10 +29,37 @@ def minibatches(model: Layer, x: Any, y: Any, **options: Any) -> Any:
     ----------
     model : Layer
     x, y : array_like
+    loss : Loss, optional
+        Looks at all targets, once; see :meth:`Loss.check_targets`.
     **options
         As for :class:`~xpmlp.data.Batches`.
     """
     check_rows_of_members(model, x)
+    batches = _minibatches(model, x, y, **options)
+    check_targets(model, loss, batches.y)
+    return batches
+
+
+def check_targets(model: Layer, loss: Loss | None, y: Any) -> None:
+    """Have a loss look at the targets of a whole data set, where the model tells its outputs."""
+    outputs = count_outputs(model)
+    if loss is not None and y is not None and outputs is not None:
+        loss.check_targets(y, outputs)
+
+
+def count_outputs(model: Layer) -> int | None:
+    """How many outputs a sample has; None where layers that we do not know decide."""
+    if not is_sequential(model):
+        return None
+    for _, layer in reversed(list(model.named_layers())):
+        if type(layer) is Linear:
+            return int(layer.W.shape[-1])
+        if not type(layer).__module__.startswith("xpmlp."):
+            return None
+    return None
+
+
+def _minibatches(model: Layer, x: Any, y: Any, **options: Any) -> Any:
     dtype = floating_dtype(model)
     if dtype in ("float32", "float64") and _is_on_cuda(model) and not why_kernels_are_off():
         return batches_on_device(x, y, dtype=dtype, **options)

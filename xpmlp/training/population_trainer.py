@@ -19,7 +19,13 @@ from ..models import FullyConnectedNet
 from ..ops.shapes import check_choice
 from ..optim import Optimizer
 from .callbacks import EarlyStopping
-from .minibatches import check_rows_of_members, floating_dtype, is_pair, minibatches
+from .minibatches import (
+    check_rows_of_members,
+    check_targets,
+    floating_dtype,
+    is_pair,
+    minibatches,
+)
 from .parameters import finite_networks
 from .population_history import RUNNING, PopulationHistory
 from .rate_plan import last_rate
@@ -289,15 +295,18 @@ class PopulationTrainer(Trainer):
         check_rows_of_members(self.model, x)
         orders = self.orders
         if orders is None:
-            orders = orders_for(self.sampling, len(x), self.seeds)
+            orders = orders_for(self.sampling, x.shape[0], self.seeds)
         options: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
         if orders is None:
             options |= {"shuffle": self.shuffle, "seed": self.seed}
-            return minibatches(self.model, x, y, normalization=self.normalization, **options)
+            options |= {"normalization": self.normalization, "loss": self.loss}
+            return minibatches(self.model, x, y, **options)
         if not self.shuffle:
             orders = Orders(orders.rows, orders.seeds, shuffle=False)
         options |= {"normalization": self.normalizations, "dtype": floating_dtype(self.model)}
-        return MemberBatches(x, y, orders, **options)
+        batches = MemberBatches(x, y, orders, **options)
+        check_targets(self.model, self.loss, batches.y)
+        return batches
 
     def _alike(self, rows: Sequence[np.ndarray]) -> Iterable[list[int]]:
         """The members, grouped by equal rows and normalization."""
@@ -326,6 +335,7 @@ class PopulationTrainer(Trainer):
             batch_size=max(1, _EVALUATED // (self.model.population or 1)),
             shuffle=False,
             normalization=self._normalization_of(member),
+            loss=self.loss,
         )
 
     def _curves(self, work: _Work, figures: EpochFigures, held_out: Any) -> dict[str, np.ndarray]:

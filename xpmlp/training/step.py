@@ -15,7 +15,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ..backend import Array, array_namespace
+from ..backend import Array, array_namespace, detached
 from ..errors import BackendError
 from ..layers import Dropout, Sequential
 from ..layers.base import Layer
@@ -49,7 +49,7 @@ class TrainStep:
     Attributes
     ----------
     outputs : array
-        What the model gave in the last step, before the update. The next step may overwrite it.
+        What the model gave in the last step, before the update.
     correct : integer, shape () or (P,), or None
         How many answers of the last batch were right, where they are classes or yes/no; None for
         numbers. Ask before the next step.
@@ -83,7 +83,8 @@ class TrainStep:
         self.penalty = penalty
         self.clip_norm = clip_norm
         self.precision = precision
-        self.outputs: Any = None
+        self._outputs: Any = None
+        self._outputs_lent = False  # whether the next step may overwrite them
         self._targets: Any = None
         self._hits: Any = None
         self._captured: CapturedStep | None = None
@@ -93,21 +94,21 @@ class TrainStep:
 
     def __getstate__(self) -> dict[str, Any]:
         # What is compiled is for this process, and for these very arrays.
-        nothing = dict.fromkeys(("outputs", "_targets", "_hits", "_captured", "_memory"))
+        nothing = dict.fromkeys(("_outputs", "_targets", "_hits", "_captured", "_memory"))
         return vars(self) | nothing | {"_programs": {}, "_made_of": (None,) * 5}
 
     @property
     def correct(self) -> Any:
         """Counted on the way where that costs nothing, else when asked for."""
         ignored = getattr(self.loss, "ignore_index", None)
-        if self.outputs is None:
+        if self._outputs is None:
             return None
         if (
             self._hits is not None
-            and not 0 <= (-1 if ignored is None else ignored) < (self.outputs.shape[-1])
+            and not 0 <= (-1 if ignored is None else ignored) < (self._outputs.shape[-1])
         ):
             return self._hits
-        outputs, targets = as_rows(self.outputs, self._targets, self.model.population)
+        outputs, targets = as_rows(self._outputs, self._targets, self.model.population)
         return right_answers(self.loss, outputs, targets)
 
     def __call__(self, x: Array, y: Array) -> Array:
@@ -123,15 +124,28 @@ class TrainStep:
         if array_api_compat.is_cupy_array(x):
             captured = self._capture()
             value = captured(x, y)
-            self.outputs, self._targets = captured.outputs, y
+            self._outputs, self._outputs_lent, self._targets = captured.outputs, True, y
             self._hits = None if captured.correct is None else captured.correct.copy()
             return value
         program = self._program(x, y)
         if isinstance(program, str):
             return self.by_layers(x, y)
         value = program(x, y)
-        self.outputs, self._targets, self._hits = program.outputs, y, program.correct
+        self._outputs, self._outputs_lent, self._targets = program.outputs, True, y
+        self._hits = program.correct
         return value if program.updates else self._update(value)
+
+    @property
+    def outputs(self) -> Any:
+        """What the model gave in the last step; copied at the first look."""
+        if self._outputs_lent and self._outputs is not None:
+            self._outputs, self._outputs_lent = self._outputs.copy(), False
+        return self._outputs
+
+    @property
+    def lent_outputs(self) -> Any:
+        """The outputs without a copy, for as long as there is no next step."""
+        return self._outputs
 
     def run_epoch(
         self, batches: Any, number: int, stopped: Callable[[], bool]
@@ -140,7 +154,8 @@ class TrainStep:
         self.optimizer.claim(self.model)
         captured = self._capture()
         losses, hits = captured.run_epoch(batches, number, stopped)
-        self.outputs, self._hits = captured.outputs, captured.correct
+        self._outputs, self._outputs_lent = captured.outputs, True
+        self._hits = captured.correct
         return losses, hits
 
     def explain(self, x: Array, y: Array) -> str:
@@ -158,28 +173,31 @@ class TrainStep:
             self._captured.settle()
 
     def by_layers(self, x: Array, y: Array) -> Array:
-        """The same step, layer by layer: works for every layer, loss and array library."""
-        model = self.model
+        """The same step, layer by layer: works for every layer, loss and array library.
+
+        A batch that is refused leaves everything as it was.
+        """
+        model, x, y = self.model, detached(x), detached(y)
         self.optimizer.claim(model)
         before = _state_of(model)
         try:
             outputs = model.forward(x, training=True)
             rows, targets = as_rows(outputs, y, model.population)
             value = self.loss.forward(rows, targets)
+            dy = self.loss.backward()
+            if rows is not outputs:
+                dy = array_namespace(dy).reshape(dy, outputs.shape)
+            if isinstance(model, Sequential):
+                model.backward(dy, input_grad=False)
+            else:
+                model.backward(dy)
+            value = self._update(value)
         except Exception:
-            _put_back(
-                before
-            )  # running statistics and masks go on as if there had been no such batch
+            _put_back(before)  # running statistics and masks: as if there had been no such batch
             raise
-        self.outputs, self._targets, self._hits = outputs, y, None
-        dy = self.loss.backward()
-        if rows is not outputs:
-            dy = array_namespace(dy).reshape(dy, outputs.shape)
-        if isinstance(model, Sequential):
-            model.backward(dy, input_grad=False)
-        else:
-            model.backward(dy)
-        return self._update(value)
+        self._outputs, self._outputs_lent = outputs, False
+        self._targets, self._hits = y, None
+        return value
 
     def _update(self, value: Array) -> Array:
         """Penalty, clipping and update; the loss with the penalty."""

@@ -264,6 +264,7 @@ class Trainer:
             seed=self.seed,
             drop_last=self.drop_last,
             normalization=self.normalization,
+            loss=self.loss,
         )
         held_out = None if validation is None else self._held_out(*validation)
         check_outputs("Trainer.fit", self.loss, width_of(self.model, batches.x), batches.y)
@@ -344,6 +345,7 @@ class Trainer:
     def _held_out(self, x: Any, y: Any) -> Any:
         """Batches to evaluate on."""
         options: dict[str, Any] = {"normalization": self.normalization, "shuffle": False}
+        options["loss"] = self.loss
         return minibatches(self.model, x, y, batch_size=4096, **options)
 
     def _run_epoch(self, step: TrainStep, batches: Any) -> EpochFigures:
@@ -379,7 +381,7 @@ class Trainer:
         for xb, yb in batches:
             value = step(xb, yb)
             losses.append(value)
-            outputs = step.outputs
+            outputs = step.lent_outputs
             if counts_rows and outputs.ndim == (2 if population is None else 3):
                 sizes.append(outputs.shape[-2])
             else:

@@ -186,6 +186,12 @@ def _hard_loss(hard, log_total, peak, logit):
 
 
 @njit(inline="always")
+def _drift(z, lse):
+    """``z lse²``; 0 without a z, also where the square would be infinite."""
+    return z * lse * lse if z != 0 else z
+
+
+@njit(inline="always")
 def _numbers(start, which, like):
     """One number for each row of a block, the ``which``-th of those that start at an address."""
     return vector(start + which * _NUMBERS, _BLOCK, like)
@@ -226,7 +232,7 @@ def _finish_block(
         log_total[r] = log_positive(total[r])
         lse = peak[r] + log_total[r]
         loss = _hard_loss(hard[r], log_total[r], peak[r], logit[r])
-        losses[np.uintp(first) + r] = scale[r] * (loss + z * lse * lse)
+        losses[np.uintp(first) + r] = scale[r] * (loss + _drift(z, lse))
         total[r] = scale[r] * (hard[r] + soft + real(2) * z * lse) / total[r]
         hard[r] *= scale[r]
     to = address(gradient) + first * classes * gradient.itemsize
@@ -337,7 +343,7 @@ def _probabilities_body(x, y, weights, scales, smoothing, z, gradient, losses):
             if weights.size:
                 share *= weights[c]
             gradient[begin + c] = scale * (gradient[begin + c] * factor - share)
-        losses[i] = scale * (loss + z * lse * lse)
+        losses[i] = scale * (loss + _drift(z, lse))
 
 
 _rows, _rows_parallel = twins(_rows_body, fastmath=_FAST, error_model="numpy")

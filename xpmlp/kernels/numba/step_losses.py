@@ -33,6 +33,21 @@ def check_labels(real):
 
 
 @instruction
+def check_shares(real):
+    """1 where a target is not in 0 … most, else 0."""
+
+    def run(arguments, part, parts):
+        targets, size, most = integers(arguments, 3)
+        shares, bound = vector(targets, size, real(0)), real(vector(most, 1, np.float64(0))[0])
+        wrong = 0
+        for i in range(np.uintp(size)):
+            wrong |= not (shares[i] >= 0 and shares[i] <= bound)
+        return wrong
+
+    return run
+
+
+@instruction
 def cross_entropy(real):
     """Loss of each row and gradient of softmax cross-entropy with class numbers."""
 

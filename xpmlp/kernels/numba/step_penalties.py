@@ -89,7 +89,7 @@ def penalty_value(real):
 
 @partial(instruction, fastmath=_SUMS)
 def squares(real):
-    """The sum of squares of each row of a gradient."""
+    """The norm of each row of a gradient; squares in double precision, which cannot overflow."""
 
     def run(arguments, part, parts):
         g, members, rows, columns, sums, stride, place = integers(arguments, 7)
@@ -99,10 +99,11 @@ def squares(real):
             for row in range(top, bottom):
                 at = (member * rows + row) * columns * size
                 slopes = vector(g + at, columns, real(0))
-                total = real(0)
+                total = 0.0
                 for j in range(np.uintp(columns)):
-                    total += slopes[j] * slopes[j]
-                vector(sums + (member * stride + place + row) * size, 1, real(0))[0] = total
+                    total += np.float64(slopes[j]) * np.float64(slopes[j])
+                norm = real(np.sqrt(total))
+                vector(sums + (member * stride + place + row) * size, 1, real(0))[0] = norm
         return 0
 
     return run
@@ -118,7 +119,10 @@ def clipping(real):
         first, last = share(members, part, parts, 1)
         most = vector(bounds, members, np.float64(0))
         for member in range(first, last):
-            norm = np.sqrt(_total(vector(sums + member * stride * size, stride, real(0))))
+            norms, total = vector(sums + member * stride * size, stride, real(0)), 0.0
+            for row in range(np.uintp(stride)):
+                total += np.float64(norms[row]) * np.float64(norms[row])
+            norm = np.sqrt(total)
             scale = most[member] / norm if norm > most[member] else 1.0
             end = (member * count + count - 1) * 8
             vector(of_weights + end, 1, np.float64(0))[0] = scale

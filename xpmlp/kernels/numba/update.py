@@ -79,6 +79,9 @@ def _run(ways, arrays, count, rates):
 
 # --- The rules ------------------------------------------------------------------------------------
 
+# A running mean moves from the nearer end, as ops.update._moved says: from the old value by the
+# gain, or from the new one by the gain − 1.
+
 # They become part of their callers as source, so that an array given both as w and as new_w is
 # known to be one: only then does LLVM make a vector loop of it without asking whether they overlap.
 
@@ -130,9 +133,12 @@ def rmsprop_range(
     real = w.dtype.type
     lr, gain, eps = real(lr), real(gain), real(eps)
     decay, shrink, clip = real(decay), real(shrink), real(clip)
+    from_old = gain < real(0.5)
+    way = gain if from_old else gain - real(1)
     for i in range(begin, end):
         slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
-        square = squares[i] + gain * (slope * slope - squares[i])
+        square = slope * slope
+        square = (squares[i] if from_old else square) + way * (square - squares[i])
         new_w[i] = shrink * w[i] - lr * slope / (np.sqrt(square) + eps)
         new_squares[i] = square
 
@@ -148,10 +154,14 @@ def adam_range(
     rate, rest2 = real(lr) / real(correction1), real(1) / real(correction2)
     gain1, gain2, eps = real(gain1), real(gain2), real(eps)
     decay, shrink, clip = real(decay), real(shrink), real(clip)
+    from_old1, from_old2 = gain1 < real(0.5), gain2 < real(0.5)
+    way1 = gain1 if from_old1 else gain1 - real(1)
+    way2 = gain2 if from_old2 else gain2 - real(1)
     for i in range(begin, end):
         slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
-        mean = m[i] + gain1 * (slope - m[i])
-        square = v[i] + gain2 * (slope * slope - v[i])
+        mean = (m[i] if from_old1 else slope) + way1 * (slope - m[i])
+        square = slope * slope
+        square = (v[i] if from_old2 else square) + way2 * (square - v[i])
         new_w[i] = shrink * w[i] - rate * mean / (np.sqrt(square * rest2) + eps)
         new_m[i] = mean
         new_v[i] = square

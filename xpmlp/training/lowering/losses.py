@@ -35,6 +35,7 @@ def _cross_entropy(
         _by_class_numbers(program, loss, outputs, y, (weights, weighted), results)
     elif y.dtype.kind == "f" and loss.ignore_index is None:
         targets = program.bind_targets(y, program.dtype, (C,))
+        _check_shares(program, targets, np.inf)
         scales[:] = 1.0 / rows if mean else 1.0
         sizes = 0 if y.ndim == 2 else rows * C, members, rows, C
         program.add(
@@ -73,6 +74,19 @@ def _by_class_numbers(
     _count_hits(program, where)
 
 
+def _check_labels(program: Program, y: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    """Refuse a batch with a class number that does not exist."""
+    problems = 1 if y.ndim == 1 else program.members
+    nothing, scales = program.buffer(0), program.buffer(program.members)
+    program.add(
+        program.instructions.check_labels,
+        *(labels, problems, program.members, program.rows, classes, nothing, False, False, 0),
+        *(False, scales),
+        work=program.rows,
+        check=True,
+    )
+
+
 def _count_hits(program: Program, where: tuple[Any, ...]) -> None:
     program.hits = program.buffer(program.members, dtype=np.int64)
     program.add(program.instructions.hits, *where, program.hits, work=0)
@@ -84,12 +98,27 @@ def _is_mean(loss: losses.Loss) -> bool:
     return loss.reduction == "mean"
 
 
-def _elementwise(kind: str, constant: str | None = None) -> Callable[..., np.ndarray]:
-    """The lowering of a sum or mean over elements, whose constant is an attribute of the loss."""
+def _check_shares(program: Program, targets: np.ndarray, most: float) -> None:
+    """Refuse a batch with a target outside of 0 … most."""
+    bound = program.buffer(1, dtype=np.float64)
+    bound[:] = most
+    kinds, size = program.instructions, targets.size
+    program.add(kinds.check_shares, targets, size, bound, work=size / 20, check=True)
+
+
+def _elementwise(
+    kind: str, constant: str | None = None, most: float | None = None
+) -> Callable[..., np.ndarray]:
+    """The lowering of a sum or mean over elements, whose constant is an attribute of the loss.
+
+    Targets are in 0 … most, if there is one.
+    """
 
     def lower(program: Program, loss: losses.Loss, outputs: Activation, y: np.ndarray, to: Any):
         M, size = outputs.features, program.rows * outputs.features
         targets = program.bind_targets(y, program.dtype, (M,))
+        if most is not None:
+            _check_shares(program, targets, most)
         instruction = program.instructions.ELEMENTWISE_LOSSES[kind]
         batch, options = 0 if y.ndim == 2 else size, _options(program, loss, constant, size)
         return _reduced(program, instruction, outputs, targets, batch, options, to)
@@ -104,6 +133,7 @@ def _by_class(kind: str, constant: str | None = None) -> Callable[..., np.ndarra
         if y.dtype.kind not in "iu":
             raise NotCompiled("targets are not class numbers")
         labels, rows = program.bind_targets(y, np.dtype(np.int64), ()), program.rows
+        _check_labels(program, y, labels, outputs.features)
         instruction = program.instructions.CLASS_LOSSES[kind]
         batch, options = 0 if y.ndim == 1 else rows, _options(program, loss, constant, rows)
         where = outputs, labels, batch, program.members, rows, outputs.features
@@ -147,7 +177,7 @@ LOSSES: dict[type, Callable[[Program, Any, Activation, np.ndarray, Any], np.ndar
     losses.HalfSSE: _elementwise("half_squared"),
     losses.MAE: _elementwise("absolute"),
     losses.Huber: _elementwise("huber", "delta"),
-    losses.BCEWithLogits: _elementwise("binary"),
+    losses.BCEWithLogits: _elementwise("binary", most=1.0),
     losses.NLL: _by_class("log_likelihood"),
     losses.MulticlassHinge: _by_class("hinge", "margin"),
 }

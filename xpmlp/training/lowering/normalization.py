@@ -19,8 +19,10 @@ def batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activati
     program.watch(layer, "keep", "eps", "unbiased")
     N, F, members = program.rows, x.features, program.members
     _check(program, name, layer, x)
+    if N == 1:
+        raise NotCompiled(f"{name}BatchNorm has only one row")  # which the layer refuses
     options = program.buffer(3, dtype=np.float64)
-    options[:] = layer.eps, layer.keep, N / (N - 1) if layer.unbiased and N > 1 else 1.0
+    options[:] = layer.eps, layer.keep, N / (N - 1) if layer.unbiased else 1.0
     gamma, beta = program.parameter(name + "gamma"), program.parameter(name + "beta")
     mean, var = program.buffer(members, F), program.buffer(members, F)
     running = program.state(name + "running_mean"), program.state(name + "running_var")

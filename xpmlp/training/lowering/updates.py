@@ -16,7 +16,10 @@ from .penalties import can_penalise, lower_clipping, lower_penalty
 
 
 def _sgd(o: optim.SGD, lr: Any) -> tuple[Any, ...]:
-    return (lr, o.momentum, o.nesterov) if o.slots else (lr,)
+    if o.slots:
+        return lr, o.momentum, o.nesterov
+    o.check_momentum()
+    return (lr,)
 
 
 def _adagrad(o: optim.AdaGrad, lr: Any) -> tuple[Any, ...]:

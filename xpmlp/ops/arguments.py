@@ -1,0 +1,104 @@
+"""What stands between a user's arguments and an op: they are arrays of real numbers, or named."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from ..backend import array_namespace, dtype_name
+from ..errors import DTypeError, ShapeError, XpmlpError
+
+_real: set[Any] = set()  # dtypes that have passed
+_OF_ARGUMENTS = (TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError)
+
+
+def checked(op: Callable) -> Callable:
+    """The op, with an error that names it and the argument for what it cannot take.
+
+    Of what is right, only the dtypes are looked at; the rest is when something has gone wrong.
+    """
+    arrays = [p for p in inspect.signature(op).parameters.values() if _takes_array(p)]
+    count, required = len(arrays), sum(p.default is p.empty for p in arrays)
+
+    @wraps(op)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            for array in args[:required]:
+                if type(array) is not np.ndarray or array.dtype not in _real:
+                    _look(array)
+            for array in args[required:count]:
+                if array is not None:
+                    _look(array)
+            return op(*args, **kwargs)
+        except Exception as error:
+            _explain(op, args, kwargs, error)
+            raise
+
+    return run
+
+
+def _takes_array(parameter: inspect.Parameter) -> bool:
+    """An op's arrays come first, and may be given by position."""
+    keyword = parameter.kind is parameter.KEYWORD_ONLY
+    return str(parameter.annotation).startswith("Array") and not keyword
+
+
+def _look(array: Any) -> None:
+    # By the array's type as well: dtypes of two libraries may not like to be compared.
+    kind = array.dtype if type(array) is np.ndarray else (type(array), array.dtype)
+    if kind not in _real:
+        if not _is_real(array.dtype):
+            raise TypeError(f"{dtype_name(array.dtype)} is no dtype of real numbers")
+        _real.add(kind)
+
+
+def _is_real(dtype: Any) -> bool:
+    return any(kind in dtype_name(dtype) for kind in ("float", "int", "bool"))
+
+
+def _explain(op: Callable, args: tuple, kwargs: dict[str, Any], error: Exception) -> None:
+    """Raise an error in words, if the arguments are what is wrong, and nobody has said so."""
+    if isinstance(error, XpmlpError) and f"`{op.__name__}`" in str(error):
+        return
+    signature = inspect.signature(op)
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return  # not called as an op is: Python's own words name the argument
+    for name, value in given.items():
+        parameter = signature.parameters[name]
+        optional = "None" in str(parameter.annotation)
+        if not _takes_array(parameter) or (value is None and optional):
+            continue
+        try:
+            array_namespace(value)  # refuses what is of no known library
+            good = _is_real(getattr(value, "dtype", ""))  # a list has none
+        except (DTypeError, AttributeError, ValueError):
+            good = False
+        if not good:
+            dtype = getattr(value, "dtype", None)
+            what = type(value).__name__ if dtype is None else dtype_name(dtype)
+            raise DTypeError(
+                f"`{op.__name__}`: expected {name} as an array of real numbers, got {what}; "
+                f"convert it, for example with xpmlp.asarray({name}, dtype='float32')"
+            ) from error
+    if isinstance(error, XpmlpError):
+        return
+    from_numba = type(error).__module__.startswith("numba")
+    if from_numba or isinstance(error, _OF_ARGUMENTS) or type(error) is RuntimeError:
+        found = DTypeError if isinstance(error, TypeError) or from_numba else ShapeError
+        what = ", ".join(f"{name} {_in_words(value)}" for name, value in given.items())
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise found(
+            f"`{op.__name__}`: expected arguments that fit together, got {what} ({reason})"
+        ) from error
+
+
+def _in_words(value: Any) -> str:
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{dtype_name(value.dtype)} {tuple(value.shape)}"
+    return repr(value)[:40]

@@ -1,0 +1,58 @@
+"""What targets may be: class numbers that exist, shares that are probabilities.
+
+Whoever calls these has made sure that looking is free: see :func:`xpmlp.backend.on_host`. Shapes
+and dtypes are checked where they are used, always.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, dtype_name, to_numpy
+from ..errors import DataError
+
+
+def is_class_numbers(targets: Array) -> bool:
+    """Whether the targets are integers."""
+    dtype = targets.dtype  # at every step: NumPy would put the dtype's name together anew
+    return dtype.kind in "iu" if isinstance(dtype, np.dtype) else "int" in dtype_name(dtype)
+
+
+def check_classes(
+    where: str,
+    targets: Array,
+    classes: int,
+    ignored: int | None = None,
+    name: str = "class numbers",
+) -> None:
+    """Raise DataError for a class number outside of 0 … C−1 that is not the ignored one."""
+    numbers = to_numpy(targets)
+    if numbers.size == 0 or (numbers.min() >= 0 and numbers.max() < classes):
+        return
+    wrong = (numbers < 0) | (numbers >= classes)
+    if ignored is not None:
+        wrong &= numbers != ignored
+    if wrong.any():
+        can_ignore = where.lower().replace("_", "") == "softmaxcrossentropy"
+        hint = ", or name it as ignore_index" if can_ignore else ""
+        _refuse(where, f"{name} in 0…{classes - 1}", numbers, wrong, "them" + hint)
+
+
+def check_shares(where: str, targets: Array, name: str = "targets", most: float = np.inf) -> None:
+    """Raise DataError for numbers outside of 0 … most, NaN among them."""
+    numbers = to_numpy(targets)
+    if numbers.size == 0 or (numbers.min() >= 0.0 and numbers.max() <= most):
+        return
+    wanted = f"{name} in [0, {most:g}]" if np.isfinite(most) else f"{name} ≥ 0"
+    _refuse(where, wanted, numbers, ~((numbers >= 0.0) & (numbers <= most)), "them")
+
+
+def _refuse(where: str, wanted: str, numbers: np.ndarray, wrong: np.ndarray, what: str) -> Any:
+    row = np.argwhere(wrong)[0]
+    place = row[0] if len(row) == 1 else tuple(int(i) for i in row)
+    raise DataError(
+        f"`{where}`: expected {wanted}, got {numbers[tuple(row)]} in row {place} "
+        f"({int(wrong.sum())} such in all); check {what}"
+    )
