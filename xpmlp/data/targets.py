@@ -84,8 +84,8 @@ def encode_targets(
         )
     if len(distinct) < 2:
         raise DataError(
-            f"`{where}`: expected at least two classes, got only {str(distinct[0])!r}; "
-            "is this the right target?"
+            f"`{where}`: expected at least two classes, got only {str(distinct[0])!r:.80}; "
+            "is this the right target (--target)?"
         )
     if values.dtype.kind == "f":
         distinct = distinct.astype(np.int64)

@@ -57,9 +57,17 @@ def test_damaged_workbooks_are_named(tmp_path):
         read_table(tmp_path / "t.xlsx")
 
 
-@pytest.mark.parametrize("lines", [True, False])
-def test_json(tmp_path, lines):
-    FRAME.to_json(tmp_path / "t.jsonl", orient="records", lines=lines)
+@pytest.mark.parametrize(
+    "options",
+    [{"orient": "records", "lines": True}, {"orient": "records"}, {}, {"orient": "list"}],
+    ids=["lines", "records", "columns", "lists"],
+)
+def test_json(tmp_path, options):
+    if options.get("orient") == "list":
+        columns = {name: list(part) for name, part in FRAME.fillna(0.0).items()}
+        (tmp_path / "t.jsonl").write_text(json.dumps(columns, default=int))
+    else:
+        FRAME.to_json(tmp_path / "t.jsonl", **options)
     table = read_table(tmp_path / "t.jsonl")
     assert kinds(table) == WANTED and len(table) == 4
 
@@ -147,6 +155,6 @@ def test_texts_in_typed_files_are_read_like_those_of_csv(tmp_path):
 
 
 def test_json_that_is_no_table_gets_a_clear_word(tmp_path):
-    (tmp_path / "t.json").write_text(json.dumps({"a": [1, 2]}))
+    (tmp_path / "t.json").write_text(json.dumps({"a": 1, "b": [1, 2]}))
     with pytest.raises(DataError):
         load_table(tmp_path / "t.json")

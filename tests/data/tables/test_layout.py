@@ -191,6 +191,34 @@ def test_uneven_rows_are_named_all_of_them(tmp_path):
         read(tmp_path, "a,b,c\n1,2,3\n1,2\n1,2,3\n1,2,3,4\n4,5,6\n")
 
 
+@pytest.mark.parametrize("below", ["Total,60\n", "(60 rows)\n", "source: a\nof 2024\n"])
+def test_remarks_below_the_table_are_left_out_and_said(tmp_path, below):
+    table = read(tmp_path, "a,b,c,y\n" + "1.5,2,x,u\n2.5,3,y,v\n" * 10 + below)
+    assert len(table) == 20 and "below the table" in " ".join(table.how)
+    with pytest.raises(DataError, match="got 2 in line 22"):  # a row that was cut
+        read(tmp_path, "a,b,c,y\n" + "1.5,2,x,u\n2.5,3,y,v\n" * 10 + "1.5,2\n")
+
+
+def test_single_quotes_are_quotes_where_all_texts_have_them(tmp_path):
+    table = read(tmp_path, "'a','b, c','y'\n" + "1.5,'x, z','u'\n2.5,'z','v'\n" * 3)
+    assert table.names == ["a", "b, c", "y"] and "x, z" in table.columns[1].levels
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"<!DOCTYPE html><html><table></table></html>", "HTML or XML"),
+        (b"<?xml version='1.0'?><a/>", "HTML or XML"),
+        (b"\x7fELF\x02\x01" + bytes(range(256)) * 20, "binary"),
+        (bytes(1000), "binary"),
+        (b"%PDF-1.7\n%\xe2\xe3", "PDF"),
+    ],
+)
+def test_what_is_no_table_is_named(tmp_path, content, word):
+    with pytest.raises(DataError, match=word):
+        read(tmp_path, content)
+
+
 def test_quotes_line_breaks_and_long_cells(tmp_path):
     table = read(tmp_path, f'a,b\n"x, y\nz",1\n"{"q" * 200_000}",2\n"he said ""no""",3\n')
     assert len(table) == 3 and table.columns[0].levels[2] == 'he said "no"'

@@ -86,11 +86,16 @@ def json_rows(text: str, where: str) -> tuple[list[str], list[list[str]]]:
         if text.lstrip().startswith("["):
             records = json.loads(text)
         else:
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+            try:
+                records = [json.loads(text)]
+            except ValueError:
+                records = [json.loads(line) for line in text.splitlines() if line.strip()]
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"`{where}`: expected JSON, a record a line, got {str(error)[:200]}; check the file"
         ) from error
+    if isinstance(records, list) and len(records) == 1 and isinstance(records[0], dict):
+        records = _records_of_columns(records[0]) or records
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise DataError(
             f'`{where}`: expected JSON records such as {{"a": 1, "y": 2}}, a line each, got '
@@ -105,6 +110,18 @@ def json_rows(text: str, where: str) -> tuple[list[str], list[list[str]]]:
             row.append(json.dumps(value) if isinstance(value, dict | list) else cell_text(value))
         rows.append(row)
     return [str(name) for name in names], rows
+
+
+def _records_of_columns(columns: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Records from ``{"a": [1, 2], …}`` or ``{"a": {"0": 1, "1": 2}, …}``."""
+    if not columns or not all(isinstance(part, list | dict) for part in columns.values()):
+        return None
+    parts = {
+        name: dict(enumerate(part)) if isinstance(part, list) else part
+        for name, part in columns.items()
+    }
+    keys = list(dict.fromkeys(key for part in parts.values() for key in part))
+    return [{name: part.get(key) for name, part in parts.items()} for key in keys]
 
 
 _ATTRIBUTE = re.compile(r"""@attribute\s+('[^']*'|"[^"]*"|\S+)\s+(.*)""", re.IGNORECASE)

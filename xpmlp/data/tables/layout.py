@@ -31,6 +31,8 @@ class Layout:
     Attributes
     ----------
     encoding, separator : str
+    quote : str
+        Around cells that hold the separator.
     skip : int
         Lines above the first row of the table, header included.
     names : list of str or None
@@ -43,6 +45,7 @@ class Layout:
 
     encoding: str
     separator: str
+    quote: str = '"'
     skip: int = 0
     names: list[str] | None = None
     width: int = 0
@@ -71,7 +74,7 @@ def choose_encoding(content: bytes, wanted: str | None, where: str) -> tuple[str
     start = content[:4096]
     if b"\0" in start:
         for name, zeros in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
-            if zeros.count(0) > 0.6 * len(zeros):
+            if zeros.count(0) > 0.6 * len(zeros) and _is_text(start, name):
                 return name, "encoding UTF-16"
         raise DataError(
             f"`{where}`: expected a table (CSV, TSV or other text, Excel, Parquet, Feather, ARFF, "
@@ -91,17 +94,30 @@ def choose_encoding(content: bytes, wanted: str | None, where: str) -> tuple[str
     return name, "encoding Latin-1 (it is not UTF-8; --encoding sets another)"
 
 
+def _is_text(start: bytes, encoding: str) -> bool:
+    """Whether the start of a file is text in an encoding."""
+    try:
+        text = start[: len(start) // 4 * 4].decode(encoding)
+    except UnicodeError:
+        return False
+    return sum(c.isprintable() or c in "\r\n\t\ufeff" for c in text) > 0.95 * len(text)
+
+
 def text_lines(content: bytes, encoding: str, skip: int = 0) -> Iterator[str]:
     """The lines of a text, decoded as they are read, line ends kept."""
     file = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
     return islice(file, skip, None)
 
 
-def rows_of(lines: Iterable[str], separator: str, strict: bool = False) -> Iterator[list[str]]:
+def rows_of(
+    lines: Iterable[str], separator: str, quote: str = '"', strict: bool = False
+) -> Iterator[list[str]]:
     """Rows of cells."""
     if separator == " ":
         lines = (re.sub(r"[ \t]+", " ", line.strip()) + "\n" for line in lines)
-    return csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=strict)
+    return csv.reader(
+        lines, delimiter=separator, quotechar=quote, skipinitialspace=True, strict=strict
+    )
 
 
 def find_layout(
@@ -153,6 +169,9 @@ def find_layout(
     if separator is None and not said:
         layout.separator = _choose_separator(lines, cut)
     rows = _numbered(lines, layout.separator, cut)
+    if _single_quotes([row for _, row in rows]):
+        layout.quote = "'"
+        rows = _numbered(lines, layout.separator, cut, "'")
     layout.width = _width([row for _, row in rows])
     if layout.separator != ",":
         layout.how.append(f"separated by {SEPARATORS.get(layout.separator, layout.separator)}")
@@ -160,9 +179,21 @@ def find_layout(
     return layout
 
 
-def _numbered(lines: list[str], separator: str, cut: bool) -> list[tuple[int, list[str]]]:
+def _single_quotes(rows: list[list[str]]) -> bool:
+    """Whether texts stand between single quotes."""
+    texts = [
+        cell for row in rows[:_LOOK] for cell in row if not is_number(cell) and not _BLANK(cell)
+    ]
+    # A cell with the separator in it is in pieces here, each with a quote at one end.
+    quoted = sum("'" in (text.strip()[0], text.strip()[-1]) for text in texts)
+    return len(texts) > 1 and quoted > 0.8 * len(texts)
+
+
+def _numbered(
+    lines: list[str], separator: str, cut: bool, quote: str = '"'
+) -> list[tuple[int, list[str]]]:
     """Rows of a sample with the number of lines read until their end; empty ones left out."""
-    reader = rows_of(lines, separator)
+    reader = rows_of(lines, separator, quote)
     found = []
     try:
         for row in reader:
@@ -302,7 +333,10 @@ def _has_header(
                 else:
                     decimals += 1
             else:  # a date over dates, a truth value over truth values
-                decimals += cell in below or not cell.isalpha()
+                if cell in below or not cell.isalpha():
+                    decimals += 1
+                else:
+                    fresh += 1
         elif typed and not looks_typed(cell):
             text_over_typed += 1
         elif is_number(cell):
@@ -325,7 +359,7 @@ def _has_header(
     if decimals or known or twice:
         # Texts over numbers weigh more than a name that is a value as well.
         header = text_over_typed > max(decimals, known, int(twice))
-        return header, header or not text_over_typed
+        return header, header or not (text_over_typed or fresh)
     if text_over_typed:
         return True, text_over_typed >= numbers_over_numbers or text_over_typed > 1
     if numbers_over_numbers:

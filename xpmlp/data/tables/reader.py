@@ -171,6 +171,8 @@ def _text_kind(content: bytes, options: ReadOptions, where: str) -> tuple[str, s
     encoding, _ = choose_encoding(content, options.encoding, where)
     start = content[:_START].decode(encoding, errors="ignore").lstrip("\ufeff \r\n\t")
     lines = [line.strip() for line in start.splitlines()[:5] if line.strip()]
+    if re.match(r"<(\?xml|!doctype|html|table|body)", start, re.IGNORECASE):
+        raise DataError(f"`{where}`: expected a table, got a page in HTML or XML; save it as CSV")
     if re.search(r"^@(relation|attribute)\b", start, re.IGNORECASE | re.MULTILINE):
         return "arff", content.decode(encoding)
     if start.startswith("{") or re.match(r"\[\s*\{", start):
@@ -197,7 +199,7 @@ def _rows_of_text(
 
     def rows() -> Iterator[Sequence[str]]:
         lines = text_lines(content, layout.encoding, layout.skip)
-        reader = rows_of(lines, layout.separator, strict=True)
+        reader = rows_of(lines, layout.separator, layout.quote, strict=True)
         passes.append(1)
         return even_rows(
             reader,

@@ -15,7 +15,8 @@ from itertools import chain, islice
 import numpy as np
 
 from ...errors import DataError
-from .cells import Blanks
+from .cells import Blanks, is_number
+from .columns import shown
 
 _BLOCK = 4096
 _LEADING_ZERO = re.compile(r"^\s*[+-]?0\d", re.MULTILINE)
@@ -172,7 +173,8 @@ def even_rows(
         If rows are shorter or longer; the first lines are named and all of them counted.
     """
     uneven: list[tuple[int, int]] = []
-    count = empty = comments = 0
+    below: list[list[str]] = []  # short lines after the last row
+    count = empty = comments = good = 0
     for row in source:
         if len(row) != width:
             if not row or not any(cell.strip() for cell in row):
@@ -185,12 +187,21 @@ def even_rows(
                 continue
             else:
                 count += 1
-                uneven.append((line(), len(row))) if count <= 5 else None
+                if count <= 5:
+                    uneven.append((line(), len(row)))
+                    below.append(row)
                 continue
         if not row[0].strip() and not any(cell.strip() for cell in row):
             empty += 1
             continue
+        below.clear()
+        good += 1
         yield row
+    if good >= 10 and 0 < count == len(below) <= 3 and all(_remark(row, width) for row in below):
+        notes.append(
+            f"{count} line{'s' * (count > 1)} below the table left out: {shown(below[0][0])}"
+        )
+        count = 0
     if count:
         named = ", ".join(f"{length} in line {number}" for number, length in uneven)
         more = f" and in {count - 5} more" if count > 5 else ""
@@ -202,3 +213,8 @@ def even_rows(
         notes.append(f"{empty} empty row{'s' * (empty > 1)} left out")
     if comments:
         notes.append(f"{comments} comment line{'s' * (comments > 1)} left out")
+
+
+def _remark(row: list[str], width: int) -> bool:
+    """Whether a short line is a remark or a sum, rather than a row that was cut."""
+    return 2 * len(row) <= width and not is_number(row[0])
