@@ -1,0 +1,187 @@
+"""What PyTorch tests its own modules with, and how each module is written here.
+
+``torch.testing``'s ``module_db`` lists for each module constructor arguments, inputs and targets.
+:data:`LAYERS` and :data:`LOSSES` turn a module into ours; ``None`` is for what we do not have, such
+as a layer norm over several axes. Names are sorted and drawn with a fixed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("expecttest", reason="torch's samples need it: pip install expecttest")
+
+from torch import nn  # noqa: E402
+from torch.testing._internal.common_modules import module_db  # noqa: E402
+
+from xpmlp import layers, losses  # noqa: E402
+
+F64 = "float64"
+
+
+@dataclass
+class Sample:
+    """One module of torch's, its arguments, and what makes ours of it.
+
+    Attributes
+    ----------
+    name : str
+    make : callable
+        A new module of torch's in double precision.
+    inputs : tuple of tensors
+    ours : callable
+        Of the module: our layer or loss, or None.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    inputs: tuple[Any, ...]
+    ours: Callable[[nn.Module], Any]
+
+
+def _linear(module: nn.Linear) -> layers.Layer:
+    bias = module.bias is not None
+    layer = layers.Linear(module.in_features, module.out_features, bias=bias, dtype=F64)
+    layer.load_state_dict(
+        {"W": module.weight.detach().T, **({"b": module.bias.detach()} if bias else {})}
+    )
+    return layer
+
+
+def _scaled(layer: layers.Layer, module: nn.Module) -> layers.Layer:
+    state = layer.state_dict()
+    names = {
+        "gamma": "weight",
+        "beta": "bias",
+        "running_mean": "running_mean",
+        "running_var": "running_var",
+    }
+    for name in state:
+        state[name] = getattr(module, names[name]).detach().numpy()
+    layer.load_state_dict(state)
+    return layer
+
+
+def _batch_norm(module: nn.BatchNorm1d) -> layers.Layer | None:
+    usual = module.affine and module.bias is not None and module.track_running_stats
+    if not usual or module.momentum is None:
+        return None
+    keep = 1.0 - module.momentum
+    layer = layers.BatchNorm(module.num_features, keep=keep, eps=module.eps, dtype=F64)
+    return _scaled(layer, module)
+
+
+def _layer_norm(module: nn.LayerNorm) -> layers.Layer | None:
+    if len(module.normalized_shape) > 1 or module.weight is None or module.bias is None:
+        return None
+    layer = layers.LayerNorm(module.normalized_shape[0], eps=module.eps, dtype=F64)
+    return _scaled(layer, module)
+
+
+def _rms_norm(module: nn.RMSNorm) -> layers.Layer | None:
+    if len(module.normalized_shape) > 1 or module.weight is None:
+        return None
+    layer = layers.RMSNorm(module.normalized_shape[0], eps=module.eps, dtype=F64)
+    return _scaled(layer, module)
+
+
+def _softplus(module: nn.Softplus) -> layers.Layer | None:
+    # Beyond its threshold torch's is the identity: at 20 that is less than 2e-9 off.
+    return layers.Softplus() if module.beta == 1 else None
+
+
+LAYERS: dict[type, Callable[[Any], layers.Layer | None]] = {
+    nn.Linear: _linear,
+    nn.ReLU: lambda m: layers.ReLU(),
+    nn.LeakyReLU: lambda m: layers.LeakyReLU(m.negative_slope),
+    nn.ELU: lambda m: layers.ELU(m.alpha),
+    nn.GELU: lambda m: layers.GELU(m.approximate),
+    nn.SiLU: lambda m: layers.SiLU(),
+    nn.Tanh: lambda m: layers.Tanh(),
+    nn.Sigmoid: lambda m: layers.Sigmoid(),
+    nn.Softplus: _softplus,
+    nn.Softmax: lambda m: layers.Softmax(m.dim),
+    nn.LogSoftmax: lambda m: layers.LogSoftmax() if m.dim == -1 else None,
+    nn.BatchNorm1d: _batch_norm,
+    nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _rms_norm,
+}
+
+
+def _cross_entropy(module: nn.CrossEntropyLoss) -> losses.Loss:
+    if module.weight is not None:
+        module.weight = module.weight.abs()  # torch draws negative ones too, which we refuse
+    return losses.SoftmaxCrossEntropy(
+        label_smoothing=module.label_smoothing,
+        ignore_index=None if module.ignore_index == -100 else module.ignore_index,
+        class_weights=None if module.weight is None else module.weight.tolist(),
+        reduction=module.reduction,
+    )
+
+
+def _plain(loss: Callable[..., losses.Loss], *unsupported: str) -> Callable:
+    def ours(module: nn.Module) -> losses.Loss | None:
+        if any(getattr(module, name) is not None for name in unsupported):
+            return None
+        return loss(reduction=module.reduction)
+
+    return ours
+
+
+def _hinge(module: nn.MultiMarginLoss) -> losses.Loss | None:
+    # torch divides by the number of classes; the test does too.
+    if module.p != 1 or module.weight is not None:
+        return None
+    return losses.MulticlassHinge(module.margin, reduction=module.reduction)
+
+
+def _nll(module: nn.NLLLoss) -> losses.Loss | None:
+    if module.weight is not None or module.ignore_index != -100:
+        return None
+    return losses.NLL(reduction=module.reduction)
+
+
+LOSSES: dict[type, Callable[[Any], losses.Loss | None]] = {
+    nn.CrossEntropyLoss: _cross_entropy,
+    nn.NLLLoss: _nll,
+    nn.MSELoss: _plain(losses.MSE),
+    nn.L1Loss: _plain(losses.MAE),
+    nn.HuberLoss: lambda m: losses.Huber(m.delta, reduction=m.reduction),
+    nn.BCEWithLogitsLoss: _plain(losses.BCEWithLogits, "weight", "pos_weight"),
+    nn.MultiMarginLoss: _hinge,
+}
+
+# Ours without a module of torch's that does the same; each has tests of its own.
+WITHOUT_COUNTERPART = {
+    "layers": {"Matmul", "Log", "Flatten", "Dropout", "Residual", "Sequential"},
+    "losses": {"HalfSSE"},
+}
+
+
+def samples(table: dict[type, Callable[[Any], Any]]) -> Iterator[Sample]:
+    """All that torch has for the modules of a table."""
+    for info in sorted(module_db, key=lambda info: info.name):
+        ours = table.get(info.module_cls)
+        if ours is None:
+            continue
+        torch.manual_seed(0)
+        inputs = info.module_inputs_func(
+            info, device="cpu", dtype=torch.float64, requires_grad=False, training=True
+        )
+        for number, given in enumerate(inputs):
+            if given.forward_input is None:
+                continue
+            args, options = given.constructor_input.args, given.constructor_input.kwargs
+
+            def make(cls=info.module_cls, args=args, options=options) -> nn.Module:
+                torch.manual_seed(1)
+                return cls(*args, **options).double()
+
+            name = f"{info.name.removeprefix('nn.')}-{number} {given.desc}".strip()
+            forward = given.forward_input
+            yield Sample(name, make, (*forward.args, *forward.kwargs.values()), ours)
