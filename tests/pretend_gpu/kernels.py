@@ -20,8 +20,10 @@ from .building import FLAGS, compiler, digest, header_flags, tool
 _SHIM = device.HERE / "shim"
 _OURS = re.compile(r'extern "C"\s+void\s+(\w+)\(')
 _CUPY = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
-# What a source calls if its threads wait for each other; else they run in turn, which is faster.
-_WAITING = re.compile(r"shim\d+(wait_for_block|wait_for_cluster|exchange)")
+# Of the shim, what a kernel may use whose threads never wait for each other: they run in turn,
+# which is faster.
+_ALONE = "current|block_dim|grid_dim|dynamic_shared|shared_array"
+_WAITING = re.compile(rf"_ZN4shim\d+(?!\d|(?:{_ALONE})E)")
 _NO_WAITING = "-in-turn.so"
 _LEAST_POINTER = 1 << 40  # smaller numbers in a kernel's arguments are no addresses
 
