@@ -264,6 +264,19 @@ def test_files_without_header_with_and_without_the_target(command):
     assert last_json(command("predict", "run", "new.data", "--json")[1]) == whole
 
 
+def test_nothing_that_a_terminal_acts_on_is_printed(command):
+    rows = [(n / 7, ["\x1b[31mred", "\x1b]0;title\x07"][n % 2]) for n in range(40)]
+    write("t.csv", rows, "\x1b[1ma,y\x1b[0m")
+    printed = "".join(command("train", "t.csv", *QUICK, "--out", "run")[1:])
+    for arguments in (
+        ("evaluate", "run"),
+        ("predict", "run", "t.csv"),
+        ("train", "t.csv", "--target", "z"),
+    ):
+        printed += "".join(command(*arguments)[1:])
+    assert "red" in printed and "\x1b" not in printed and "\x07" not in printed
+
+
 # --- options and older runs ---
 
 

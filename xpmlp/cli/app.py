@@ -248,9 +248,12 @@ def predict(
     shown = rows[:10]
     table = Table()
     for name in shown[0]:
-        table.add_column(escape(name), justify="right")
+        table.add_column(escape(t.plain(name, 100)), justify="right")
     for row in shown:
-        values = (f"{v:.4g}" if isinstance(v, float) else escape(str(v)) for v in row.values())
+        values = (
+            f"{v:.4g}" if isinstance(v, float) else escape(t.plain(str(v), 100))
+            for v in row.values()
+        )
         table.add_row(*values)
     console.print(table)
     console.print(summary if len(rows) <= 10 else f"{summary} (the first 10 above)", markup=False)
@@ -491,12 +494,14 @@ def _print_classes(result: dict[str, Any]) -> None:
     table = Table(title="how often a class (row) was taken for another (column)")
     table.add_column("")
     for name in classes:
-        table.add_column(escape(name), justify="right")
+        table.add_column(escape(t.plain(name, 100)), justify="right")
     table.add_column("accuracy", justify="right")
     for name, counts in zip(classes, result["confusion_matrix"], strict=True):
         accuracy = result["class_accuracy"][name]
         share = "no rows" if accuracy is None else f"{100 * accuracy:.1f} %"
-        table.add_row(escape(name), *(str(count) if count else "·" for count in counts), share)
+        table.add_row(
+            escape(t.plain(name, 100)), *(str(count) if count else "·" for count in counts), share
+        )
     console.print(table)
 
 
@@ -506,5 +511,7 @@ def _table(values: dict[str, Any], title: str | None = None) -> Table:
     table.add_column(overflow="fold")
     for name, value in values.items():
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
-        table.add_row(escape(name), escape(text))  # messages hold brackets: "xpmlp[cli]"
+        table.add_row(
+            escape(t.plain(name)), escape(t.plain(text))
+        )  # messages hold brackets: "xpmlp[cli]"
     return table
