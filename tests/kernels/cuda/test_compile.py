@@ -26,7 +26,7 @@ REGISTERS = {
     "dropout": 56,
     "gather": 60,
     "layer_norm": 112,
-    "softmax_cross_entropy": 176,
+    "softmax_cross_entropy": 184,
     "update": 124,
 }
 
