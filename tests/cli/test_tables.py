@@ -146,6 +146,8 @@ def test_changed_arrays_are_refused(command):
     np.savez("t.npz", x=x, y=y)
     assert command("train", "t.npz", *QUICK, "--out", "run")[0] == 0
     assert command("evaluate", "run")[0] == 0
+    out = command("evaluate", "run", "t.npz", "--json")[1]
+    assert last_json(out)["samples"] == 8 and "only its 8 test rows" in out
     np.savez("t.npz", x=x[::-1], y=y)
     status, _, err = command("evaluate", "run")
     assert status == 1 and "another content" in err
@@ -203,6 +205,7 @@ def test_a_test_file_of_its_own(command):
     assert status == 0, err
     assert "25 of" in out
     assert last_json(command("evaluate", "run", "--json")[1])["samples"] == 25
+    assert "these rows were trained on" in command("evaluate", "run", "a.csv")[1]
     write("b.csv", people(25, first=400))
     assert command("evaluate", "run")[0] == 1
 
@@ -233,6 +236,9 @@ def test_standard_input_and_output(command, run, monkeypatch, tmp_path):
     content = Path("people.csv").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert command("predict", "run", "-", "--out", "-")[1] == whole
+    content = Path(write("new.csv", people(20, first=200))).read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert last_json(command("evaluate", "run", "-", "--json")[1])["samples"] == 20
 
 
 @pytest.mark.parametrize("kind", ["input", "link", "fifo", "folder", "ending"])

@@ -16,7 +16,7 @@ from ..data.tables.columns import listed
 from ..data.tables.content import form_of, read_content
 from ..data.tables.encoder import TableEncoder
 from ..data.tables.info import TableInfo
-from ..data.tables.reader import file_stem
+from ..data.tables.reader import digest_of, file_stem
 from ..errors import DataError
 from ..models import FullyConnectedNet
 from ..training import confusion_matrix
@@ -98,22 +98,24 @@ def _find_test(
     if data is None:
         return _own_test(extras, config, options, known, classes)
     content = read_content(data)
+    identity = config.get("identity") or {}
+    same = digest_of(content) == identity.get("sha256") if identity else data == known
+    # Where the test part was a file of its own, all rows of the other one were trained on.
+    if same and not identity.get("test_sha256"):
+        test = _own_test(extras, config, options, data, classes)
+        test.notes.insert(
+            0, f"{data} is what was trained on: only its {len(test.x)} test rows are scored"
+        )
+        return test
     if form_of(content) == "npz":
         rows = read_array_rows(data, content, classes)
     else:
         info = _table_info(extras, options, classes, data)
-        rows = read_rows(data, info, classes)
-        identity = config.get("identity") or {}
-        if rows.digest == identity.get("sha256") and identity.get("test_rows"):
-            test = _own_test(extras, config, options, data, classes)
-            test.notes.insert(
-                0,
-                f"{data} is the file that was trained on: only its {len(test.x)} test rows are "
-                "scored",
-            )
-            return test
+        rows = read_rows(data, info, classes, content=content)
     test = _Test(file_stem(data), rows.x, rows.y, unknown=rows.unknown)
     test.notes = [f"{len(rows.x)} rows of {data} scored{rows.words()}"]
+    if same:
+        test.notes.append("these rows were trained on: xpmlp evaluate RUN scores those held out")
     if rows.filled:
         test.notes.append(_filled_words(rows.filled))
     return test

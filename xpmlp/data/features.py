@@ -150,6 +150,7 @@ def read_rows(
     *,
     with_target: bool = True,
     ids: Sequence[str] = (),
+    content: bytes | None = None,
 ) -> Rows:
     """Read a file in the way of the table that was trained on.
 
@@ -164,6 +165,8 @@ def read_rows(
         Whether targets are wanted.
     ids : sequence of str
         Columns to carry along, beside those of the training.
+    content : bytes, optional
+        What the file holds, where it has been read already.
 
     Raises
     ------
@@ -172,7 +175,8 @@ def read_rows(
     """
     where = str(path)
     encoder = info.encoder
-    table = _like(path, info, with_target, ids)
+    content = read_content(path) if content is None else content
+    table = _like(path, info, with_target, ids, content)
     wanted_ids = [
         *[table.find(where, "id", name) for name in ids],
         *[name for name in info.ids if name in table.names],
@@ -202,7 +206,9 @@ def read_rows(
     )
 
 
-def _like(path: str | Path, info: TableInfo, with_target: bool, ids: Sequence[str]) -> Table:
+def _like(
+    path: str | Path, info: TableInfo, with_target: bool, ids: Sequence[str], content: bytes
+) -> Table:
     """The file as a table whose columns have the names and kinds of the training."""
     texts = [code.name for code in info.encoder.codes if code.kind == CATEGORY]
     needed = [*info.encoder.inputs, *([info.target] if with_target else [])]
@@ -210,7 +216,8 @@ def _like(path: str | Path, info: TableInfo, with_target: bool, ids: Sequence[st
     def read(options: ReadOptions) -> Table:
         if not info.has_header:
             options = replace(options, header=False)
-        return read_table(path, options, expected=needed, as_text=[*texts, *info.ids, *ids])
+        texts_wanted = [*texts, *info.ids, *ids]
+        return read_table(path, options, expected=needed, as_text=texts_wanted, content=content)
 
     table = None
     if "sep" in info.read or "encoding" in info.read:  # this file may be written in another way
