@@ -23,6 +23,7 @@ SPREAD = {
     "glorot_uniform": (math.sqrt(2 / (D + M)), math.sqrt(6 / (D + M))),
     "xavier_normal": (math.sqrt(2 / (D + M)), None),
     "xavier_uniform": (math.sqrt(2 / (D + M)), math.sqrt(6 / (D + M))),
+    "fan_in_uniform": (math.sqrt(1 / (3 * D)), math.sqrt(1 / D)),
     "lecun_normal": (math.sqrt(1 / D), None),
 }
 
@@ -54,12 +55,14 @@ def test_population_members_start_as_they_would_alone(name):
         np.testing.assert_array_equal(together[member], init(5, 4, Generator(seed, 2)))
 
 
-def test_one_seed_gives_the_same_weights_on_every_library(library):
-    layer = Linear(7, 5, rng=12, init="he_normal")
+@pytest.mark.parametrize("init", ["he_normal", "glorot_uniform"])
+def test_one_seed_gives_the_same_start_on_every_library(library, init):
+    layer = Linear(7, 5, rng=12, init=init)
     with xpmlp.use_backend("numpy"):
-        expected = Linear(7, 5, rng=12, init="he_normal").W
-    np.testing.assert_array_equal(library.numpy(layer.W), expected)
-    assert library.numpy(layer.W).dtype == np.float32
+        expected = Linear(7, 5, rng=12, init=init)
+    np.testing.assert_array_equal(library.numpy(layer.W), expected.W)
+    np.testing.assert_array_equal(library.numpy(layer.b), expected.b)
+    assert library.numpy(layer.W).dtype == library.numpy(layer.b).dtype == np.float32
 
 
 def test_zeros():

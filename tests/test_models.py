@@ -45,14 +45,33 @@ def test_the_batchnorm_convention_is_handed_down():
     assert not net[1].unbiased and not net[1].running_var.any()
 
 
-def test_weights_start_as_suits_the_activation():
-    relu = FullyConnectedNet([300, 200, 10])[0].W
-    assert relu.std() == pytest.approx((2 / 300) ** 0.5, rel=0.02)
-    tanh = FullyConnectedNet([300, 200, 10], activation="tanh")[0].W
-    assert np.abs(tanh).max() <= (6 / 500) ** 0.5
-    assert tanh.std() == pytest.approx((2 / 500) ** 0.5, rel=0.02)
-    fixed = FullyConnectedNet([300, 200, 10], init=0.01)[0].W
-    assert fixed.std() == pytest.approx(0.01, rel=0.02)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
+def test_weights_and_biases_start_uniform(activation):
+    first = FullyConnectedNet([300, 200, 10], activation=activation)[0]
+    for values in (first.W, first.b):
+        assert 0.95 * (6 / 500) ** 0.5 < np.abs(values).max() <= (6 / 500) ** 0.5
+        assert values.std() == pytest.approx((2 / 500) ** 0.5, rel=0.1)
+    last = FullyConnectedNet([30, 200, 400], activation=activation)[-1]
+    for values in (last.W, last.b):  # smaller, to begin near 0
+        assert 0.95 * 200**-0.5 < np.abs(values).max() <= 200**-0.5
+
+
+def test_the_default_start_is_built_again_from_the_configuration():
+    net = FullyConnectedNet([5, 8, 3], seed=4)
+    again = FullyConnectedNet(**net.config)
+    for name, array in net.params.items():
+        np.testing.assert_array_equal(again.params[name], array)
+    members = FullyConnectedNet([5, [4, 8], 3], population=2, seed=[9, 4])
+    for name, array in members.member(1).params.items():
+        np.testing.assert_array_equal(array, net.params[name])
+
+
+def test_starts_may_be_chosen():
+    fixed = FullyConnectedNet([300, 200, 10], init=0.01)[0]
+    assert fixed.W.std() == pytest.approx(0.01, rel=0.02)
+    assert not fixed.b.any()
+    assert FullyConnectedNet([300, 200, 10], init=0.01, bias_init="glorot_uniform")[-1].b.all()
+    assert not FullyConnectedNet([30, 20, 10], bias_init="zeros")[-1].b.any()
     assert not FullyConnectedNet([30, 20, 10], init=Zeros())[0].W.any()
 
 
@@ -88,7 +107,7 @@ def test_without_bias_there_is_none():
             "bias": False,
             "init": "lecun_normal",
         },
-        {"init": 0.02, "output": "sigmoid", "seed": np.int64(3)},
+        {"init": 0.02, "bias_init": 0.1, "output": "sigmoid", "seed": np.int64(3)},
     ],
     ids=["plain", "full", "population", "arrays", "one", "cs231n", "init"],
 )
@@ -209,6 +228,7 @@ def test_summary_lists_shapes_and_parameters():
         ({"dropout": 1.0}, r"expected dropout in \[0, 1\)"),
         ({"dropout": [0.1, 0.2]}, "one rate or 1, one a member, got 2"),
         ({"init": "he"}, "expected an initializer among he_normal"),
+        ({"bias_init": "ones"}, "expected bias_init among glorot_uniform, fan_in_uniform, zeros"),
         ({"seed": -1}, r"seeds that are integers in \[0, 2\*\*64\)"),
         ({"seed": [1, 2], "population": 3}, "expected 3 population seeds, got 2"),
         ({"population": 0}, "expected population to be None or an integer ≥ 1, got 0"),

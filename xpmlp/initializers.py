@@ -1,8 +1,9 @@
-"""How weights start: the standard deviations that keep signals from growing or dying.
+"""How weights and biases start: the spreads that keep signals from growing or dying.
 
 An initializer is called with the fan-in D, the fan-out M and a generator, and returns a host array
-in float64 of shape (D, M), or (P, D, M) for a generator of P seeds. The draws come from the
-counter-based generator, so one seed gives the same weights on every backend.
+in float64 of shape (D, M), or (P, D, M) for a generator of P seeds; one of biases, of shape (M,) or
+(P, M). The draws come from the counter-based generator, so one seed gives the same start on every
+backend, and the weights of a seed are the same whatever its biases.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ from .options import Number
 from .random import Generator
 
 Initializer = Callable[[int, int, Generator], np.ndarray]
+
+DEFAULT = "glorot_uniform"
+"""How weights and biases start unless told otherwise; why: ``docs/defaults.md``."""
+
+DEFAULT_OUTPUT = "fan_in_uniform"
+"""The same of a ready-made network's last layer."""
+
+_BIAS_DRAW = 1  # the number of the draw from a layer's stream; its weights are draw 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,18 @@ class GlorotUniform:
 
 
 @dataclass(frozen=True)
+class FanInUniform:
+    """``U(−a, a)`` with ``a = 1/√D``, the start of ``torch.nn.Linear``.
+
+    Smaller than :class:`GlorotUniform` for a layer of few outputs: a network whose last layer
+    starts so begins near 0. In all of many layers the signal dies; see ``docs/defaults.md``.
+    """
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        return (2.0 * rng.uniform((fan_in, fan_out)) - 1.0) / math.sqrt(fan_in)
+
+
+@dataclass(frozen=True)
 class LeCunNormal:
     """``N(0, 1/D)``, for linear outputs and SELU (LeCun et al. 1998)."""
 
@@ -79,8 +100,7 @@ class Zeros:
     """All zero."""
 
     def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
-        lead = () if rng.population is None else (rng.population,)
-        return np.zeros((*lead, fan_in, fan_out))
+        return np.zeros((*_lead(rng), fan_in, fan_out))
 
 
 @dataclass(frozen=True)
@@ -94,13 +114,49 @@ class FromArray:
         if values.dtype.kind not in "biuf":
             raise DTypeError(f"`FromArray`: expected values that are numbers, got {values.dtype}")
         values = values.astype(np.float64)
-        lead = () if rng.population is None else (rng.population,)
+        lead = _lead(rng)
         if values.shape not in ((fan_in, fan_out), (*lead, fan_in, fan_out)):
             raise ShapeError(
                 f"`FromArray`: expected values of shape {(*lead, fan_in, fan_out)}, got "
                 f"{values.shape}"
             )
         return np.broadcast_to(values, (*lead, fan_in, fan_out))
+
+
+@dataclass(frozen=True)
+class GlorotUniformBias:
+    """``U(−a, a)`` with ``a = √(6/(D + M))``: biases that start like :class:`GlorotUniform`.
+
+    They spread the kinks of a layer's rectifiers over the inputs. With biases of 0 all of them lie
+    at the origin, and a network of one input starts as two straight lines.
+    """
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        bound = math.sqrt(6.0 / (fan_in + fan_out))
+        return (2.0 * rng.uniform((fan_out,), _BIAS_DRAW) - 1.0) * bound
+
+
+@dataclass(frozen=True)
+class FanInUniformBias:
+    """``U(−a, a)`` with ``a = 1/√D``: biases that start like :class:`FanInUniform`."""
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        return (2.0 * rng.uniform((fan_out,), _BIAS_DRAW) - 1.0) / math.sqrt(fan_in)
+
+
+@dataclass(frozen=True)
+class ConstantBias:
+    """Every bias the same number."""
+
+    value: float = 0.0
+
+    def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
+        return np.full((*_lead(rng), fan_out), float(self.value))
+
+
+def _lead(rng: Generator) -> tuple[int, ...]:
+    """The leading axis of a population."""
+    return () if rng.population is None else (rng.population,)
 
 
 _BY_NAME = {
@@ -110,8 +166,14 @@ _BY_NAME = {
     "glorot_uniform": GlorotUniform(),
     "xavier_normal": GlorotNormal(),
     "xavier_uniform": GlorotUniform(),
+    "fan_in_uniform": FanInUniform(),
     "lecun_normal": LeCunNormal(),
     "zeros": Zeros(),
+}
+_BIASES_BY_NAME = {
+    "glorot_uniform": GlorotUniformBias(),
+    "fan_in_uniform": FanInUniformBias(),
+    "zeros": ConstantBias(),
 }
 
 
@@ -138,3 +200,28 @@ def as_initializer(init: str | float | Initializer) -> Initializer:
             f"{init!r}; arrays go through FromArray(values)"
         )
     return init
+
+
+def as_bias_initializer(init: str | float | Initializer) -> Initializer:
+    """An initializer of biases from its name, from the number they all get, or as it is.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name; the message lists the known ones.
+    """
+    if isinstance(init, str) and init in _BIASES_BY_NAME:
+        return _BIASES_BY_NAME[init]
+    if isinstance(init, int | float | np.number):
+        return ConstantBias(float(init))
+    if not callable(init):
+        raise ConfigError(
+            f"expected bias_init among {', '.join(_BIASES_BY_NAME)}, a number or a function, got "
+            f"{init!r}"
+        )
+    return init
+
+
+def default_bias(init: str | float | Initializer) -> str:
+    """How biases start unless told: as weights that start by default do; beside others at 0."""
+    return init if isinstance(init, str) and init in _BIASES_BY_NAME else "zeros"

@@ -15,7 +15,7 @@ from .capacity import bytes_to_make, check_fits
 from .data.dataset import check_finite
 from .data.loader import as_array
 from .errors import ConfigError, DataError, ShapeError
-from .initializers import Initializer
+from .initializers import DEFAULT, DEFAULT_OUTPUT, Initializer
 from .layers import (
     ELU,
     GELU,
@@ -81,7 +81,11 @@ class FullyConnectedNet(Sequential):
         What the outputs mean, for ``predict`` and ``predict_proba``: logits of classes, of
         independent yes/no questions, or plain numbers (regression). ``forward`` gives them raw.
     init : str, float or Initializer, optional
-        How weights start; by default He's for rectifiers and Glorot's for tanh and sigmoid.
+        How weights start; by default ``"glorot_uniform"``, and ``"fan_in_uniform"`` in the last
+        layer.
+    bias_init : str, float or Initializer, optional
+        How biases start; by default like the weights, but at 0 beside an ``init`` of another name.
+        See :class:`xpmlp.layers.Linear` for both.
     bias : bool
     batchnorm : str
         The convention of batch normalization; see :class:`xpmlp.layers.BatchNorm`.
@@ -106,6 +110,7 @@ class FullyConnectedNet(Sequential):
         dropout: float | Sequence[float] = 0.0,
         output: str = "softmax",
         init: str | float | Initializer | None = None,
+        bias_init: str | float | Initializer | None = None,
         bias: bool = True,
         batchnorm: str = "torch",
         population: int | None = None,
@@ -124,10 +129,11 @@ class FullyConnectedNet(Sequential):
         widest = [size if isinstance(size, int) else max(size) for size in sizes]
         if population is not None:
             check_fits(where, population, bytes_to_make(widest), "while it is made")
-        if init is None:
-            init = (
-                "glorot_uniform" if activation in ("tanh", "sigmoid", "identity") else "he_normal"
-            )
+        starts: dict[str, Any] = {"init": init, "bias_init": bias_init}
+        hidden, last = (
+            starts | {"bias": bias, "init": default if init is None else init}
+            for default in (DEFAULT, DEFAULT_OUTPUT)
+        )
         rng = as_generator(seed, population)
         common: dict[str, Any] = {"population": population, "dtype": dtype}
         dropout, seed = _plain(RATE.check(where, "dropout", dropout)), _plain(seed)
@@ -135,7 +141,7 @@ class FullyConnectedNet(Sequential):
         rates = dropout if isinstance(dropout, list) else [dropout]
         layers: list[Layer] = []
         for (inputs, outputs), widths in zip(pairwise(widest[:-1]), sizes[1:], strict=False):
-            layers.append(Linear(inputs, outputs, bias=bias, init=init, rng=rng, **common))
+            layers.append(Linear(inputs, outputs, **hidden, rng=rng, **common))
             if normalization == "batchnorm":
                 layers.append(BatchNorm(outputs, convention=batchnorm, **common))
             elif normalization is not None and isinstance(widths, list):
@@ -150,7 +156,7 @@ class FullyConnectedNet(Sequential):
                 layers.append(Dropout(dropout, population=population, rng=rng))
             else:
                 rng.spawn()  # the next layer starts the same with and without dropout
-        layers.append(Linear(*widest[-2:], bias=bias, init=init, rng=rng, **common))
+        layers.append(Linear(*widest[-2:], **last, rng=rng, **common))
         super().__init__(*layers)
         self.output = output
         self.dtype = dtype
@@ -160,7 +166,10 @@ class FullyConnectedNet(Sequential):
             "normalization": normalization,
             "dropout": dropout,
             "output": output,
-            "init": init if isinstance(init, str | int | float) else None,
+            **{
+                name: start if isinstance(start, str | int | float) else None
+                for name, start in starts.items()
+            },
             "bias": bias,
             "batchnorm": batchnorm,
             "population": population,
@@ -169,7 +178,7 @@ class FullyConnectedNet(Sequential):
         }
         """Everything needed to build this network again: ``FullyConnectedNet(**model.config)``."""
         if any(isinstance(size, list) for size in sizes):
-            options = self.config | {"init": init}
+            options = self.config | starts
             self._take_members(
                 [
                     FullyConnectedNet(**member_options(options, number))

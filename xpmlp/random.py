@@ -171,20 +171,23 @@ class Generator:
         values = radius * np.cos(2.0 * np.pi * uniform[..., 1::2])
         return values.reshape(self._lead() + tuple(shape))
 
-    def uniform(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Uniform float64 numbers in [0, 1), on the host, of shape ``shape`` or ``(P, *shape)``."""
-        return self._host_uniform(math.prod(shape)).reshape(self._lead() + tuple(shape))
+    def uniform(self, shape: tuple[int, ...], step: int = 0) -> np.ndarray:
+        """Uniform float64 numbers in [0, 1), on the host, of shape ``shape`` or ``(P, *shape)``.
+
+        Another ``step``, other numbers.
+        """
+        return self._host_uniform(math.prod(shape), step).reshape(self._lead() + tuple(shape))
 
     def _lead(self) -> tuple[int, ...]:
         return () if self.population is None else (self.population,)
 
-    def _host_uniform(self, count: int) -> np.ndarray:
+    def _host_uniform(self, count: int, step: int = 0) -> np.ndarray:
         """``count`` (per member) float64 uniforms of 53 bits, from two words each."""
         blocks = -(-count // 2)
         element = np.arange(blocks, dtype=np.int64)
         if self.population is not None:
             element = element[None, :]
-        words = philox(np, (element, 0, self.stream, 0), self.key(np, 2))
+        words = philox(np, (element, step, self.stream, 0), self.key(np, 2))
         first, second = _to_53_bits(words[0], words[1]), _to_53_bits(words[2], words[3])
         pairs = np.stack([first, second], axis=-1)
         return pairs.reshape(*self._lead(), -1)[..., :count]

@@ -109,17 +109,48 @@ def test_without_a_bias_there_is_none(rng):
     assert layer.b is None and layer.db is None
 
 
-def test_the_bias_starts_at_zero_and_the_weights_at_their_scale():
-    layer = Linear(400, 300, init=0.01, rng=0)
+def test_weights_and_biases_start_at_their_scale():
+    layer = Linear(400, 300, rng=0)
+    bound = (6 / 700) ** 0.5
+    for values, tolerance in ((layer.W, 0.01), (layer.b, 0.1)):
+        assert values.std() == pytest.approx(bound / 3**0.5, rel=tolerance)
+        assert 0.95 * bound < np.abs(values).max() <= bound
+        assert np.abs(values.mean()) < 0.1 * bound
+    assert (layer.b != layer.W[0]).all()  # draws of their own
+
+
+@pytest.mark.parametrize("init", [0.01, "he_normal", "zeros"], ids=str)
+def test_beside_weights_of_a_choice_biases_start_at_zero(init):
+    layer = Linear(400, 300, init=init, rng=0)
     assert not layer.b.any()
-    assert layer.W.std() == pytest.approx(0.01, rel=0.02)
-    assert Linear(400, 300, rng=0).W.std() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+    if init != "zeros":
+        spread = 0.01 if init == 0.01 else (2 / 400) ** 0.5
+        assert layer.W.std() == pytest.approx(spread, rel=0.02)
+
+
+def test_a_start_of_the_biases_may_be_chosen():
+    assert (Linear(4, 3, bias_init=0.5).b == 0.5).all()
+    assert (Linear(4, 3, population=2, bias_init=0.5).b == np.full((2, 3), 0.5)).all()
+    assert not Linear(4, 3, bias_init="zeros").b.any()
+    assert Linear(4, 3, init="he_normal", bias_init="glorot_uniform").b.all()
+    given = np.array([1.0, 2.0, 3.0])
+    layer = Linear(4, 3, bias_init=lambda D, M, rng: given, dtype="float64")
+    np.testing.assert_array_equal(layer.b, given)
+    same = [Linear(4, 3, rng=0, bias_init=b).W for b in ("zeros", "glorot_uniform")]
+    np.testing.assert_array_equal(*same)  # whatever the biases, the weights of a seed are the same
+    np.testing.assert_array_equal(
+        Linear(4, 3, rng=0).b, Linear(4, 3, rng=0, init="glorot_uniform").b
+    )
+    with pytest.raises(ConfigError, match="bias_init among glorot_uniform, fan_in_uniform, zeros"):
+        Linear(4, 3, bias_init="ones")
 
 
 def test_members_start_as_they_would_alone():
     together = Linear(D, M, population=P, rng=[5, 9, 7])
     for p, seed in enumerate([5, 9, 7]):
-        np.testing.assert_array_equal(together.W[p], Linear(D, M, rng=seed).W)
+        alone = Linear(D, M, rng=seed)
+        np.testing.assert_array_equal(together.W[p], alone.W)
+        np.testing.assert_array_equal(together.b[p], alone.b)
 
 
 @pytest.mark.parametrize(

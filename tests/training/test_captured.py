@@ -394,7 +394,7 @@ def test_scaled_gradients_with_penalty_and_clipping_equal_unscaled_ones(rng):
         cuda = numpy_graph.make()
         cuda.LossScale = lambda initial=initial: numpy_graph.LossScale(initial)
         step = CapturedStep(
-            trace(net(dtype="float32")),
+            trace(net(dtype="float32", init="he_normal")),
             SoftmaxCrossEntropy(),
             optim.SGD(0.1),
             precision="fp16",

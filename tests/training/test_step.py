@@ -68,7 +68,7 @@ def test_step_works_on_a_layer_that_is_no_sequential(rng):
     x = rng.normal(size=(8, 5)).astype(np.float32)
     step = TrainStep(model, MSE(), SGD(0.5))
     losses = [float(step(x, 2 * x)) for _ in range(40)]
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_step_gives_a_population_one_loss_each(rng):

@@ -10,7 +10,13 @@ import numpy as np
 from .. import ops
 from ..backend import Array, array_namespace, asarray, detached, dtype_name, native
 from ..errors import ConfigError, DTypeError, ShapeError
-from ..initializers import Initializer, as_initializer
+from ..initializers import (
+    DEFAULT,
+    Initializer,
+    as_bias_initializer,
+    as_initializer,
+    default_bias,
+)
 from ..ops.shapes import check_floating, sum_to_shape, transpose
 from ..random import Generator, as_generator
 from .base import FLOAT, Layer, Parameter, check_array
@@ -26,11 +32,14 @@ class Linear(Layer):
     bias : bool
         Whether there is a b.
     init : str, float or Initializer
-        How W starts; a number is a standard deviation. b starts at 0.
+        How W starts; a number is a standard deviation.
+    bias_init : str, float or Initializer, optional
+        How b starts: ``"glorot_uniform"``, ``"fan_in_uniform"``, ``"zeros"``, a number for all, or
+        a function. Default: as W does if ``init`` is one of these names, else ``"zeros"``.
     population : int, optional
         P: W (P, D, M) and b (P, M) hold P independent layers, which run as one batched product.
     rng : Generator, int or P ints, optional
-        Where W's draws come from. None takes the next stream of the process-wide generator.
+        Where the draws come from. None takes the next stream of the process-wide generator.
     dtype : str
         ``"float32"`` or another floating dtype's name.
 
@@ -54,7 +63,8 @@ class Linear(Layer):
         outputs: int,
         *,
         bias: bool = True,
-        init: str | float | Initializer = "he_normal",
+        init: str | float | Initializer = DEFAULT,
+        bias_init: str | float | Initializer | None = None,
         population: int | None = None,
         rng: Generator | int | Sequence[int] | None = None,
         dtype: str = "float32",
@@ -65,11 +75,12 @@ class Linear(Layer):
                 raise ConfigError(f"`Linear`: expected {name} to be an integer ≥ 1, got {size!r}")
         self.population = population
         dtype = FLOAT.check("Linear", "dtype", dtype)
-        generator = as_generator(rng, population)
-        self.W = asarray(as_initializer(init)(inputs, outputs, generator.spawn()), dtype)
+        if bias_init is None:
+            bias_init = default_bias(init)
+        generator = as_generator(rng, population).spawn()
+        self.W = asarray(as_initializer(init)(inputs, outputs, generator), dtype)
         if bias:
-            lead = () if population is None else (population,)
-            self.b = asarray(np.zeros((*lead, outputs)), dtype)
+            self.b = asarray(as_bias_initializer(bias_init)(inputs, outputs, generator), dtype)
 
     @classmethod
     def from_arrays(cls, W: Array, b: Array | None = None) -> Linear:

@@ -34,7 +34,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         loss of a batch of B rows, as in scikit-learn. For adamw and muon, the weight decay λ of
         ``w (1 − lr λ)``.
     batch_size : int or "auto"
-        "auto" is min(200, rows).
+        "auto" is min(200, rows) as in scikit-learn, but of fewer than 600 rows a third, down to
+        batches of 32: one or two steps an epoch learn too little.
     learning_rate : {"constant", "cosine", "exponential", "onecycle"}
         How the learning rate changes over ``max_iter`` epochs.
     learning_rate_init : float
@@ -45,7 +46,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     random_state : int, RandomState or None
         Decides initial weights, dropout, the order of rows and the held-out part.
     tol : float
-        What counts as an improvement of the loss (or of the validation score).
+        What counts as an improvement of the loss (or of the validation score). Epochs that end
+        with ``max_iter`` before ``n_iter_no_change`` of them went without one give a
+        ``ConvergenceWarning``.
     verbose : bool
         Whether to show progress on standard error.
     warm_start : bool
@@ -66,6 +69,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Probability to drop a hidden unit in training.
     normalization : {None, "batchnorm", "layernorm", "rmsnorm"}
         Between each hidden layer and its activation.
+    scale_inputs : bool
+        Whether columns of unusual size are standardized inside: those whose largest magnitude is
+        above 10 or below ½, or whose standard deviation is less than a tenth of their mean. The
+        others are taken as they are. ``partial_fit`` goes by all rows that have come so far.
+        Without it, as in scikit-learn, such inputs are for a ``StandardScaler``.
     dtype : {None, "float32", "float64"}
         What to compute in. None: the dtype of X if that is float32 or float64, else float64 (or
         float32 where the backend has no float64). float32 is about twice as fast.
@@ -79,9 +87,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     classes_ : ndarray, shape (C,)
         The labels, sorted; columns of ``predict_proba`` follow them.
     model_ : FullyConnectedNet
-        The network, for example for :func:`xpmlp.onnx.export_onnx`.
+        The network, for example for :func:`xpmlp.onnx.export_onnx`: a copy that takes inputs as
+        they are, with their scaling as a part of its first layer.
     coefs_, intercepts_ : list of ndarray
-        Weights (D, M) and biases (M,) of each fully connected layer.
+        Weights (D, M) and biases (M,) of each of its fully connected layers.
     loss_curve_ : list of float
         The mean training loss of every epoch, penalty included.
     loss_, best_loss_ : float

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,33 +15,30 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..backend import array_namespace, get_backend, has_wide_types, to_numpy, use_backend
+from ..data import Normalization
 from ..errors import ConfigError, DataError
-from ..layers import Linear
 from ..losses import Loss
-from ..models import NORMALIZATIONS, FullyConnectedNet
+from ..models import FullyConnectedNet
 from ..optim import OPTIMIZERS, Optimizer
 from ..penalties import L2
-from ..schedules import BY_NAME as SCHEDULES
 from ..training import EarlyStopping, History, Trainer
-from .network import (
-    ACTIVATION_NAMES,
-    build_network,
-    freeze,
-    network_activation,
-    put_back,
-    snapshot,
-    thaw,
-)
+from .network import build_network, freeze, linear_layers, put_back, snapshot, thaw
+from .parameters import check_parameters, check_same_network
+from .scaling import Moments, change_scaling, no_scaling
 
-DTYPES = ("float32", "float64")
-_ABOVE_0 = np.nextafter(0.0, 1.0)
 _DECOUPLED = ("adamw", "muon")
+STEPS_PER_EPOCH = 3
+"""As many batches make an epoch of few rows, where batches of 200 would make one or two."""
 
 
 class BaseMLP(BaseEstimator):
     """Parameters and training; subclasses say what targets and outputs mean."""
 
-    model_: FullyConnectedNet
+    _network: FullyConnectedNet
+    """Between scaled inputs and, of a regressor, scaled targets."""
+    _inputs: Normalization
+    _targets: Normalization
+    n_features_in_: int
     classes_: np.ndarray
 
     def __init__(
@@ -71,6 +67,7 @@ class BaseMLP(BaseEstimator):
         n_iter_no_change: int = 10,
         dropout: float = 0.0,
         normalization: str | None = None,
+        scale_inputs: bool = True,
         dtype: str | None = None,
         backend: str | None = None,
         device: str | None = None,
@@ -98,19 +95,34 @@ class BaseMLP(BaseEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.dropout = dropout
         self.normalization = normalization
+        self.scale_inputs = scale_inputs
         self.dtype = dtype
         self.backend = backend
         self.device = device
 
     @property
+    def model_(self) -> FullyConnectedNet:
+        """The network from inputs to outputs in their own units, as a copy."""
+        check_is_fitted(self)
+        with self._on_backend():
+            network = freeze(self._network, self._optimizer)
+            model, _ = thaw(network["_network"], network["_optimizer"])
+            change_scaling(
+                model,
+                (self._inputs, no_scaling(self.n_features_in_)),
+                (self._targets, no_scaling(self.n_outputs_)),
+            )
+        return model
+
+    @property
     def coefs_(self) -> list[np.ndarray]:
         """The weight matrices (D, M) of the fully connected layers, on the host."""
-        return [to_numpy(layer.W) for layer in self._linear_layers()]
+        return [to_numpy(layer.W) for layer in linear_layers(self.model_)]
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
         """Their biases (M,)."""
-        return [to_numpy(layer.b) for layer in self._linear_layers()]
+        return [to_numpy(layer.b) for layer in linear_layers(self.model_)]
 
     @property
     def loss_(self) -> float:
@@ -120,23 +132,24 @@ class BaseMLP(BaseEstimator):
     @property
     def n_layers_(self) -> int:
         """The number of layers, the inputs' and the outputs' included."""
-        return len(self._linear_layers()) + 1
+        check_is_fitted(self)
+        return len(linear_layers(self._network)) + 1
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "model_" in vars(self)
+        return "_network" in vars(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
-        if "model_" not in state:
+        if "_network" not in state:
             return state
         # Host arrays only: a model trained on a GPU must load where there is none.
-        return state | freeze(state["model_"], state["_optimizer"])
+        return state | freeze(state["_network"], state["_optimizer"])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if "model_" in state:
+        if "_network" in state:
             with self._on_backend():
-                self.model_, self._optimizer = thaw(state["model_"], state["_optimizer"])
+                self._network, self._optimizer = thaw(state["_network"], state["_optimizer"])
 
     # What subclasses fill in.
 
@@ -158,12 +171,12 @@ class BaseMLP(BaseEstimator):
 
     def _fit(self, X: Any, y: Any, classes: Any = None, incremental: bool = False) -> Any:
         """Train: from scratch, or on with ``incremental`` (one epoch) or ``warm_start``."""
-        self._check_parameters(incremental)
+        check_parameters(self, incremental)
         fitted = self.__sklearn_is_fitted__()
         first = not fitted or not (incremental or self.warm_start)
         with self._on_backend(), self._unchanged_by_failures():
             if not first:
-                self._check_same_network()
+                check_same_network(self, self._network.config)
             X, y = validate_data(
                 self,
                 X,
@@ -178,7 +191,7 @@ class BaseMLP(BaseEstimator):
             if first:
                 self._build(X, targets, seed)
             else:
-                self.model_, self._optimizer = self._on_current_library()
+                self._network, self._optimizer = self._on_current_library()
                 self._optimizer = self._optimizer_to_go_on_with(incremental)
             history = self._train(X, targets, seed, incremental)
         self._warn(history, incremental)
@@ -187,7 +200,7 @@ class BaseMLP(BaseEstimator):
     @contextmanager
     def _unchanged_by_failures(self) -> Iterator[None]:
         """After an error everything is as it was before, a trained network too."""
-        before, model = dict(vars(self)), vars(self).get("model_")
+        before, model = dict(vars(self)), vars(self).get("_network")
         kept = {} if model is None else snapshot(model)
         try:
             yield
@@ -197,24 +210,6 @@ class BaseMLP(BaseEstimator):
             if model is not None:
                 put_back(model, kept)
             raise
-
-    def _check_same_network(self) -> None:
-        """Raise ConfigError if parameters ask for another network than training goes on with."""
-        config, hidden = self.model_.config, self.hidden_layer_sizes
-        hidden = list(hidden) if np.iterable(hidden) else [hidden]
-        for name, has, wanted in (
-            ("hidden_layer_sizes", config["sizes"][1:-1], hidden),
-            ("activation", config["activation"], network_activation(self.activation)),
-            ("normalization", config["normalization"], self.normalization),
-            ("dropout", config["dropout"], self.dropout),
-            ("dtype", config["dtype"], self.dtype or config["dtype"]),
-        ):
-            if has != wanted:
-                raise ConfigError(
-                    f"`{type(self).__name__}`: expected {name} {has!r}, as the network has that "
-                    f"training goes on with, got {wanted!r}; for another network call fit with "
-                    "warm_start=False"
-                )
 
     def _optimizer_to_go_on_with(self, incremental: bool) -> Optimizer:
         """With the parameters as they are now, and for partial_fit the memory so far."""
@@ -233,7 +228,7 @@ class BaseMLP(BaseEstimator):
         outputs = targets.shape[1] if targets.ndim == 2 else len(self.classes_)
         hidden: Any = self.hidden_layer_sizes
         hidden = hidden if np.iterable(hidden) else [hidden]
-        self.model_ = build_network(
+        self._network = build_network(
             [X.shape[1], *hidden, outputs],
             self.activation,
             normalization=self.normalization,
@@ -245,6 +240,9 @@ class BaseMLP(BaseEstimator):
         self._optimizer = self._make_optimizer()
         self.n_outputs_ = outputs
         self.out_activation_ = {"sigmoid": "logistic"}.get(self._output, self._output)
+        self._inputs, self._targets = no_scaling(X.shape[1]), no_scaling(outputs)
+        self._input_moments: Moments | None = None
+        self._target_moments: Moments | None = None
         self.n_iter_ = 0
         self.t_ = 0
         self.loss_curve_: list[float] = []
@@ -254,6 +252,9 @@ class BaseMLP(BaseEstimator):
 
     def _train(self, X: np.ndarray, targets: np.ndarray, seed: int, incremental: bool) -> History:
         held_out = None
+        self._scale(X, targets, incremental)
+        if targets.dtype.kind == "f":
+            targets = self._targets.apply(targets).astype(X.dtype, copy=False)
         if self.early_stopping:
             X, targets, held_out = self._hold_out(X, targets, seed)
         size = self._batch_rows(len(X))
@@ -269,13 +270,14 @@ class BaseMLP(BaseEstimator):
                 )
             )
         trainer = Trainer(
-            self.model_,
+            self._network,
             self._loss(),
             self._optimizer,
             epochs=1 if incremental else self.max_iter,
             batch_size=size,
             # As scikit-learn counts it: λ of the mean loss is alpha over the rows of a batch.
             penalty=L2(self.alpha / size) if coupled else None,
+            normalization=self._inputs,
             monitor=monitor if held_out else None,
             callbacks=callbacks,
             progress=bool(self.verbose),
@@ -287,6 +289,23 @@ class BaseMLP(BaseEstimator):
         self._record(history, len(X), monitor)
         return history
 
+    def _scale(self, X: np.ndarray, targets: np.ndarray, incremental: bool) -> None:
+        """Take the scalings from these rows, with ``partial_fit`` from all that have come."""
+        before = self._inputs, self._targets
+        if self.scale_inputs:
+            moments = Moments.of(X)
+            if incremental and self._input_moments is not None:
+                moments = self._input_moments.joined(moments)
+            self._input_moments, self._inputs = moments, moments.of_inputs()
+        if self._output == "identity":
+            moments = Moments.of(targets)
+            if incremental and self._target_moments is not None:
+                moments = self._target_moments.joined(moments)
+            self._target_moments, self._targets = moments, moments.of_targets()
+        if self.t_ > 0:
+            inputs, outputs = zip(before, (self._inputs, self._targets), strict=True)
+            change_scaling(self._network, inputs, outputs)
+
     def _record(self, history: History, rows: int, monitor: str) -> None:
         if history.ending.startswith("diverged"):
             what = history.ending.partition(";")[0]  # its advice is for users of a Trainer
@@ -294,11 +313,13 @@ class BaseMLP(BaseEstimator):
                 f"`{type(self).__name__}.fit`: expected finite losses, got: {what}; "
                 "scale the inputs (StandardScaler) or lower learning_rate_init"
             )
-        self.loss_curve_ = [*self.loss_curve_, *history["train_loss"]]
+        # With several targets of different spread, each counts by the share of its own variance.
+        unit = float(np.mean(self._targets.std**2))
+        self.loss_curve_ = [*self.loss_curve_, *(unit * loss for loss in history["train_loss"])]
         self.n_iter_ += len(history)
         self.t_ += rows * len(history)
         if self.early_stopping:
-            sign = -1.0 if monitor == "val_loss" else 1.0
+            sign = -unit if monitor == "val_loss" else 1.0
             self.validation_scores_ = [
                 *(self.validation_scores_ or []),
                 *(sign * score for score in history[monitor]),
@@ -360,21 +381,19 @@ class BaseMLP(BaseEstimator):
         """Raw outputs, or probabilities of a classifier, (N, M) on the host."""
         check_is_fitted(self)
         with self._on_backend():
-            X = validate_data(self, X, reset=False, dtype=self.model_.dtype)
-            model, _ = self._on_current_library()
-            identity = model.output == "identity"
-            return to_numpy(model.outputs(X) if identity else model.predict_proba(X))
+            X = validate_data(self, X, reset=False, dtype=self._network.dtype)
+            network, _ = self._on_current_library()
+            X = self._inputs.apply(X)
+            if network.output != "identity":
+                return to_numpy(network.predict_proba(X))
+            return self._targets.undo(to_numpy(network.outputs(X)).astype(np.float64))
 
     def _on_current_library(self) -> tuple[FullyConnectedNet, Optimizer]:
         """Network and optimizer; copies, if they were trained on another library."""
-        if array_namespace(self._linear_layers()[0].W) is get_backend().xp:
-            return self.model_, self._optimizer
-        frozen = freeze(self.model_, self._optimizer)
-        return thaw(frozen["model_"], frozen["_optimizer"])
-
-    def _linear_layers(self) -> list[Linear]:
-        check_is_fitted(self)
-        return [layer for layer in self.model_.layers if isinstance(layer, Linear)]
+        if array_namespace(linear_layers(self._network)[0].W) is get_backend().xp:
+            return self._network, self._optimizer
+        frozen = freeze(self._network, self._optimizer)
+        return thaw(frozen["_network"], frozen["_optimizer"])
 
     # Parameters.
 
@@ -386,7 +405,7 @@ class BaseMLP(BaseEstimator):
     def _dtypes(self, first: bool) -> Any:
         """The dtypes that X may have; the first one is what others are converted to."""
         if not first:
-            return self.model_.dtype
+            return self._network.dtype
         if self.dtype is not None:
             return self.dtype
         # JAX in its 32-bit mode has no float64.
@@ -394,7 +413,7 @@ class BaseMLP(BaseEstimator):
 
     def _batch_rows(self, rows: int) -> int:
         if isinstance(self.batch_size, str):
-            return min(200, rows)
+            return min(200, rows, max(32, -(-rows // STEPS_PER_EPOCH)))
         if self.batch_size > rows:
             warnings.warn(
                 f"{type(self).__name__}: batch_size={self.batch_size} is more than the {rows} rows "
@@ -402,50 +421,3 @@ class BaseMLP(BaseEstimator):
                 stacklevel=5,
             )
         return min(int(self.batch_size), rows)
-
-    def _check_parameters(self, incremental: bool) -> None:
-        def check(fits: Any, name: str, expected: str) -> None:
-            if not fits:
-                raise ConfigError(
-                    f"`{type(self).__name__}`: expected {name} to be {expected}, got "
-                    f"{getattr(self, name)!r}"
-                )
-
-        hidden: Any = self.hidden_layer_sizes
-        hidden = hidden if np.iterable(hidden) else [hidden]
-        whole = all(isinstance(size, int | np.integer) and size >= 1 for size in hidden)
-        check(whole, "hidden_layer_sizes", "whole numbers ≥ 1")
-        for name, choices in (
-            ("activation", ACTIVATION_NAMES),
-            ("solver", tuple(OPTIMIZERS)),
-            ("learning_rate", tuple(SCHEDULES)),
-            ("dtype", (None, *DTYPES)),
-        ):
-            check(getattr(self, name) in choices, name, f"one of {', '.join(map(str, choices))}")
-        size = self.batch_size
-        check(
-            size == "auto" or (isinstance(size, int | np.integer) and size >= 1),
-            "batch_size",
-            "'auto' or a whole number ≥ 1",
-        )
-        for name in ("max_iter", "n_iter_no_change"):
-            value = getattr(self, name)
-            check(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
-        for name, low, high, expected in (
-            ("alpha", 0.0, np.inf, "a finite number ≥ 0"),
-            ("tol", 0.0, np.inf, "a finite number ≥ 0"),
-            ("learning_rate_init", _ABOVE_0, np.inf, "a finite number > 0"),
-            ("epsilon", _ABOVE_0, np.inf, "a finite number > 0"),
-            ("validation_fraction", _ABOVE_0, 1.0, "a number between 0 and 1"),
-            ("momentum", 0.0, 1.0, "a number in [0, 1)"),
-            ("beta_1", 0.0, 1.0, "a number in [0, 1)"),
-            ("beta_2", 0.0, 1.0, "a number in [0, 1)"),
-            ("dropout", 0.0, 1.0, "a number in [0, 1)"),
-        ):
-            value = getattr(self, name)
-            check(isinstance(value, Real) and low <= float(value) < high, name, expected)
-        norm = (None, *NORMALIZATIONS)
-        check(self.normalization in norm, "normalization", f"one of {', '.join(map(str, norm))}")
-        if incremental:
-            check(not self.early_stopping, "early_stopping", "False for partial_fit")
-            check(self.learning_rate == "constant", "learning_rate", "'constant' for partial_fit")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..backend import asarray, to_numpy
-from ..layers import Dropout
+from ..layers import Dropout, Linear
 from ..models import ACTIVATIONS, FullyConnectedNet
 from ..optim import Optimizer
 
@@ -43,6 +43,11 @@ def dropout_steps(model: FullyConnectedNet) -> dict[str, int]:
     return {name: layer.step for name, layer in model.named_layers() if isinstance(layer, Dropout)}
 
 
+def linear_layers(network: FullyConnectedNet) -> list[Linear]:
+    """Its fully connected layers, first to last."""
+    return [layer for layer in network.layers if isinstance(layer, Linear)]
+
+
 def freeze(model: FullyConnectedNet, optimizer: Optimizer) -> dict[str, Any]:
     """A network and its optimizer as plain data and host arrays."""
     still = copy.copy(optimizer)
@@ -50,7 +55,7 @@ def freeze(model: FullyConnectedNet, optimizer: Optimizer) -> dict[str, Any]:
         name: tuple(to_numpy(slot) for slot in slots) for name, slots in optimizer.state.items()
     }
     still._arrays = {}
-    return {"model_": {"config": dict(model.config), **snapshot(model)}, "_optimizer": still}
+    return {"_network": {"config": dict(model.config), **snapshot(model)}, "_optimizer": still}
 
 
 def thaw(frozen: dict[str, Any], optimizer: Optimizer) -> tuple[FullyConnectedNet, Optimizer]:

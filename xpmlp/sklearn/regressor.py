@@ -16,8 +16,10 @@ from .estimator import BaseMLP
 class MLPRegressor(RegressorMixin, BaseMLP):
     """A fully connected network as a scikit-learn regressor, for one target or several.
 
-    It minimises half the mean squared error. Targets are taken as they are: with large ones, wrap
-    it in ``sklearn.compose.TransformedTargetRegressor``. Sample weights are not supported.
+    It minimises half the mean squared error of targets that it shifts and scales to mean 0 and
+    standard deviation 1, each for itself, so that their unit does not matter: ``alpha`` and ``tol``
+    are for standardized targets. Predictions and losses are in the targets' own units.
+    ``partial_fit`` goes by all targets that have come so far. Sample weights are not supported.
 
     Parameters
     ----------
@@ -27,11 +29,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     Attributes
     ----------
     model_ : FullyConnectedNet
-        The network, for example for :func:`xpmlp.onnx.export_onnx`.
+        The network, for example for :func:`xpmlp.onnx.export_onnx`: a copy between inputs and
+        targets in their own units, with the scalings as a part of its first and last layer. In
+        float32 it cannot tell apart targets around 10⁸; ``predict``, which scales back in float64,
+        can.
     coefs_, intercepts_ : list of ndarray
-        Weights (D, M) and biases (M,) of each fully connected layer.
+        Weights (D, M) and biases (M,) of each of its fully connected layers.
     loss_curve_ : list of float
-        The mean training loss of every epoch, penalty included.
+        The mean training loss of every epoch, penalty included, in the targets' unit squared: the
+        loss of the standardized targets times their mean variance. For one target that is half the
+        mean squared error; of several, each counts by the share of its own variance.
     loss_, best_loss_ : float
         The last and the smallest of them; ``best_loss_`` is None with early stopping.
     validation_scores_, best_validation_score_
@@ -65,7 +72,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self._fit(X, y, incremental=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predictions, shape (N,) or (N, M) as the targets were."""
+        """Predictions, float64 of shape (N,) or (N, M) as the targets were."""
         outputs = self._outputs(X)
         return outputs[:, 0] if self._single else outputs
 
