@@ -47,7 +47,9 @@ def test_names_give_the_way_to_each_parameter(rng):
 
 
 def test_forward_and_backward_chain_the_layers(library, rng):
-    first, second = Linear(6, 4, rng=0, dtype="float64"), Linear(4, 3, rng=1, dtype="float64")
+    first, second = (
+        Linear(D, M, rng=M, bias_init="zeros", dtype="float64") for D, M in ((6, 4), (4, 3))
+    )
     net = Sequential(first, Tanh(), second)
     W1, W2 = library.numpy(first.W), library.numpy(second.W)
     x, dy = rng.normal(size=(5, 6)), rng.normal(size=(5, 3))
@@ -62,7 +64,7 @@ def test_forward_and_backward_chain_the_layers(library, rng):
 
 
 def test_residual_adds_its_input(rng):
-    inner = Linear(4, 4, rng=0, dtype="float64")
+    inner = Linear(4, 4, rng=0, bias=False, dtype="float64")
     layer = Residual(inner)
     x, dy = rng.normal(size=(5, 4)), rng.normal(size=(5, 4))
     np.testing.assert_allclose(layer.forward(x), x + x @ inner.W, rtol=1e-14)

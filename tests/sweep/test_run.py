@@ -144,8 +144,9 @@ def test_halving_keeps_the_better_half_each_time(digits):
     # 7 settings may go, 2 seeds each, and one is protected: 7, 4, 2 and 1 of them at each rung.
     assert counts == [16, 10, 6, 6, 4, 4, 4, 4]
     assert found.trials[0].ending == "finished"
-    assert found.trials[2].ending.startswith("halving: not among the best 4 after 1 epochs")
-    assert found.trials[2].epochs == 1 and found.trials[2 * found.best].epochs == 8
+    first = [t for t in found.trials if t.ending.endswith("not among the best 4 after 1 epochs")]
+    assert len(first) == 6 and all(trial.epochs == 1 for trial in first)
+    assert found.trials[2 * found.best].epochs == 8
     finished = {trial.setting for trial in found.trials if trial.ending == "finished"}
     assert finished == {0, found.best}
 
