@@ -63,7 +63,11 @@ def best_model(data: Dataset, *, hidden: Sequence[int], epochs: int, seed: int =
     """
     (x, y), validation = split(data)
     model = FullyConnectedNet(
-        [x[0].size, *hidden, 10], normalization="batchnorm", dropout=0.25, seed=seed
+        [x[0].size, *hidden, 10],
+        normalization="batchnorm",
+        dropout=0.25,
+        init="he_normal",  # as in the course, for rectifiers
+        seed=seed,
     )
     print(model.summary())
     trainer = Trainer(

@@ -92,6 +92,22 @@ def update(
     )
 
 
+@pytest.mark.parametrize("suffix", ["f32", "f64"])
+@pytest.mark.parametrize("rule", ["rmsprop", "adam"])
+def test_means_that_keep_nothing_are_the_last_gradients_own(shim, rng, suffix, rule):
+    _, _, kernel, slots, *_ = RULES[rule]
+    p = Parameters(rng, suffix, slots)
+    program, step = shim("update", suffix), np.zeros(1, np.int64)
+    table = settings(1, 0.01, 0.0, 0.0, 0.0, 1e-8)  # no decay: gains of 1
+    for size in (1e3, 1e-6):  # a sum that cancels would leave rounding of the first
+        p.new_gradients(rng)
+        for g in p.g.values():
+            g *= size
+        update(program, p, kernel, tick(program, suffix, step, table))
+    for name, g in p.g.items():
+        np.testing.assert_array_equal(p.slots[name][-1], g * g)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("members", [None, 3])
 @pytest.mark.parametrize("rule", RULES)

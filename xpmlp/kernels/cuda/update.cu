@@ -86,18 +86,26 @@ struct AdaGrad {
         return w - h.lr * g / (square_root(slots[0]) + h.eps);
     }
 };
+// The running mean `old`, moved towards `now` by the share `gain`. Of the two ways to write it, each
+// takes the one that subtracts little from a lot: with a gain of 1 the result is `now`, to the bit,
+// however much smaller that is.
+__device__ inline A running_mean(A old, A now, A gain) {
+    A away = now - old;
+    return gain < A(0.5) ? old + gain * away : now + (gain - 1) * away;
+}
+
 struct RmsProp {
     static constexpr int SLOTS = 1;
     __device__ static A of(A w, A g, A* slots, const Hyper& h, bool) {
-        slots[0] += h.gain1 * (g * g - slots[0]);
+        slots[0] = running_mean(slots[0], g * g, h.gain1);
         return w - h.lr * g / (square_root(slots[0]) + h.eps);
     }
 };
 struct Adam {
     static constexpr int SLOTS = 2;
     __device__ static A of(A w, A g, A* slots, const Hyper& h, bool) {
-        slots[0] += h.gain1 * (g - slots[0]);
-        slots[1] += h.gain2 * (g * g - slots[1]);
+        slots[0] = running_mean(slots[0], g, h.gain1);
+        slots[1] = running_mean(slots[1], g * g, h.gain2);
         return w - h.rate * slots[0] / (square_root(slots[1]) * h.root + h.eps);
     }
 };
