@@ -12,6 +12,7 @@ import numpy as np
 
 from ..backend import Array, array_namespace, dtype_name, on_host
 from ..errors import ConfigError, DTypeError, ShapeError
+from .arguments import look
 from .dispatch import choose, why_kernels_are_off
 from .shapes import check_choice, check_floating, check_ndim, per_member, working_dtype
 from .targets import check_classes, check_shares
@@ -121,6 +122,8 @@ def _check_and_choose(
 ) -> Callable:
     where = "softmax_cross_entropy"
     extra = [a for a in (label_smoothing, class_weights) if hasattr(a, "dtype")]
+    for array in (logits, targets, *extra):
+        look(array)
     array_namespace(logits, targets, *extra)  # refuses arrays of two libraries
     check_floating(where, "logits", logits)
     check_ndim(where, "logits", logits, 2, "(…, N, C)")
