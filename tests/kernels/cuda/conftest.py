@@ -48,8 +48,5 @@ def shim(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What looks at the lines that all other tests executed comes last, in their process."""
+    """What looks at the lines that all other tests executed comes last."""
     items.sort(key=lambda item: item.path.name == "test_coverage.py")
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("cuda"))
