@@ -121,7 +121,8 @@ class Number(Option):
 def _numbers(value: Any) -> np.ndarray | None:
     """A copy of real numbers in float64; None for what is no number, such as a text or a date."""
     try:
-        array = to_numpy(value) if array_api_compat.is_array_api_obj(value) else np.asarray(value)
+        here = isinstance(value, np.ndarray) or not array_api_compat.is_array_api_obj(value)
+        array = np.asarray(value) if here else to_numpy(value)
     except (TypeError, ValueError):  # ragged lists
         return None
     return np.array(array, np.float64) if array.dtype.kind in "iuf" else None

@@ -147,7 +147,7 @@ def test_one_logit_is_scored_by_its_sign(kernels, library, rng, request):
 
 
 def test_the_default_loss_goes_with_the_output(rng):
-    x, y = rng.normal(size=(40, 5)), rng.normal(size=(40, 1))
+    x, y = rng.normal(size=(40, 5)), rng.random(size=(40, 1))
     trainer = Trainer(network("identity", 1), optimizer=SGD(0.1), epochs=20, progress=False)
     history = trainer.fit(x, x[:, :1], validation=(x, x[:, :1]))
     assert isinstance(trainer.loss, MSE) and history["val_r2"][-1] > 0.5

@@ -17,6 +17,7 @@ from ..layers.base import Layer
 from ..losses import Loss
 from ..ops.dispatch import why_kernels_are_off
 from .lowering.layers import is_sequential
+from .scores import check_outputs
 
 
 def minibatches(model: Layer, x: Any, y: Any, *, loss: Loss | None = None, **options: Any) -> Any:
@@ -44,6 +45,7 @@ def check_targets(model: Layer, loss: Loss | None, y: Any) -> None:
     """Have a loss look at the targets of a whole data set, where the model tells its outputs."""
     outputs = count_outputs(model)
     if loss is not None and y is not None and outputs is not None:
+        check_outputs("fit", loss, outputs, y)  # says more than that class 1 does not exist
         loss.check_targets(y, outputs)
 
 
