@@ -42,11 +42,6 @@ class Optimizer:
     schedule : Schedule or str, optional
         The learning rate of step k is ``lr · schedule(k)``, k from 0.
 
-    Notes
-    -----
-    Parameters in half precision are updated in float32, and what is remembered of them is kept in
-    it: in float16, 10⁻⁸ is 0 and the square of 300 infinite.
-
     Attributes
     ----------
     steps : int
@@ -57,6 +52,9 @@ class Optimizer:
     Notes
     -----
     An optimizer belongs to the parameters that it has updated. For others, take :meth:`fresh`.
+
+    Parameters in half precision are updated in float32, and what is remembered of them is kept in
+    it: in float16, 10⁻⁸ is 0 and the square of 300 infinite.
     """
 
     slots = 0
