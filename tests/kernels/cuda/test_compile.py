@@ -93,7 +93,7 @@ def test_the_gate_closes(fault):
 def test_messages_name_the_file_and_line():
     text = source.unit("dropout", "f32").replace("load_quad(x + begin", "load_quads(x + begin", 1)
     worked, log, _ = compiled("dropout", "f32", 90, text)
-    lines = Path(source.__file__).with_name("dropout.cu").read_text().splitlines()
+    lines = Path(source.__file__).with_name("dropout.cu").read_text(encoding="utf-8").splitlines()
     number = next(i for i, line in enumerate(lines, 1) if "load_quad(" in line)
     assert not worked
     assert f"dropout.cu({number})" in log

@@ -12,7 +12,7 @@
 #include "vectors.cuh"
 
 constexpr int ROW_WARPS = 16;  // of a block, at most: geometry._row_threads
-constexpr int AT_ONCE = 4;     // pieces that a thread has on their way
+constexpr int AT_ONCE = sizeof(T) == 8 ? 2 : 4;  // pieces that a thread has on their way
 
 // What a warp found in its part of the row: the sums are measured from its own peak.
 struct Part {
