@@ -20,8 +20,8 @@ from xpmlp.layers import Linear
 from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD, Adam
+from xpmlp.step import CapturedStep
 from xpmlp.training import TrainStep
-from xpmlp.training.captured import CapturedStep
 
 from .gpu import FAILED, Row, guarded, sized
 from .gpu_timing import device_note, host_note, times_of, torch_on_cuda, without_kernels

@@ -18,12 +18,13 @@ ROOT = Path(xpmlp.__file__).parent
 # Low to high; a unit may import what stands on a lower line, and itself.
 LEVELS = (
     ("errors",),
-    ("backend", "capacity", "files", "kernels"),
-    ("named_arrays", "options", "random"),
+    ("backend", "files", "kernels", "memory_budget"),
+    ("capacity", "named_arrays", "options", "random"),
     ("initializers", "schedules"),
     ("ops",),
     ("data", "layers", "losses", "optim", "penalties"),
-    ("models",),
+    ("metrics", "models"),
+    ("step",),
     ("calibration", "population", "training"),
     ("ensemble", "sweep"),
     ("cross_validation", "onnx", "plots", "sklearn", "testing"),

@@ -222,7 +222,7 @@ def test_widths_of_a_layer_are_checked(widths):
 
 
 def test_a_population_too_large_to_be_made_says_what_fits(monkeypatch):
-    monkeypatch.setattr("xpmlp.capacity.free_bytes", lambda: 10_000_000)
+    monkeypatch.setattr("xpmlp.memory_budget.free_bytes", lambda: 10_000_000)
     with pytest.raises(ConfigError, match=r"`FullyConnectedNet`.* 500 members .*; 333 fit"):
         FullyConnectedNet([100, 10, 3], population=500)
     assert FullyConnectedNet([100, 10, 3], population=333).population == 333

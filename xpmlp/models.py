@@ -11,7 +11,6 @@ import numpy as np
 
 from . import ops
 from .backend import Array, array_namespace, asarray, has_wide_types, to_numpy
-from .capacity import bytes_to_make, check_fits
 from .data.dataset import check_finite
 from .data.loader import as_array
 from .errors import ConfigError, DataError, ShapeError
@@ -35,6 +34,7 @@ from .layers import (
 )
 from .layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from .layers.normalization import CONVENTIONS
+from .memory_budget import bytes_to_make, check_fits
 from .ops.dropout import RATE
 from .ops.shapes import check_choice
 from .random import as_generator

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import array_api_compat
 import numpy as np
 import pytest
-from training.numpy_graph import DoubleBuffer, gather
+from step.numpy_graph import DoubleBuffer, gather
 
 from xpmlp.data import Batches, Normalization, resident
 from xpmlp.data.resident import ResidentBatches, StreamedBatches, fits_on_device

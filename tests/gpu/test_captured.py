@@ -11,8 +11,8 @@ from xpmlp.data.resident import ResidentBatches
 from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.penalties import L2
+from xpmlp.step import CapturedStep
 from xpmlp.training import TrainStep
-from xpmlp.training.captured import CapturedStep
 
 # A refusal to capture, which is a warning elsewhere, is a failure here.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("error:`CapturedStep`")]

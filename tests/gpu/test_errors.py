@@ -10,7 +10,7 @@ from xpmlp import ops, optim
 from xpmlp.errors import BackendError, OutOfMemoryError
 from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
-from xpmlp.training.captured import CapturedStep
+from xpmlp.step import CapturedStep
 
 pytestmark = pytest.mark.gpu
 

@@ -1,27 +1,3 @@
-"""What graphs of the stand-in device touch is counted, and shown at the end (device_memory.py)."""
+"""Trainers run on the stand-in device too, and what its graphs touch is counted."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
-
-import pytest
-from training.device_memory import Counts
-
-
-@pytest.fixture(autouse=True)
-def nothing_freed_is_touched() -> Iterator[None]:
-    """Also where what runs has caught the error."""
-    before = Counts.freed
-    yield
-    assert Counts.freed == before, "an address of freed memory was used"
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How much was looked at."""
-    if Counts.looked_up and not Counts.shown:
-        Counts.shown = True
-        terminalreporter.write_line(
-            f"stand-in device: {Counts.looked_up:,} addresses used by kernels and graphs, "
-            f"{Counts.freed} of them of freed memory"
-        )
+from step.conftest import nothing_freed_is_touched, pytest_terminal_summary  # noqa: F401

@@ -379,7 +379,7 @@ def test_what_does_not_fit_is_named(options, error, message):
 
 
 def test_a_population_too_large_for_memory_says_what_fits(digits, monkeypatch):
-    monkeypatch.setattr("xpmlp.capacity.free_bytes", lambda: 1_500_000)
+    monkeypatch.setattr("xpmlp.memory_budget.free_bytes", lambda: 1_500_000)
     with pytest.raises(ConfigError, match=r"4 members of about .* KB each .*; 2 fit"):
         trainer(batch_size=350).fit(*digits)
 

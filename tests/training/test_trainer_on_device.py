@@ -6,16 +6,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from training import numpy_graph
-from training.numpy_graph import Traced, traced
-from training.test_captured import trace
+from step import numpy_graph
+from step.numpy_graph import Traced, traced
+from step.test_captured import trace
 
 from xpmlp.data import Batches, Normalization, resident
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import Adam, AdamW
-from xpmlp.training import Callback, PopulationTrainer, Trainer, captured, step
+from xpmlp.step import CapturedStep
+from xpmlp.step import train_step as step
+from xpmlp.step.captured import step as captured
+from xpmlp.training import Callback, PopulationTrainer, Trainer
 from xpmlp.training import minibatches as minibatches_module
-from xpmlp.training.captured import CapturedStep
 from xpmlp.training.progress import Progress
 
 
@@ -170,7 +172,7 @@ def test_a_recording_keeps_the_data_that_it_reads(device, rng):
     x, y = data(rng)
     batches = resident.batches_on_device(x, y, batch_size=22, dtype="float64")
     step.run_epoch(batches, 0)
-    kept = [recording.batches for recording in step._setup.recordings.values()]
+    kept = [recording.batches for recording in step._recordings.by_batch.values()]
     assert kept == [batches]
 
 

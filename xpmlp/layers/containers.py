@@ -283,3 +283,11 @@ class Flatten(Layer):
     def backward(self, dy: Array) -> Array:
         """dy in x's shape."""
         return array_namespace(dy).reshape(dy, self._recall())
+
+
+def is_sequential(layer: Layer) -> bool:
+    """Whether it does nothing but run its layers one after another, such as a network does."""
+    return isinstance(layer, Sequential) and all(
+        getattr(type(layer), method) is getattr(Sequential, method)
+        for method in ("forward", "backward")
+    )

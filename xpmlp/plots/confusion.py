@@ -11,7 +11,7 @@ import numpy as np
 
 from ..backend import Array
 from ..errors import ShapeError
-from ..training.metrics import confusion_matrix
+from ..metrics import confusion_matrix
 from .figure import GREY, class_numbers, finish, new_figure, shortened
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..capacity import bytes_per_member, members_that_fit, readable
 from ..errors import ConfigError
+from ..memory_budget import bytes_per_member, members_that_fit, readable
 from ..optim import OPTIMIZERS
 from .settings import Settings
 

@@ -1,13 +1,13 @@
 """Training: the single step, the loop around it, and what may look on."""
 
+from ..metrics import accuracy, confusion_matrix, r2
+from ..step import TrainStep
 from .callbacks import Callback, EarlyStopping, OnEpoch, SaveHistory
 from .checkpoint import load_model, save_model
 from .history import History
-from .metrics import accuracy, confusion_matrix, r2
 from .population_history import PopulationHistory
 from .population_trainer import PopulationTrainer
 from .progress import Progress
-from .step import TrainStep
 from .trainer import Trainer
 
 __all__ = [

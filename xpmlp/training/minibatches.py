@@ -14,9 +14,9 @@ from ..data.resident import batches_on_device
 from ..errors import ShapeError, XpmlpError
 from ..layers import Linear
 from ..layers.base import Layer
+from ..layers.containers import is_sequential
 from ..losses import Loss
 from ..ops.dispatch import why_kernels_are_off
-from .lowering.layers import is_sequential
 from .scores import check_outputs
 
 

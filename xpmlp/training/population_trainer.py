@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, to_numpy
-from ..capacity import bytes_per_member, check_fits
 from ..data.member_batches import MemberBatches
 from ..data.normalization import Normalization
 from ..data.orders import SAMPLINGS, Orders, orders_for
 from ..errors import ConfigError, ShapeError
 from ..losses import Loss
+from ..memory_budget import bytes_per_member, check_fits
 from ..models import FullyConnectedNet
 from ..ops.shapes import check_choice
 from ..optim import Optimizer
+from ..step import TrainStep
 from .callbacks import EarlyStopping
 from .minibatches import (
     check_rows_of_members,
@@ -37,7 +38,6 @@ from .selection import (
     select_optimizer,
     select_penalty,
 )
-from .step import TrainStep
 from .trainer import Data, EpochFigures, Trainer
 
 _EVALUATED = 16_384  # rows at a time, of all members together

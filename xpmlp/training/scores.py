@@ -15,7 +15,7 @@ from ..backend import Array, array_namespace, to_numpy
 from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss
-from .metrics import answers_given, as_rows, kind_of_answers, r2, right_answers
+from ..metrics import answers_given, as_rows, kind_of_answers, r2, right_answers
 
 
 def pooled_loss(loss: Loss, values: Any, units: Any) -> np.ndarray:

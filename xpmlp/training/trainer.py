@@ -19,18 +19,18 @@ from ..data.resident import ResidentBatches
 from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss, loss_for
+from ..metrics import answers_given, as_rows
 from ..optim import Adam, Optimizer
 from ..penalties import Penalty
 from ..schedules import Constant
+from ..step import TrainStep
 from .callbacks import Callback, as_callbacks
 from .history import History
-from .metrics import answers_given, as_rows
 from .minibatches import is_pair, minibatches, width_of
 from .parameters import copies_of, finite_networks
 from .progress import Progress
 from .rate_plan import Plan, last_rate
 from .scores import check_outputs, check_reduces, pooled_loss, scores_of, share, together
-from .step import TrainStep
 
 Data = tuple[Any, Any]
 _CALM = "lower the learning rate or clip the gradients"

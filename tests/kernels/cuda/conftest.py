@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kernels.cuda import cubins
 from kernels.cuda.driver import COMPILER, Program, build
-from training.conftest import nothing_freed_is_touched, pytest_terminal_summary  # noqa: F401
+from step.conftest import nothing_freed_is_touched, pytest_terminal_summary  # noqa: F401
 
 
 class Programs:

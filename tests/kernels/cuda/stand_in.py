@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from kernels.cuda import cubins
 from kernels.cuda.driver import Program, Table, Within
-from training import device_memory, device_streams, numpy_graph
+from step import device_memory, device_streams, numpy_graph
 
 from xpmlp.kernels.cuda import cublas, geometry, launch
 from xpmlp.kernels.cuda.products import Call

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from training import device_memory, device_streams, numpy_graph
+from step import device_memory, device_streams, numpy_graph
 
 from xpmlp.errors import BackendError, OutOfMemoryError
 from xpmlp.kernels.cuda import geometry, graph, launch, source

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 from kernels.cuda import stand_in
-from training import numpy_graph
+from step import numpy_graph
 
 from xpmlp.kernels.cuda import products
 from xpmlp.kernels.cuda.matmul import matmul

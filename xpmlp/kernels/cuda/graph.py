@@ -1,6 +1,6 @@
 """What a captured training step needs of CUDA: recording, replay, and updates on the device.
 
-:mod:`xpmlp.training.captured` reaches everything through this module's names, so that tests can
+:mod:`xpmlp.step.captured` reaches everything through this module's names, so that tests can
 put others in its place where there is no GPU.
 """
 

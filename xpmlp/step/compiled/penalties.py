@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import penalties
-from ..program import Program
+from .program import Program
 
 PENALTIES: dict[type, str] = {penalties.L1: "l1", penalties.L2: "l2"}
 

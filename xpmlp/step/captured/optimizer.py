@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_namespace
-from ..layers.base import Layer
-from ..optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
-from ..schedules import Constant
+from ...backend import Array, array_namespace
+from ...layers.base import Layer
+from ...optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
+from ...schedules import Constant
 
 CAPACITY = 1 << 16  # steps that the schedule's table has room for; doubled when it is full
 _BLOCK = 1024  # factors that are computed and sent at a time
@@ -30,7 +30,7 @@ def flat_kind(optimizer: Optimizer) -> str | None:
     return _KINDS.get(type(optimizer))
 
 
-class Rates:
+class DeviceOptimizer:
     """An optimizer's update kernel and its numbers.
 
     Parameters

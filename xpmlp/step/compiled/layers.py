@@ -11,9 +11,9 @@ import numpy as np
 from ... import layers
 from ...layers import masked
 from ...layers.base import Layer
-from ..program import Activation, Backward, NotCompiled, Program
 from . import normalization
 from .normalization import Lowered, mask_of, masked_by, refuse_shared_batch
+from .program import Activation, Backward, NotCompiled, Program
 
 
 def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) -> Lowered:
@@ -247,16 +247,8 @@ def lower_layer(program: Program, name: str, layer: Layer, x: Activation) -> Low
         If there are no instructions for it, or for one inside it.
     """
     lower: Callable[..., Lowered] | None = LAYERS.get(type(layer))
-    if lower is None and is_sequential(layer):
+    if lower is None and layers.containers.is_sequential(layer):
         lower = _sequential
     if lower is None:
         raise NotCompiled(f"there are no instructions for {type(layer).__name__}")
     return lower(program, name, layer, x)
-
-
-def is_sequential(layer: Layer) -> bool:
-    """Whether it does nothing but run its layers one after another, such as a network does."""
-    return isinstance(layer, layers.Sequential) and all(
-        getattr(type(layer), method) is getattr(layers.Sequential, method)
-        for method in ("forward", "backward")
-    )

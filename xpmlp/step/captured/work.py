@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_namespace, asarray_like
-from ..layers.base import Layer
-from ..losses import Loss, SoftmaxCrossEntropy
-from ..ops import cuda_rules
-from .blocks import Alone, Block, Part, group
-from .device_numbers import DeviceNumbers
-from .metrics import are_classes, as_rows
-from .metrics import hits as hits_of
-from .places import Places, cast
-from .rates import Rates
+from ...backend import Array, array_namespace, asarray_like
+from ...layers.base import Layer
+from ...losses import Loss, SoftmaxCrossEntropy
+from ...metrics import are_classes, as_rows
+from ...metrics import hits as hits_of
+from ...ops import cuda_rules
+from .counters import Counters
+from .fused_layers import Alone, Block, Part, group
+from .memory import DeviceMemory, cast
+from .optimizer import DeviceOptimizer
 
 
 @dataclass(eq=False)
@@ -39,11 +39,11 @@ class RecordedWork:
     cuda : module
     recorder : object
         A ``Recorder``.
-    numbers : DeviceNumbers
-    places : Places
+    numbers : Counters
+    places : DeviceMemory
     half : dtype or None
         Of the activations, if they are to be in half precision.
-    rates : Rates or None
+    rates : DeviceOptimizer or None
         The optimizer's update; None if it is made outside of the recording.
 
     Attributes
@@ -57,10 +57,10 @@ class RecordedWork:
         step: Any,
         cuda: Any,
         recorder: Any,
-        numbers: DeviceNumbers,
-        places: Places,
+        numbers: Counters,
+        places: DeviceMemory,
         half: Any,
-        rates: Rates | None,
+        rates: DeviceOptimizer | None,
     ):
         self._step, self._cuda, self._recorder, self._numbers = step, cuda, recorder, numbers
         self._half, self._rates = half, rates
@@ -180,7 +180,7 @@ class RecordedWork:
         self._recorder.join()
 
 
-def _parts(model: Layer, cuda: Any, places: Places, half: Any) -> list[Part]:
+def _parts(model: Layer, cuda: Any, places: DeviceMemory, half: Any) -> list[Part]:
     """The model's layers in groups that run as one, each with what it needs in half precision."""
     fused = cuda if getattr(cuda, "linear", None) is not None else None
     parts = group(model, fused)

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from ..layers import Flatten, Linear, Sequential
-from ..layers.base import Layer
-from ..losses import Loss
-from ..ops import numba_rules
-from ..ops.dispatch import why_kernels_are_off
-from ..optim import Optimizer
-from ..penalties import Penalty
-from .lowering import can_update, lower_layer, lower_loss, lower_update
+from ...errors import DataError
+from ...layers import Flatten, Linear, Sequential
+from ...layers.base import Layer
+from ...ops import numba_rules
+from ...ops.dispatch import why_kernels_are_off
+from ..task import Task
+from .layers import lower_layer
+from .losses import lower_loss
 from .memory import StepMemory
 from .program import Activation, NotCompiled, Program
+from .updates import can_update, lower_update
 
 _DTYPES = (np.dtype("float32"), np.dtype("float64"))
 
@@ -33,8 +33,8 @@ class CompiledStep:
 
     Parameters
     ----------
-    model, loss, optimizer, penalty, clip_norm
-        As in :class:`~xpmlp.training.TrainStep`; without an optimizer, there is no update.
+    task : Task
+        Without an optimizer, there is no update.
     memory : StepMemory
         Shared by the programs for other shapes.
     x, y : array
@@ -55,18 +55,8 @@ class CompiledStep:
         Whether it updates the parameters too.
     """
 
-    def __init__(
-        self,
-        model: Layer,
-        loss: Loss,
-        optimizer: Optimizer | None,
-        penalty: Penalty | None,
-        clip_norm: Any,
-        memory: StepMemory,
-        x: np.ndarray,
-        y: np.ndarray,
-    ):
-        P = model.population
+    def __init__(self, task: Task, memory: StepMemory, x: np.ndarray, y: np.ndarray):
+        model, P = task.model, task.model.population
         rows = x.shape[0] if P is None or x.ndim == 2 else x.shape[1]
         features = _features(model, x)
         batch = 0 if P is None or x.ndim == 2 else rows * features
@@ -75,15 +65,15 @@ class CompiledStep:
         if outputs.array is None:
             raise NotCompiled("no layer computes anything")
         self._value = program.buffer(P or 1)
-        gradient = lower_loss(program, loss, outputs, y, self._value)
+        gradient = lower_loss(program, task.loss, outputs, y, self._value)
         with program.holding(gradient):  # the loss gives it out
             append_backward(program.gate(gradient, outputs), False)
-        self.updates = optimizer is not None
-        if optimizer is not None:
-            lower_update(program, optimizer, penalty, clip_norm, self._value)
+        self.updates = task.optimizer is not None
+        if self.updates:
+            lower_update(program, task, self._value)
         self.outputs = outputs.array if P is not None else outputs.array[0]
         self._gradient = gradient if P is not None else gradient[0]
-        self._loss, self._memory, self._program = loss, memory, program
+        self._loss, self._memory, self._program = task.loss, memory, program
         self.correct: Any = None
         self._hits = program.hits
         self._classes, self._single = outputs.features, P is None
@@ -106,14 +96,7 @@ class CompiledStep:
 
 
 def compile_step(
-    model: Layer,
-    loss: Loss,
-    optimizer: Optimizer,
-    penalty: Penalty | None,
-    clip_norm: Any,
-    memory: StepMemory | None,
-    x: np.ndarray,
-    y: np.ndarray,
+    task: Task, memory: StepMemory | None, x: np.ndarray, y: np.ndarray
 ) -> tuple[CompiledStep, StepMemory]:
     """A step for batches like (x, y), and the memory it works in.
 
@@ -129,15 +112,16 @@ def compile_step(
         raise NotCompiled(off)
     if not numba_rules.installed():
         raise NotCompiled(numba_rules.MISSING)
+    model, optimizer = task.model, task.optimizer
     dtypes = {array.dtype for array in model.params.values()}
     if len(dtypes) != 1 or not dtypes <= set(_DTYPES) or x.dtype not in dtypes:
         raise NotCompiled("parameters and batch are not all float32 or all float64")
-    updating = optimizer if can_update(optimizer, penalty, clip_norm, model.population) else None
+    updating = task if can_update(task) else task._replace(optimizer=None)
     if memory is None:
         if optimizer.state:
             optimizer.check_memory(model.params)
-        memory = StepMemory(model, updating, x.dtype)
-    step = CompiledStep(model, loss, updating, penalty, clip_norm, memory, x, y)
+        memory = StepMemory(model, updating.optimizer, x.dtype)
+    step = CompiledStep(updating, memory, x, y)
     for _, layer in model.named_layers():
         layer._saved = None  # what an earlier forward left must not be taken for this step's
     return step, memory

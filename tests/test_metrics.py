@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from xpmlp.errors import ConfigError, DataError, ShapeError
+from xpmlp.metrics import correct
 from xpmlp.training import accuracy, confusion_matrix, r2
-from xpmlp.training.metrics import correct
 
 
 def test_correct_counts_rows(library):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ... import optim
-from ...penalties import Penalty
-from ..program import Program
+from ..task import Task
 from .penalties import can_penalise, lower_clipping, lower_penalty
+from .program import Program
 
 # What an update instruction needs to know at each step, but for weight decay.
 
@@ -44,29 +44,23 @@ OPTIMIZERS: dict[type, tuple[str, Callable[[Any, Any], tuple[Any, ...]]]] = {
 }
 
 
-def can_update(
-    optimizer: optim.Optimizer, penalty: Penalty | None, clip_norm: Any, population: int | None
-) -> bool:
+def can_update(task: Task) -> bool:
     """Whether there are instructions for all of this."""
-    if clip_norm is not None:
-        bounds = np.asarray(clip_norm, np.float64)
+    optimizer, population = task.optimizer, task.model.population
+    if task.clip_norm is not None:
+        bounds = np.asarray(task.clip_norm, np.float64)
         if bounds.shape not in ((), (population,)) or not (bounds > 0).all():
             return False
     own = type(optimizer) in OPTIMIZERS and "update" not in vars(optimizer)  # nor one put over it
-    return own and can_penalise(penalty, population)
+    return own and can_penalise(task.penalty, population)
 
 
-def lower_update(
-    program: Program,
-    optimizer: optim.Optimizer,
-    penalty: Penalty | None,
-    clip_norm: Any,
-    value: np.ndarray,
-) -> None:
+def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
     """The update of all parameters, in place, each cut among the threads as its gradient was.
 
     The penalty is added to ``value``, (P,).
     """
+    optimizer = task.optimizer
     kind, rates = OPTIMIZERS[type(optimizer)]
     kind = "momentum" if kind == "sgd" and optimizer.slots else kind
     instruction = getattr(program.instructions, kind)
@@ -77,9 +71,9 @@ def lower_update(
     ]
     for table in tables:
         table[:, -1] = 1.0
-    grads = lower_penalty(program, penalty, value)
-    if clip_norm is not None:
-        lower_clipping(program, clip_norm, grads, (*tables, count))
+    grads = lower_penalty(program, task.penalty, value)
+    if task.clip_norm is not None:
+        lower_clipping(program, task.clip_norm, grads, (*tables, count))
     for name in memory.names:
         begin, size = memory.offsets[name]
         state = [b[begin:] for b in (memory.params, grads[name], *memory.slots)]

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ..backend import Array
-from ..layers import Dropout
-from ..layers.base import Layer
-from ..ops.dropout import check_rates
+from ...backend import Array
+from ...layers import Dropout
+from ...layers.base import Layer
+from ...ops.dropout import check_rates
 
 
 class DeviceStep:
@@ -30,7 +30,7 @@ class DeviceStep:
         return (self.counter + self.offset) & mask
 
 
-class DeviceNumbers:
+class Counters:
     """The steps of some layers' dropout masks, and the number of the batch.
 
     Attributes

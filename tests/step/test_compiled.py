@@ -630,15 +630,15 @@ def test_explain_says_why_a_step_runs_layer_by_layer(step, why, rng):
 
 def test_what_the_documentation_says_is_compiled():
     from xpmlp import layers, losses
-    from xpmlp.training import lowering
+    from xpmlp.step import compiled
 
     ours = {kind for kind in vars(layers).values() if isinstance(kind, type)}
     ours = {kind for kind in ours if issubclass(kind, Layer) and "forward" in vars(kind)}
-    left = ours - lowering.layers.LAYERS.keys() - {layers.Activation, Layer, Sequential}
+    left = ours - compiled.layers.LAYERS.keys() - {layers.Activation, Layer, Sequential}
     assert left == {layers.Matmul, layers.Log}
     ours = {kind for kind in vars(losses).values() if isinstance(kind, type)}
     ours = {kind for kind in ours if issubclass(kind, losses.Loss)}
-    left = ours - lowering.losses.LOSSES.keys()
+    left = ours - compiled.losses.LOSSES.keys()
     assert left == {losses.Loss, losses._ElementwiseLoss}
 
 

@@ -17,14 +17,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from training import device_memory, device_streams
+from step import device_memory, device_streams
 
 from xpmlp import ops
 from xpmlp.kernels.cuda import graph
 from xpmlp.kernels.cuda.sums import Sum
+from xpmlp.metrics import hits
 from xpmlp.ops.activations import FUSABLE
 from xpmlp.random import permutation
-from xpmlp.training.metrics import hits
 
 _VIEWS = (
     *(np.reshape, np.matrix_transpose, np.expand_dims, np.broadcast_to, np.transpose),

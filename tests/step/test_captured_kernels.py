@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from kernels.cuda import stand_in
 from kernels.cuda.conftest import shim  # noqa: F401
-from training import device_streams, numpy_graph
-from training.numpy_graph import traced
-from training.test_captured import OPTIMIZERS, assert_equal_training, batches, net, trace
+from step import device_streams, numpy_graph
+from step.numpy_graph import traced
+from step.test_captured import OPTIMIZERS, assert_equal_training, batches, net, trace
 
 from xpmlp import optim
 from xpmlp.backend import asarray_like
@@ -21,8 +21,11 @@ from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.ops import cuda_rules
 from xpmlp.penalties import L2
-from xpmlp.training import TrainStep, captured, recorded_work, recording
-from xpmlp.training.captured import CapturedStep
+from xpmlp.step import CapturedStep
+from xpmlp.step.captured import recordings as recording
+from xpmlp.step.captured import step as captured
+from xpmlp.step.captured import work as recorded_work
+from xpmlp.training import TrainStep
 
 
 @pytest.fixture
@@ -115,7 +118,7 @@ def test_lower_precision_with_kernels(cuda, rng, precision):
         x = x.astype(np.float32)
         expected = float(eager.by_layers(x, y))
         assert float(replayed(traced(x), traced(y))) == pytest.approx(expected, rel=0.05)
-    W, copy = replayed.model.layers[0].W, replayed._setup.places.copies
+    W, copy = replayed.model.layers[0].W, replayed._recordings.places.copies
     if precision == "tf32":
         assert not copy and all(tf32 for _, _, tf32 in cuda.device.products)
     else:  # the update's kernel has written them
@@ -163,7 +166,7 @@ def recorded(cuda, resident=False, loss=SoftmaxCrossEntropy, **options):
         step.run_epoch(TracedBatches(x, labels, batch_size=32, gather=graph.gather))
     else:
         step(traced(rng.standard_normal((32, 20)).astype(np.float32)), labels)
-    (recording,) = step._setup.recordings.values()
+    (recording,) = step._recordings.by_batch.values()
     return recording.replay.graph.nodes
 
 
@@ -204,7 +207,7 @@ def test_what_runs_beside_may_come_first_or_last(cuda, rng, monkeypatch, options
         model = trace(net(dropout=0.2, **options))
         step = CapturedStep(model, SoftmaxCrossEntropy(), optim.Adam(0.01), cuda=cuda)
         values = [np.array(step(x, y)) for x, y in data]
-        (recording,) = step._setup.recordings.values()
+        (recording,) = step._recordings.by_batch.values()
         _, side = recording.replay.graph._work
         assert [what[0] for kind, what in side if kind == "do"] == ["product"] * 2
         states.append((values, model.state_dict()))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Array, array_namespace
-from ..layers import Linear
-from ..layers.base import Layer
-from .blocks import all_layers
+from ...backend import Array, array_namespace
+from ...layers import Linear
+from ...layers.base import Layer
+from .fused_layers import all_layers
 
 
-class Places:
+class DeviceMemory:
     """The arrays of a model's layers.
 
     Parameters

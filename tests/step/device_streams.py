@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from training import device_memory
+from step import device_memory
 
 
 class Capture:

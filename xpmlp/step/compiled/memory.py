@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import to_numpy
-from ..errors import ShapeError
-from ..layers.base import Layer
-from ..named_arrays import LentArrays, NamedArrays
-from ..optim import Optimizer
+from ...backend import to_numpy
+from ...errors import ShapeError
+from ...layers.base import Layer
+from ...named_arrays import LentArrays, NamedArrays
+from ...optim import Optimizer
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backend import Array, array_namespace
-from ..errors import ShapeError
-from ..layers import Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
-from ..layers.base import Layer
-from ..layers.containers import Container
-from ..layers.linear import _split
-from ..ops.dropout import check_rates
+from ...backend import Array, array_namespace
+from ...errors import ShapeError
+from ...layers import Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
+from ...layers.base import Layer
+from ...layers.containers import Container
+from ...layers.linear import _split
+from ...ops.dropout import check_rates
 
 ACTIVATIONS: dict[type, str] = {ReLU: "relu", Tanh: "tanh", Sigmoid: "sigmoid"}
 

@@ -1,12 +1,12 @@
-"""Each layer, loss and optimizer as instructions: what it does in a compiled training step.
+"""A training step on NumPy arrays: each layer, loss and optimizer as instructions of a program.
 
 One function for each type. A layer's gets the program and its input, appends the forward's
 instructions, and gives its output and a function that appends the backward's. Types that are not
 in the tables here, subclasses among them, make the step run layer by layer as before.
 """
 
-from .layers import lower_layer
-from .losses import lower_loss
-from .updates import can_update, lower_update
+from .memory import StepMemory
+from .program import NotCompiled
+from .step import CompiledStep, compile_step
 
-__all__ = ["can_update", "lower_layer", "lower_loss", "lower_update"]
+__all__ = ["CompiledStep", "NotCompiled", "StepMemory", "compile_step"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import layers
 from ...layers import masked
-from ..program import Activation, Backward, NotCompiled, Program
+from .program import Activation, Backward, NotCompiled, Program
 
 Lowered = tuple[Activation, Backward]
 """What the lowering of a layer gives: its output, and what appends its backward."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from xpmlp import capacity
-from xpmlp.capacity import bytes_per_member, free_bytes, members_that_fit, readable
+from xpmlp import memory_budget
+from xpmlp.memory_budget import bytes_per_member, free_bytes, members_that_fit, readable
 from xpmlp.models import FullyConnectedNet
 
 
@@ -26,12 +26,12 @@ def test_budget_is_divided():
 
 
 def test_free_memory_is_the_least_that_anybody_allows(monkeypatch):
-    monkeypatch.setattr(capacity, "_free_of_machine", lambda: 5000)
-    monkeypatch.setattr(capacity, "_free_of_group", lambda: 2000)
+    monkeypatch.setattr(memory_budget, "_free_of_machine", lambda: 5000)
+    monkeypatch.setattr(memory_budget, "_free_of_group", lambda: 2000)
     assert free_bytes() == 2000 and members_that_fit(100) == 16  # some is left for the rest
-    monkeypatch.setattr(capacity, "_free_of_group", lambda: None)
+    monkeypatch.setattr(memory_budget, "_free_of_group", lambda: None)
     assert free_bytes() == 5000
-    monkeypatch.setattr(capacity, "_free_of_machine", lambda: None)
+    monkeypatch.setattr(memory_budget, "_free_of_machine", lambda: None)
     assert free_bytes() is None and members_that_fit(100) is None
 
 

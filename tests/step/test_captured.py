@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from training import numpy_graph
-from training.numpy_graph import traced
+from step import numpy_graph
+from step.numpy_graph import traced
 
 from xpmlp import optim, schedules
 from xpmlp.errors import BackendError, ConfigError, DTypeError, OutOfMemoryError, ShapeError
@@ -16,8 +16,10 @@ from xpmlp.layers import BatchNorm, Dropout, Flatten, Linear, ReLU, Residual, Se
 from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.penalties import L1, L2
-from xpmlp.training import TrainStep, blocks, captured
-from xpmlp.training.captured import CapturedStep
+from xpmlp.step import CapturedStep
+from xpmlp.step.captured import fused_layers
+from xpmlp.step.captured import step as captured
+from xpmlp.training import TrainStep
 
 STEPS = 100
 
@@ -171,7 +173,7 @@ def test_each_shape_has_its_graph_and_they_share_all_state(rng):
     eager, replayed = both(lambda: net(dropout=0.2, normalization="batchnorm"), OPTIMIZERS["adam"])
     data = [next(batches(rng, 1, rows)) for rows in (8, 8, 5, 8, 5, 8)]
     assert_equal_training(eager, replayed, data)
-    assert len(replayed._setup.recordings) == 2
+    assert len(replayed._recordings.by_batch) == 2
 
 
 def test_a_batch_is_counted(rng):
@@ -222,20 +224,20 @@ def test_changes_from_outside_are_taken_over(rng):
                 layer.step = 3
         step.optimizer.schedule = schedules.Exponential(total=40)
     assert_equal_training(eager, replayed, data[20:25])
-    graphs = list(replayed._setup.recordings.values())
+    graphs = list(replayed._recordings.by_batch.values())
     for x, y in data[25:27]:  # in between, without a graph
         assert float(eager.by_layers(x, y)) == pytest.approx(
             float(replayed._by_layers(traced(x), traced(y))), rel=1e-9
         )
     assert_equal_training(eager, replayed, data[27:30])
-    assert list(replayed._setup.recordings.values()) == graphs
+    assert list(replayed._recordings.by_batch.values()) == graphs
     for step in (eager, replayed):  # options that are part of a recording
         step.loss.label_smoothing = 0.1
         for layer in step.model.layers:
             if isinstance(layer, BatchNorm):
                 layer.keep = 0.5
     assert_equal_training(eager, replayed, data[30:35])
-    assert list(replayed._setup.recordings.values()) != graphs
+    assert list(replayed._recordings.by_batch.values()) != graphs
 
 
 def test_nothing_travels_when_nothing_has_changed(rng):
@@ -243,7 +245,7 @@ def test_nothing_travels_when_nothing_has_changed(rng):
     data = [(traced(x), traced(y)) for x, y in batches(rng, 12)]
     for x, y in data[:2]:
         replayed(x, y)
-    setup = replayed._setup
+    setup = replayed._recordings
     travels = setup.numbers.counters.travels, setup.rates.flat.travels
     for x, y in data[2:]:
         replayed(x, y)
@@ -251,8 +253,8 @@ def test_nothing_travels_when_nothing_has_changed(rng):
 
 
 def test_a_full_schedule_table_is_replaced(rng, monkeypatch):
-    monkeypatch.setattr("xpmlp.training.rates.CAPACITY", 8)
-    monkeypatch.setattr("xpmlp.training.rates._BLOCK", 3)
+    monkeypatch.setattr("xpmlp.step.captured.optimizer.CAPACITY", 8)
+    monkeypatch.setattr("xpmlp.step.captured.optimizer._BLOCK", 3)
     eager, replayed = both(net, OPTIMIZERS["adamw"])
     assert_equal_training(eager, replayed, batches(rng, 30))
 
@@ -276,7 +278,7 @@ def test_dropout_that_all_members_share(rng):
         return Sequential(*layers, Linear(5, 4, population=2, rng=2, dtype="float64"))
 
     eager, replayed = both(model, OPTIMIZERS["sgd"])
-    assert [type(part).__name__ for part in blocks.group(model(), numpy_graph)] == [
+    assert [type(part).__name__ for part in fused_layers.group(model(), numpy_graph)] == [
         "Block",
         "Alone",
         "Block",
@@ -379,7 +381,7 @@ def test_overflowing_gradients_skip_the_update_and_lower_the_scale(rng):
         step(huge, y)
     for name, array in step.model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
-    assert float(step._setup.scaler.scale[0]) == 2.0**15
+    assert float(step._recordings.scaler.scale[0]) == 2.0**15
     assert step.optimizer.steps == 2
     step.settle()
     assert step.optimizer.steps == 1
@@ -467,7 +469,7 @@ def test_a_device_that_is_full_is_explained_and_takes_a_smaller_batch(rng, small
     words = "`CapturedStep`: recording a training step; lower the batch size, ask for precision="
     with pytest.raises(OutOfMemoryError, match=words):
         replayed(traced(x), traced(y))
-    assert replayed._setup is None  # and with it all that it held
+    assert replayed._recordings is None  # and with it all that it held
     assert_equal_training(eager, replayed, batches(rng, 5))
     with pytest.raises(OutOfMemoryError):
         replayed(traced(x), traced(y))
@@ -488,24 +490,24 @@ def test_where_memory_is_short_a_new_shape_takes_the_place_of_others(rng):
 
     class RoomForOne(numpy_graph.Recorder):
         def rehearse(self, work):
-            if replayed._setup.recordings:
+            if replayed._recordings.by_batch:
                 raise FullDevice
             return super().rehearse(work)
 
     cuda.explained_memory, cuda.Recorder = explained, RoomForOne
-    cuda.release_memory = lambda: given_back.append(len(replayed._setup.recordings))
+    cuda.release_memory = lambda: given_back.append(len(replayed._recordings.by_batch))
     replayed._cuda = cuda
     data = [next(batches(rng, 1, rows)) for rows in (8, 8, 5, 8, 5)]
     assert_equal_training(eager, replayed, data)
-    assert given_back == [0, 0, 0] and len(replayed._setup.recordings) == 1
+    assert given_back == [0, 0, 0] and len(replayed._recordings.by_batch) == 1
 
 
-def test_a_device_that_is_full_is_explained_layer_by_layer(rng, small_device):
-    class Eager:
-        def by_layers(self, x, y):
-            raise FullDevice
+def test_a_device_that_is_full_is_explained_layer_by_layer(rng, small_device, monkeypatch):
+    def by_layers(task, x, y):
+        raise FullDevice
 
-    options = {"precision": "bf16", "eager": Eager(), "cuda": small_device}
+    monkeypatch.setattr(captured, "by_layers", by_layers)
+    options = {"precision": "bf16", "cuda": small_device}
     step = CapturedStep(net(dtype="float32"), SoftmaxCrossEntropy(), optim.SGD(0.1), **options)
     words = "running a training step; lower the batch size, keep fewer data on it"
     with pytest.raises(OutOfMemoryError, match=words):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.dispatch import load_kernels
+from ...ops.dispatch import load_kernels
 from .memory import StepMemory, zeros
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import losses
-from ..program import Activation, NotCompiled, Program
+from .program import Activation, NotCompiled, Program
 
 
 def _cross_entropy(

@@ -1,6 +1,6 @@
 """The recordings of a captured step, one for each shape of batch, and what they have in common.
 
-A recording fixes addresses (places.py), numbers (device_numbers.py, rates.py) and options; once one
+A recording fixes addresses (memory.py), numbers (counters.py, optimizer.py) and options; once one
 of the options has changed, everything is made anew.
 """
 
@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_namespace, asarray_like, dtype_name
-from ..errors import DTypeError, XpmlpError
-from ..optim import clip_by_global_norm
-from .blocks import all_layers
-from .device_numbers import DeviceNumbers
-from .places import Places, cast
-from .rates import Rates, flat_kind
-from .recorded_work import RecordedWork, StepResult
+from ...backend import Array, array_namespace, asarray_like, dtype_name
+from ...errors import DTypeError, XpmlpError
+from ...optim import clip_by_global_norm
+from .counters import Counters
+from .fused_layers import all_layers
+from .memory import DeviceMemory, cast
+from .optimizer import DeviceOptimizer, flat_kind
+from .work import RecordedWork, StepResult
 
 _REHEARSALS = 2  # the first compiles kernels and fills the pool, the second finds all in place
 _MOST_SHAPES = 8  # graphs kept, each with its buffers
@@ -87,13 +87,13 @@ class History:
         return tuple(self.losses.shape[1:]) == loss_shape and own == hits_shape
 
 
-class Setup:
+class Recordings:
     """What all recordings of a step share: the places of everything that a step changes.
 
     Attributes
     ----------
-    recordings : dict of tuple to Recording
-    rates : Rates or None
+    by_batch : dict of tuple to Recording
+    rates : DeviceOptimizer or None
         None if the optimizer has no kernel: then its update follows each replay.
     scaler : object or None
         The factor on the loss with ``precision="fp16"``.
@@ -101,18 +101,18 @@ class Setup:
 
     def __init__(self, step: Any):
         self.step, self.cuda = step, step._cuda
-        self.recordings: dict[tuple, Recording] = {}
+        self.by_batch: dict[tuple, Recording] = {}
         self.recorder = self.cuda.Recorder()
         half = self.cuda.half_dtype(step.precision) if step.precision in ("bf16", "fp16") else None
-        self.places = Places(step.model, half)
+        self.places = DeviceMemory(step.model, half)
         self._watched = list(_options(step))
         self._swaps = list(_device_options(step))
-        self.numbers = DeviceNumbers(all_layers(step.model), self.cuda)
+        self.numbers = Counters(all_layers(step.model), self.cuda)
         kind = flat_kind(step.optimizer)
-        self.rates: Rates | None = None
+        self.rates: DeviceOptimizer | None = None
         if kind is not None:
             copies = self.places.copies_by_name()
-            self.rates = Rates(kind, step.model, step.optimizer, self.cuda, copies)
+            self.rates = DeviceOptimizer(kind, step.model, step.optimizer, self.cuda, copies)
         self._half = half
         self._work = RecordedWork(
             step, self.cuda, self.recorder, self.numbers, self.places, half, self.rates
@@ -152,8 +152,8 @@ class Setup:
                 f"have, got {dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
                 f"dtype='{dtype_name(like.dtype)}')"
             )
-        if len(self.recordings) >= _MOST_SHAPES:
-            self.recordings.clear()
+        if len(self.by_batch) >= _MOST_SHAPES:
+            self.by_batch.clear()
         xp = array_namespace(x)
         x_in = xp.empty_like(x, dtype=x.dtype if self._half is None else self._half)
         y_in = xp.empty_like(y)
@@ -192,7 +192,7 @@ class Setup:
         except Exception as error:  # the same work has just been done: it is the recording's fault
             raise NotCaptured(_in_short(error)) from error
         recording = Recording(x_in, y_in, replay, made, batches)
-        self.recordings[key] = recording
+        self.by_batch[key] = recording
         return recording
 
     def _whole_step(self, x: Array, y: Array, goes_to: Callable[..., None]) -> StepResult:

@@ -1,0 +1,66 @@
+"""One step of training, layer by layer: the definition, for every layer, loss and array library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import Array, array_namespace, detached
+from ..layers import Dropout, Sequential
+from ..layers.base import Layer
+from ..metrics import as_rows
+from ..optim import clip_by_global_norm
+from .task import Task
+
+
+def by_layers(task: Task, x: Array, y: Array) -> tuple[Array, Array]:
+    """Forward, loss, backward, update: the loss before the update, and what the model gave.
+
+    A batch that is refused leaves everything as it was.
+    """
+    model, x, y = task.model, detached(x), detached(y)
+    before = _state_of(model)
+    try:
+        outputs = model.forward(x, training=True)
+        rows, targets = as_rows(outputs, y, model.population)
+        value = task.loss.forward(rows, targets)
+        dy = task.loss.backward()
+        if rows is not outputs:
+            dy = array_namespace(dy).reshape(dy, outputs.shape)
+        if isinstance(model, Sequential):
+            model.backward(dy, input_grad=False)
+        else:
+            model.backward(dy)
+        return update(task, value), outputs
+    except Exception:
+        _put_back(before)  # running statistics and masks: as if there had been no such batch
+        raise
+
+
+def update(task: Task, value: Array) -> Array:
+    """Penalty, clipping and update; the loss with the penalty."""
+    model, penalty = task.model, task.penalty
+    params, grads, weights = model.params, model.grads, model.weight_params
+    if penalty is not None:
+        value = value + penalty.forward(params, weights, model.population)
+        extra = penalty.backward(params, weights, model.population)
+        grads = {n: g + extra[n] if n in extra else g for n, g in grads.items()}
+    if task.clip_norm is not None:
+        grads = clip_by_global_norm(grads, task.clip_norm, model.population)
+    model.params = task.optimizer.update(params, grads, weights)
+    return value
+
+
+def _state_of(model: Layer) -> list[tuple[Layer, dict[str, Any]]]:
+    """What a forward changes in layers: running statistics, and which mask comes next."""
+    found = []
+    for _, layer in model.named_layers():
+        if layer.state:
+            found.append((layer, dict(layer.state)))
+        elif isinstance(layer, Dropout):
+            found.append((layer, {"step": layer.step}))
+    return found
+
+
+def _put_back(found: list[tuple[Layer, dict[str, Any]]]) -> None:
+    for layer, values in found:
+        (layer.state if layer.state else vars(layer)).update(values)

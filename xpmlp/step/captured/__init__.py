@@ -1,0 +1,5 @@
+"""A training step on CuPy arrays as one recorded graph."""
+
+from .step import CapturedStep
+
+__all__ = ["CapturedStep"]

@@ -1,0 +1,229 @@
+"""One step of training: forward, loss, backward, update.
+
+:meth:`TrainStep.by_layers` is the definition. For NumPy arrays the same is done by a program made
+from the model at the first batch of each shape, where that is possible (compiled/), for CuPy
+arrays by a recorded graph (captured/).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ..backend import Array
+from ..errors import BackendError
+from ..layers.base import Layer
+from ..losses import Loss
+from ..metrics import as_rows, right_answers
+from ..optim import Optimizer
+from ..penalties import Penalty
+from .by_layers import by_layers, update
+from .captured import CapturedStep
+from .compiled import CompiledStep, NotCompiled, StepMemory, compile_step
+from .task import Task
+
+
+class TrainStep:
+    """``loss = step(x, y)``: train a model on one batch.
+
+    Parameters
+    ----------
+    model : Layer
+        Its parameters are replaced by the updated ones.
+    loss : Loss
+    optimizer : Optimizer
+    penalty : Penalty, optional
+        Added to the loss and to the gradients.
+    clip_norm : float, optional
+        Scale the gradients down so that their global norm is at most this (for a population, each
+        member's own norm).
+    precision : {None, "tf32", "bf16", "fp16"}
+        On CuPy: what products are computed in; see :class:`~xpmlp.step.CapturedStep`.
+
+    Attributes
+    ----------
+    outputs : array
+        What the model gave in the last step, before the update.
+    correct : integer, shape () or (P,), or None
+        How many answers of the last batch were right, where they are classes or yes/no; None for
+        numbers. Ask before the next step.
+
+    Notes
+    -----
+    Spelled out, a step is::
+
+        outputs = model.forward(x, training=True)
+        value = loss.forward(outputs, y)
+        model.backward(loss.backward())
+        model.params = optimizer.update(model.params, model.grads, model.weight_params)
+
+    The steps of sequences, outputs (N, T, M), are rows like any others to the loss. A copy, or what
+    a pickle gives, has model, loss and optimizer of its own and is compiled anew.
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        penalty: Penalty | None = None,
+        clip_norm: float | None = None,
+        precision: str | None = None,
+    ):
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.penalty = penalty
+        self.clip_norm = clip_norm
+        self.precision = precision
+        self._outputs: Any = None
+        self._outputs_lent = False  # whether the next step may overwrite them
+        self._targets: Any = None
+        self._hits: Any = None
+        self._captured: CapturedStep | None = None
+        self._memory: StepMemory | None = None
+        self._programs: dict[tuple, CompiledStep | str] = {}
+        self._made_of: Task | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is compiled is for this process, and for these very arrays.
+        nothing = dict.fromkeys(
+            ("_outputs", "_targets", "_hits", "_captured", "_memory", "_made_of")
+        )
+        return vars(self) | nothing | {"_programs": {}}
+
+    @property
+    def correct(self) -> Any:
+        """Counted on the way where that costs nothing, else when asked for."""
+        ignored = getattr(self.loss, "ignore_index", None)
+        if self._outputs is None:
+            return None
+        if (
+            self._hits is not None
+            and not 0 <= (-1 if ignored is None else ignored) < (self._outputs.shape[-1])
+        ):
+            return self._hits
+        outputs, targets = as_rows(self._outputs, self._targets, self.model.population)
+        return right_answers(self.loss, outputs, targets)
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        """Train on x (N, …) and targets y; the loss before the update, still on the device.
+
+        Returns
+        -------
+        array, shape () or (P,)
+            Reading it (``float(loss)``) waits for the device; collect it and read it later.
+        """
+        if self.optimizer._owner is not weakref.ref(self.model):
+            self.optimizer.claim(self.model)
+        if array_api_compat.is_cupy_array(x):
+            captured = self._capture()
+            value = captured(x, y)
+            self._outputs, self._outputs_lent, self._targets = captured.outputs, True, y
+            self._hits = None if captured.correct is None else captured.correct.copy()
+            return value
+        program = self._program(x, y)
+        if isinstance(program, str):
+            return self.by_layers(x, y)
+        value = program(x, y)
+        self._outputs, self._outputs_lent, self._targets = program.outputs, True, y
+        self._hits = program.correct
+        return value if program.updates else update(self.task, value)
+
+    @property
+    def outputs(self) -> Any:
+        """What the model gave in the last step; copied at the first look."""
+        if self._outputs_lent and self._outputs is not None:
+            self._outputs, self._outputs_lent = self._outputs.copy(), False
+        return self._outputs
+
+    @property
+    def lent_outputs(self) -> Any:
+        """The outputs without a copy, for as long as there is no next step."""
+        return self._outputs
+
+    def run_epoch(
+        self, batches: Any, number: int, stopped: Callable[[], bool]
+    ) -> tuple[Array, Array | None]:
+        """All batches of data on a device: see :meth:`CapturedStep.run_epoch`."""
+        self.optimizer.claim(self.model)
+        captured = self._capture()
+        losses, hits = captured.run_epoch(batches, number, stopped)
+        self._outputs, self._outputs_lent = captured.outputs, True
+        self._hits = captured.correct
+        return losses, hits
+
+    def explain(self, x: Array, y: Array) -> str:
+        """How a step on such a batch runs, and why, in one line."""
+        if array_api_compat.is_cupy_array(x):
+            return self._capture().explain(x, y)
+        program = self._program(x, y)
+        if isinstance(program, str):
+            return f"layer by layer ({program})"
+        return "compiled" if program.updates else "compiled, but for the update"
+
+    def settle(self) -> None:
+        """Count only updates that were made (``precision="fp16"`` skips some): once an epoch."""
+        if self._captured is not None:
+            self._captured.settle()
+
+    def by_layers(self, x: Array, y: Array) -> Array:
+        """The same step, layer by layer: works for every layer, loss and array library.
+
+        A batch that is refused leaves everything as it was.
+        """
+        self.optimizer.claim(self.model)
+        value, self._outputs = by_layers(self.task, x, y)
+        self._outputs_lent, self._targets, self._hits = False, y, None
+        return value
+
+    @property
+    def task(self) -> Task:
+        """What it is made of now."""
+        parts = self.model, self.loss, self.optimizer, self.penalty, self.clip_norm
+        return Task(*parts, self.precision)
+
+    def _capture(self) -> CapturedStep:
+        if self._captured is None:
+            self._captured = CapturedStep(
+                self.model,
+                self.loss,
+                self.optimizer,
+                penalty=self.penalty,
+                clip_norm=self.clip_norm,
+                precision=self.precision,
+            )
+        return self._captured
+
+    def _program(self, x: Array, y: Array) -> CompiledStep | str:
+        """The program for such a batch, or why there is none."""
+        if self.precision is not None:
+            raise BackendError(
+                f"`TrainStep`: expected CuPy arrays for precision={self.precision!r}, got "
+                f"{type(x).__name__}; set XPMLP_BACKEND=cupy, or leave precision out"
+            )
+        if type(x) is not np.ndarray or type(y) is not np.ndarray:
+            return "not NumPy arrays"
+        task = self.task
+        if not task.is_made_of(self._made_of):
+            self._made_of, self._memory = task, None  # another one was assigned
+            self._programs.clear()
+        shape = x.shape, x.dtype, y.shape, y.dtype
+        program = self._programs.get(shape)
+        if program is None or (not isinstance(program, str) and program.is_stale()):
+            if len(self._programs) >= _SHAPES:
+                self._programs.clear()
+            try:
+                program, self._memory = compile_step(task, self._memory, x, y)
+            except NotCompiled as reason:
+                program = str(reason)
+            self._programs[shape] = program
+        return program
+
+
+_SHAPES = 8  # programs kept, each with its buffers; more shapes than that take turns
