@@ -40,11 +40,11 @@ Measured on two cores of an EPYC 9005 (AVX-512), float32: a tile in the first-le
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import njit, types
 from numba.extending import intrinsic
 
 from . import simd
@@ -284,7 +284,7 @@ def program(dtype, square: bool = False) -> int:
     """
     signature = types.void(*[types.intp] * _ARGUMENTS)
     driver = (_square_driver if square else _driver)(np.dtype(dtype).type)
-    _kept.append(compiled(driver, partial(cfunc, signature)))
+    _kept.append(compiled(driver, signature))
     return _kept[-1].address
 
 

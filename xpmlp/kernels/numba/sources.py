@@ -8,56 +8,46 @@ every cached function closes over a checksum of all those files.
 
 from __future__ import annotations
 
-import gc
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from types import CellType, FunctionType
 from typing import Any
 
 from numba import njit
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
 
 from ... import kernels
+from .code_cache import CodeCache
+from .compiling import undisturbed
 
 _FOLDER = Path(__file__).parent
 
 
-def compiled(function: Callable | None = None, decorate: Callable = njit, **options: Any) -> Any:
-    """``decorate(cache=True, **options)(function)``, filed under the checksum of its sources.
+def compiled(function: Callable | None = None, signature: Any = None, **options: Any) -> Any:
+    """``njit(**options)(function)``, whose code is kept under the checksum of its sources.
 
-    Without a function, the decorator. Where there is no place for a cache (the package read-only,
-    and no home), the function is compiled anew in each process.
+    With a signature, ``cfunc(signature, **options)(function)``, which has an address. Without a
+    function, the decorator.
     """
     if function is None:
-        return partial(compiled, decorate=decorate, **options)
+        return partial(compiled, signature=signature, **options)
     name = function.__module__.rpartition(".")[2]
     function = _closing_over(function, checksum(name))
-    with _collector_paused():  # instructions and programs are compiled here, others when called
-        try:
-            result = decorate(cache=True, **options)(function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            result = decorate(**options)(function)
-    if kernels.on_compile is not None and getattr(result, "cache_hits", 1) == 0:
-        kernels.on_compile()
+    if signature is None:
+        result: Any = njit(**options)(function)
+    else:
+        result = CFunc(function, normalize_signature(signature), locals={}, options=options)
+    result._cache = CodeCache(function)
+    result.compile = undisturbed(result.compile)
+    if signature is not None:
+        result.compile()
+        if kernels.on_compile is not None and result.cache_hits == 0:
+            kernels.on_compile()
     return result
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """The compiler makes millions of objects that stay: to look for cycles in them costs a tenth
-    of its time."""
-    paused = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
 
 
 @cache

@@ -25,11 +25,11 @@ only checks, which are run before anything is changed, may give another status.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, njit, prange, types
+from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
@@ -140,8 +140,7 @@ def instruction(body: Callable, *, fastmath: set[str] | bool = False) -> Callabl
     def address(dtype) -> int:
         # With Python's error on dividing by zero, LLVM would make no vectors of loops that divide.
         options = {"fastmath": fastmath, "error_model": "numpy"}
-        as_instruction = partial(cfunc, _SIGNATURE)
-        function = compiled(body(np.dtype(dtype).type), as_instruction, **options)
+        function = compiled(body(np.dtype(dtype).type), _SIGNATURE, **options)
         _alive.append(function)
         return function.address
 
