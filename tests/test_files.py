@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from xpmlp.errors import CheckpointError
-from xpmlp.files import write_atomically
+from xpmlp.files import expanded, write_atomically
+
+
+def test_a_home_that_nobody_knows(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert expanded("~/x.csv") == Path("/home/somebody/x.csv")
+    assert expanded("~no such user/x.csv") == Path("~no such user/x.csv")
+    assert expanded("a~b") == Path("a~b")
 
 
 def test_new_and_existing_files_get_the_content(tmp_path):

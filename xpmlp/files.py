@@ -10,6 +10,14 @@ from pathlib import Path
 from .errors import CheckpointError
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path, with ``~`` as the home, or as it stands where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write ``content`` to ``path``, so that nobody ever sees half of it.
 

@@ -350,3 +350,18 @@ def test_command_without_its_extra_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert 'pip install "xpmlp[cli]"' in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="a home of POSIX")
+@pytest.mark.parametrize("home", ["missing", "a file"])
+def test_a_home_that_nothing_can_be_written_to(tmp_path, home):
+    path = tmp_path / "home"
+    if home == "a file":
+        path.touch()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG")}
+    environment |= {"HOME": str(path), "PYTHONPATH": str(Path(xpmlp.__file__).parents[1])}
+    command = [sys.executable, "-m", "xpmlp", "train", "digits", *QUICK, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert last_json(done.stdout)["test_accuracy"] > 0.5

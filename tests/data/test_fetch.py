@@ -31,6 +31,19 @@ def test_user_cache_follows_xdg(monkeypatch, tmp_path):
     assert fetch_module.user_cache() == tmp_path / "xpmlp"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has LOCALAPPDATA")
+def test_without_a_home_the_error_says_where_data_may_lie(monkeypatch):
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.undo()
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("XPMLP_DATA", raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(DataError, match="/nonexistent"):
+        load_mnist(download=False)
+
+
 @pytest.fixture
 def mirrored(server, tmp_path, monkeypatch, mnist_files):
     """MNIST's registry pointed at the local server, which serves a small data set."""

@@ -97,6 +97,33 @@ def test_the_number_of_threads_does_not_change_a_bit(expected, count):
     assert done.stdout.split() == expected
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no list of processors to alter")
+def test_64_threads_give_the_same_bits(expected):
+    """On a machine that says it has as many processors, and with as many of Python's threads."""
+    code = (
+        "import os; os.sched_getaffinity = lambda pid: set(range(64))\n"
+        "from xpmlp.kernels import thread_count\n"
+        "thread_count.cpu_quota = lambda: 64.0\n"
+        "from kernel_work import WORK, digest, digests\n"
+        "from xpmlp.kernels.numba import threads\n"
+        "assert threads.parallel_threads() == 64, threads.parallel_threads()\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(64) as pool:\n"
+        "    several = list(pool.map(digest, [WORK[i % len(WORK)] for i in range(128)]))\n"
+        "own = digests()\n"
+        "assert several == [own[i % len(WORK)] for i in range(128)]\n"
+        "print(*own)"
+    )
+    environment = os.environ | {"NUMBA_NUM_THREADS": "64", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("XPMLP_NUM_THREADS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == expected
+
+
 def test_the_work_runs_on_kernels():
     """The tests above would prove nothing about references."""
     x = np.ones((300, 784), np.uint8)

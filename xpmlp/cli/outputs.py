@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MissingDependencyError
-from ..files import write_atomically
+from ..files import expanded, write_atomically
 from .runs import without_nan
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
@@ -27,7 +27,7 @@ def check_output(out: str, source: str) -> Path | None:
     """
     if out == "-":
         return None
-    path = Path(out).expanduser()
+    path = expanded(out)
     if path.suffix.lower() not in ENDINGS:
         raise ConfigError(
             f"`--out`: expected a file ending in {', '.join(ENDINGS)}, or - for standard output, "
@@ -37,7 +37,7 @@ def check_output(out: str, source: str) -> Path | None:
         path = path.resolve()  # a link stays one
         if path.exists() and not path.is_file():
             raise ConfigError(f"`--out`: expected a plain file or a new one, got {out!r}")
-        given = Path(source).expanduser()
+        given = expanded(source)
         if source != "-" and path.exists() and given.exists() and path.samefile(given):
             raise ConfigError(
                 f"`--out`: expected another file than the one that is read, got {out!r}; "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from ..files import expanded
 
 _PANEL = "A file's table"
 
@@ -88,7 +89,7 @@ def data_options(data: str, test: str | None, **options: Any) -> dict[str, Any]:
         try:
             given["test_fraction"] = float(test)
         except ValueError:
-            given["test"] = str(Path(test).expanduser().resolve())
+            given["test"] = str(expanded(test).resolve())
     return {"name_or_path": data} | given
 
 

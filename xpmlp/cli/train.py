@@ -15,6 +15,7 @@ from ..data import DATASET_NAMES, Dataset, Normalization
 from ..data.tables.content import read_content
 from ..data.tables.reader import digest_of
 from ..errors import ConfigError, DataError
+from ..files import expanded
 from ..losses import MSE, SoftmaxCrossEntropy
 from ..models import FullyConnectedNet
 from ..ops.dispatch import kernel_summary
@@ -100,7 +101,7 @@ def _varying(x: np.ndarray, dataset: Dataset) -> np.ndarray | None:
 
 def identity_of(dataset: Dataset) -> dict[str, Any] | None:
     """Which file a data set is from, for ``xpmlp evaluate`` to find it and to know it again."""
-    path = Path(dataset.source).expanduser()
+    path = expanded(dataset.source)
     if dataset.table is not None:
         found = {"path": str(path.resolve())} if dataset.source != "-" else {}
         return found | dataset.table.identity()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import DataError
+from ..files import expanded
 from .download import RemoteFile, download, unreachable_message
 
 Found = TypeVar("Found")
@@ -26,14 +27,21 @@ def user_cache() -> Path:
     (or under ``$XDG_CACHE_HOME``). Windows: ``%LOCALAPPDATA%\\xpmlp\\xpmlp\\Cache``.
     """
     if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+        local = os.environ.get("LOCALAPPDATA") or str(_home() / "AppData" / "Local")
         return Path(local) / "xpmlp" / "xpmlp" / "Cache"
     xdg = os.environ.get("XDG_CACHE_HOME", "").strip()
     if xdg and Path(xdg).is_absolute():
         return Path(xdg) / "xpmlp"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "xpmlp"
-    return Path.home() / ".cache" / "xpmlp"
+        return _home() / "Library" / "Caches" / "xpmlp"
+    return _home() / ".cache" / "xpmlp"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # none that the system knows: a folder that is nowhere, as errors will say
+        return Path("/nonexistent")
 
 
 def fetch(
@@ -70,10 +78,10 @@ def fetch(
     """
     roots: list[Path] = []
     if data_dir is not None:
-        roots.append(Path(data_dir).expanduser())
+        roots.append(expanded(data_dir))
     if data_dir is None or allow_download:
         if environment := os.environ.get("XPMLP_DATA", "").strip():
-            roots.append(Path(environment).expanduser())
+            roots.append(expanded(environment))
         roots.append(user_cache())
     roots = list(dict.fromkeys(roots))
 

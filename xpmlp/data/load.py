@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError
+from ..files import expanded
 from .cifar10 import load_cifar10
 from .dataset import Dataset
 from .digits import load_digits
@@ -65,7 +66,7 @@ def load_dataset(
         if known == "digits":
             return load_digits()
         return _FETCHED[known](data_dir, download=download)
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.suffix.lower() not in ENDINGS and not path.exists():
         raise DataError(
             f"`dataset`: expected one of {', '.join(DATASET_NAMES)}, or a file ending in "

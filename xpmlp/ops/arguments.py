@@ -11,6 +11,7 @@ import numpy as np
 
 from ..backend import array_namespace, dtype_name
 from ..errors import DTypeError, ShapeError, XpmlpError
+from .dispatch import give_up, is_compilers, without_kernels
 
 _real: set[Any] = set()  # dtypes that have passed
 _LOOK_THEMSELVES = {"softmax_cross_entropy"}  # once for arguments that are alike
@@ -38,6 +39,8 @@ def checked(op: Callable) -> Callable:
                     look(array)
             return op(*args, **kwargs)
         except Exception as error:
+            if is_compilers(error):
+                return _by_reference(op, args, kwargs, error)
             _explain(op, args, kwargs, error)
             raise
 
@@ -58,10 +61,24 @@ def named(op: Callable) -> Callable:
         try:
             return op(*args, **kwargs)
         except Exception as error:
+            if is_compilers(error):
+                return _by_reference(op, args, kwargs, error)
             _explain(op, args, kwargs, error)
             raise
 
     return run
+
+
+def _by_reference(op: Callable, args: tuple, kwargs: dict[str, Any], error: Exception) -> Any:
+    """What the reference gives, where numba failed; if it fails too, the arguments are to blame."""
+    try:
+        with without_kernels():
+            result = op(*args, **kwargs)
+    except Exception as own:
+        _explain(op, args, kwargs, own)
+        raise
+    give_up(error, None if isinstance(error, ImportError) else op.__name__)
+    return result
 
 
 def look(array: Any) -> None:

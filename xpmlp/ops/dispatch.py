@@ -13,9 +13,10 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -23,7 +24,7 @@ import array_api_compat
 import numpy as np
 
 from ..backend import Array
-from ..errors import ConfigError
+from ..errors import ConfigError, XpmlpError
 from . import cuda_rules, numba_rules
 
 
@@ -214,6 +215,39 @@ def without_kernels() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 _off = _off_always
+
+
+def is_compilers(error: BaseException) -> bool:
+    """Whether it came from numba or from below, and not from what an op was given."""
+    if isinstance(error, XpmlpError):
+        return False
+    places = [type(error).__module__]
+    trace = error.__traceback__
+    while trace is not None:
+        places.append(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    return any(place.partition(".")[0] in _COMPILERS for place in places)
+
+
+def give_up(error: Exception, op: str | None = None) -> str:
+    """Do without the kernel of an op, or without any, since it could not be compiled; the reason.
+
+    Warns, once for each op.
+    """
+    what = "kernels" if op is None else f"the kernel of {op}"
+    words = (str(error).strip().splitlines() or [""])[0]
+    reason = f"numba cannot compile {what} here: {type(error).__name__}: {words}"[:300]
+    for number, candidate in enumerate(CANDIDATES):
+        if candidate.library == "numpy" and op in (None, candidate.op):
+            CANDIDATES[number] = replace(candidate, refuses=lambda *a, **options: reason)
+    if reason not in _given_up:
+        _given_up.add(reason)
+        warnings.warn(f"{reason}; without it {numba_rules.COST}", stacklevel=4)
+    return reason
+
+
+_COMPILERS = ("numba", "llvmlite")
+_given_up: set[str] = set()
 
 
 def why_kernels_are_off() -> str:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+COST = "a training step of a small network takes 3 to 20 times as long"
 MISSING = (
     "numba is not installed, is older than 0.62, or is not made for this NumPy: "
-    'pip install "xpmlp[fast]"; without it a '
-    "training step of a small network takes 3 to 20 times as long"
+    f'pip install "xpmlp[fast]"; without it {COST}'
 )
 _LEAST = (0, 62)  # the first whose LLVM knows the kernels' untyped pointers
 _FLOATS = ("float32", "float64")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...errors import DataError
+from ...files import expanded
 from .columns import listed
 
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
@@ -35,7 +36,7 @@ def read_content(path: str | Path) -> bytes:
     if str(path) == "-":
         content = sys.stdin.buffer.read()
     else:
-        path = Path(path).expanduser()
+        path = expanded(path)
         if path.is_dir():
             raise DataError(
                 f"`{path}`: expected a file, got a folder; name a file in it (a known data set in "

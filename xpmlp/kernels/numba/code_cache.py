@@ -93,7 +93,11 @@ class _Given(_Lenient, caching.UserProvidedCacheLocator): ...
 class _Beside(_Lenient, caching.InTreeCacheLocator): ...
 
 
-class _OfUser(_Lenient, caching.UserWideCacheLocator): ...
+class _OfUser(_Lenient, caching.UserWideCacheLocator):
+    @classmethod
+    def from_function(cls, function: Callable, file: str) -> Any:
+        found = super().from_function(function, file)  # without a home: "~", in the current folder
+        return found if found and os.path.isabs(found.get_cache_path()) else None
 
 
 class _Shelf(caching.FunctionCache):

@@ -18,6 +18,7 @@ import importlib
 import os
 import sys
 import threading
+import warnings
 
 import numba
 
@@ -61,7 +62,13 @@ def enter_parallel() -> bool:
     if _count == 1 or not _region.acquire(blocking=False):
         return False
     if not hasattr(_told, "count"):  # numba keeps this number for each Python thread
-        numba.set_num_threads(_count)
+        try:
+            numba.set_num_threads(_count)
+        except Exception as error:  # the layer that was asked for is not installed
+            _serial_from_now_on()
+            _region.release()
+            warnings.warn(f"kernels run on one thread: {error}", stacklevel=3)
+            return False
         _told.count = _count
     return True
 
@@ -72,7 +79,7 @@ def leave_parallel() -> None:
 
 
 def _serial_from_now_on() -> None:
-    """In a forked child: the layer's threads were left behind, and perhaps the lock's holder."""
+    """In a forked child the layer's threads were left behind, and perhaps the lock's holder."""
     global _count
     _count = 1
 

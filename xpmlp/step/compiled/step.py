@@ -17,7 +17,7 @@ from ...errors import DataError
 from ...layers import Flatten, Linear, Sequential
 from ...layers.base import Layer
 from ...ops import numba_rules
-from ...ops.dispatch import why_kernels_are_off
+from ...ops.dispatch import give_up, is_compilers, why_kernels_are_off
 from ..task import Task
 from .layers import lower_layer
 from .losses import lower_loss
@@ -121,7 +121,12 @@ def compile_step(
         if optimizer.state:
             optimizer.check_memory(model.params)
         memory = StepMemory(model, updating.optimizer, x.dtype)
-    step = CompiledStep(updating, memory, x, y)
+    try:
+        step = CompiledStep(updating, memory, x, y)
+    except Exception as error:
+        if not is_compilers(error):
+            raise
+        raise NotCompiled(give_up(error)) from error
     for _, layer in model.named_layers():
         layer._saved = None  # what an earlier forward left must not be taken for this step's
     return step, memory
