@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.training.test_compiled import ELEMENTWISE, LOSSES, MODELS, OPTIMIZERS, C, D, batch
 
+from tests.step.test_compiled import ELEMENTWISE, LOSSES, MODELS, OPTIMIZERS, C, D, batch
 from xpmlp import ops
 from xpmlp.layers import (
     GELU,

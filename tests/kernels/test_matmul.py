@@ -90,7 +90,7 @@ def test_threads_change_no_bit(axis, rng, monkeypatch):
 
 def test_each_way_to_divide_is_taken(rng, monkeypatch):
     taken = []
-    monkeypatch.setattr(kernel, "launch", lambda _, arguments, parts: taken.append(arguments[0]))
+    monkeypatch.setattr(kernel, "launch_in_parts", lambda _, row, parts: taken.append(row[0]))
     monkeypatch.setattr(kernel, "enter_parallel", lambda: True)
     monkeypatch.setattr(kernel, "leave_parallel", lambda: None)
     monkeypatch.setattr(kernel, "parallel_threads", lambda: 2)

@@ -150,6 +150,7 @@ def test_constant_input_has_no_spread(name):
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
 def test_the_same_bits_however_the_work_is_cut(name, rng):
     from xpmlp.kernels.numba import normalization as kernels
+    from xpmlp.kernels.numba import tape
 
     arrays = numbers((203, 611), (611,), "float32", rng)  # large enough for the parallel twin
     dy, x, gamma, beta = arrays
@@ -158,15 +159,21 @@ def test_the_same_bits_however_the_work_is_cut(name, rng):
         for results in pool.map(lambda _: both_ways(name, ops, *arrays), range(8)):
             for ours, wanted in zip(results, expected, strict=True):
                 np.testing.assert_array_equal(ours, wanted)
-    forward, backward = (getattr(kernels, f"_{name}{suffix}")[0] for suffix in ("", "_backward"))
-    flat, flat_dy = x.ravel(), dy.ravel()
-    y, mean, spread, dx, dgamma, dbeta = (np.empty(a.size, "f4") for a in expected)
-    eps = EPS if name == "batch_norm" else 0.0
-    for pieces in (1, 3, 40):
-        forward(flat, gamma, beta, y, mean, spread, 611, EPS, pieces)
-        backward(flat_dy, flat, gamma, mean, spread, dx, dgamma, dbeta, 611, eps, pieces)
-        for ours, wanted in zip((y, mean, spread, dx, dgamma, dbeta), expected, strict=True):
-            np.testing.assert_array_equal(ours, wanted.ravel())
+    dtype, eps = x.dtype, float(EPS)
+    y, kept, spread, dx, dgamma, dbeta = results = [np.empty(a.shape, "f4") for a in expected]
+    if name == "batch_norm":
+        norm = kernels.BatchNorm.plain(1, *x.shape, x, gamma, beta, eps, kept, spread, y)
+        given = x, gamma, kept, spread, eps, dx, dgamma, dbeta
+        back = kernels.BatchNormBackward.plain(1, *x.shape, dy, *given)
+    else:
+        norm = kernels.RowNorm.plain(1, *x.shape, x, gamma, beta, eps, y, kept, spread)
+        given = x, gamma, kept, spread, dx, dgamma, dbeta
+        back = kernels.RowNormBackward.plain(1, *x.shape, dy, *given)
+    for parts in (1, 3, 40):
+        tape.launch_in_parts(getattr(kernels, f"_{name}")(dtype), norm, parts)
+        tape.launch_in_parts(getattr(kernels, f"_{name}_backward")(dtype), back, parts)
+        for ours, wanted in zip(results, expected, strict=True):
+            np.testing.assert_array_equal(ours, wanted)
 
 
 def test_reasons_to_refuse(rng):

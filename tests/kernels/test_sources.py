@@ -24,7 +24,7 @@ x, chosen = np.arange(24, dtype=np.uint8).reshape(6, 4), np.array([5, 0])
 assert (ops.gather_rows(x, chosen, dtype="float32") == x[chosen]).all()
 a = np.ones((64, 16, 16), np.float32)
 assert (matmul.matmul(a, a) == 16).all()
-hits = [list(f.stats.cache_hits.values()) for f in (gather._gather, tape._run)]
+hits = [list(f.stats.cache_hits.values()) for f in (gather._gather, tape._launch)]
 print(sum(map(sum, hits)) + gemm._kept[0].cache_hits + tape._alive[0].cache_hits)
 """
 

@@ -1,5 +1,20 @@
 """Everything that a training step's tape can be made of, by name."""
 
+from .normalization import (
+    batch_norm_backward_rows,
+    batch_norm_rows,
+    batch_norm_slopes,
+    batch_statistics,
+    layer_norm_backward_rows,
+    layer_norm_rows,
+    layer_norm_slopes,
+    masked,
+    masked_layer_norm,
+    masked_layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+    running,
+)
 from .step_activations import ACTIVATIONS
 from .step_elementwise import copied, dropout, gated, multiplied, rectified, scaled, summed
 from .step_losses import (
@@ -12,15 +27,6 @@ from .step_losses import (
     hits,
     row_total,
 )
-from .step_normalization import (
-    batch_norm,
-    batch_norm_backward,
-    batch_norm_slopes,
-    batch_statistics,
-    layer_norm,
-    layer_norm_backward,
-    layer_norm_slopes,
-)
 from .step_penalties import PENALTIES, clipping, penalty_value, squares
 from .step_products import (
     BATCH,
@@ -31,13 +37,6 @@ from .step_products import (
     half_products,
     joined_halves,
     product,
-)
-from .step_row_norms import (
-    masked,
-    masked_layer_norm,
-    masked_layer_norm_backward,
-    rms_norm,
-    rms_norm_backward,
 )
 from .step_softmax import SOFTMAXES
 from .step_updates import adagrad, adam, momentum, rmsprop, sgd
@@ -54,8 +53,8 @@ __all__ = [
     "TALL",
     "adagrad",
     "adam",
-    "batch_norm",
-    "batch_norm_backward",
+    "batch_norm_backward_rows",
+    "batch_norm_rows",
     "batch_norm_slopes",
     "batch_statistics",
     "check_labels",
@@ -70,8 +69,8 @@ __all__ = [
     "half_products",
     "hits",
     "joined_halves",
-    "layer_norm",
-    "layer_norm_backward",
+    "layer_norm_backward_rows",
+    "layer_norm_rows",
     "layer_norm_slopes",
     "masked",
     "masked_layer_norm",
@@ -85,6 +84,7 @@ __all__ = [
     "rms_norm_backward",
     "rmsprop",
     "row_total",
+    "running",
     "scaled",
     "sgd",
     "squares",

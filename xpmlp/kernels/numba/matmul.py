@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import gemm
-from .tape import address_of, instruction, integers, launch, share, vector
+from .tape import address_of, instruction, integers, launch, launch_in_parts, share, vector
 from .threads import enter_parallel, leave_parallel, parallel_threads
 
 _PARALLEL_WORK = 300_000  # multiply-adds; with fewer, a second thread comes too late
@@ -50,25 +50,25 @@ def matmul(a, b):
         return c
     a_row, a_col, b_row, b_col = a_row // size, a_col // size, b_row // size, b_col // size
     square = rows == columns == depth and gemm.are_dense(dtype, rows, a_row, a_col, b_row, b_col)
-    arguments = [
+    arguments = (
         _RUNS, _AT_ONE_RUN if runs is _ONE_RUN else address_of(runs), len(runs),
         gemm.program(dtype, square), count, rows, columns, depth,
         address_of(a), a_batch // size, a_row, a_col,
         address_of(b), b_batch // size, b_row, b_col, address_of(c),
-    ]  # fmt: skip
+    )  # fmt: skip
     if work >= _PARALLEL_WORK:
         threads = parallel_threads()
         for axis, length in enumerate((len(runs), count, rows, columns)):
             if length >= threads * _LEAST[axis]:
                 if enter_parallel():
-                    arguments[0] = axis
+                    arguments = (axis, *arguments[1:])
                     try:
-                        launch(_products(dtype), arguments, threads)
+                        launch_in_parts((_products(dtype),), arguments, threads)
                     finally:
                         leave_parallel()
                     return c
                 break
-    launch(_products(dtype), arguments)
+    launch((_products(dtype),), arguments)
     return c
 
 

@@ -1,12 +1,10 @@
-"""Batch, layer and RMS normalization for NumPy arrays, forward and backward.
+"""Batch, layer and RMS normalization for NumPy arrays: instructions, and the ops that launch them.
 
-Each is written as serial functions over a range of columns or rows, first … last−1, which other
-compiled code calls too, for a share of the work. They take flat arrays that begin where one problem
-begins: row r is from ``r·columns`` to ``(r + 1)·columns``. Sizes and ranges are unsigned
-(``np.uintp``); eps is of the arrays' type. Results go into given arrays.
+Arrays are flat, row r of a member from ``r·columns`` to ``(r + 1)·columns``. Members of a
+population may differ in width: how many of their features they have. The others are 0 and stay so.
 
-No sum crosses a border: batch statistics and parameter gradients are split by columns, statistics
-of rows by rows. So results are the same bits however the work is split, by threads or otherwise.
+No sum crosses a border: batch statistics and parameter gradients are cut by columns, statistics of
+rows by rows. So results are the same bits however the work is cut, among threads or otherwise.
 
 A batch's statistics take one read of it. Mean and squared deviations of eight rows, as two passes
 over them give them, are joined to those of all rows before (Chan, Golub and LeVeque 1979). All of
@@ -16,66 +14,120 @@ it counts from a value in their midst, so that a large mean costs no digits.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
+from .records import (
+    COUNT,
+    EACH_ROW,
+    FEATURES,
+    NUMBER,
+    ROWS,
+    by_columns,
+    by_rows,
+    record,
+)
 from .row_sums import centred_sums, slope_sums
 from .simd import address
-from .threads import enter_parallel, leave_parallel, parallel_threads
-from .twins import twins
+from .tape import launch, steps
 
-_PARALLEL_ELEMENTS = 100_000
-_LINE = 16  # float32 in a cache line
+_LARGE = 100_000  # elements; with fewer, waking a second thread takes longer than it saves
+_FAST = {"contract"}
 
-# Without Python's error on dividing by zero, which LLVM makes no vectors of.
-_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
+# --- The ops --------------------------------------------------------------------------------------
 
 
 def batch_norm(x, gamma, beta, eps):
     """The kernel, with the signature and the results of the op's reference."""
+    x, gamma, beta = _dense(x), _dense(gamma), _dense(beta)
     shape, dtype = gamma.shape, x.dtype
     y, mean, var = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
-    _run(_batch_norm, (x, gamma, beta), (y, mean, var), x.shape[-1], eps)
+    given = BatchNorm.plain(*_sizes(x, gamma), x, gamma, beta, float(eps), mean, var, y)
+    launch(_batch_norm(dtype), given, x.size > _LARGE)
     return y, mean, var
 
 
 def batch_norm_backward(dy, x, gamma, mean, var, eps):
     """The kernel, with the signature and the results of the op's reference."""
-    shape, dtype = gamma.shape, x.dtype
-    dx, dgamma, dbeta = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
-    arrays = dy, x, gamma, mean, var
-    _run(_batch_norm_backward, arrays, (dx, dgamma, dbeta), x.shape[-1], eps)
-    return dx, dgamma, dbeta
+    dy, x, gamma, mean, var = _dense(dy), _dense(x), _dense(gamma), _dense(mean), _dense(var)
+    dx, dgamma, dbeta = results = _gradients(x, gamma)
+    sizes, eps = _sizes(x, gamma), float(eps)
+    given = BatchNormBackward.plain(*sizes, dy, x, gamma, mean, var, eps, dx, dgamma, dbeta)
+    launch(_batch_norm_backward(x.dtype), given, x.size > _LARGE)
+    return results
 
 
 def layer_norm(x, gamma, beta, eps):
     """The kernel, with the signature and the results of the op's reference."""
+    x, gamma, beta = _dense(x), _dense(gamma), _dense(beta)
     shape, dtype = (*x.shape[:-1], 1), x.dtype
-    y, mean, inv_std = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
-    _run(_layer_norm, (x, gamma, beta), (y, mean, inv_std), x.shape[-1], eps)
-    return y, mean, inv_std
+    y, mean, inverse = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
+    given = RowNorm.plain(*_sizes(x, gamma), x, gamma, beta, float(eps), y, mean, inverse)
+    launch(_layer_norm(dtype), given, x.size > _LARGE)
+    return y, mean, inverse
 
 
 def layer_norm_backward(dy, x, gamma, mean, inv_std):
     """The kernel, with the signature and the results of the op's reference."""
+    dy, x, gamma, mean, inverse = (
+        _dense(dy),
+        _dense(x),
+        _dense(gamma),
+        _dense(mean),
+        _dense(inv_std),
+    )
+    dx, dgamma, dbeta = results = _gradients(x, gamma)
+    given = RowNormBackward.plain(*_sizes(x, gamma), dy, x, gamma, mean, inverse, dx, dgamma, dbeta)
+    launch(_layer_norm_backward(x.dtype), given, x.size > _LARGE)
+    return results
+
+
+_dense = np.ascontiguousarray  # elements in order, one after another
+
+
+def _sizes(x, gamma):
+    """How many problems there are parameters for, and each one's rows and columns."""
+    columns, size = x.shape[-1], gamma.size
+    return size // columns, x.size // size, columns
+
+
+def _gradients(x, gamma):
     shape, dtype = gamma.shape, x.dtype
-    dx, dgamma, dbeta = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
-    arrays = dy, x, gamma, mean, inv_std
-    _run(_layer_norm_backward, arrays, (dx, dgamma, dbeta), x.shape[-1], 0.0)
-    return dx, dgamma, dbeta
+    return np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
 
 
-def _run(ways, arrays, results, columns, eps):
-    """All arrays flat, on several threads where that pays and they are free."""
-    flat = [a.ravel() for a in arrays + results]  # of a strided input, a copy
-    serial, parallel = ways
-    if arrays[0].size > _PARALLEL_ELEMENTS and enter_parallel():
-        try:
-            parallel(*flat, columns, eps, parallel_threads())
-        finally:
-            leave_parallel()
-    else:
-        serial(*flat, columns, eps, 1)
+# --- Records --------------------------------------------------------------------------------------
 
+Running = record(
+    "Running", value=FEATURES, keep=NUMBER, move=NUMBER, correction=NUMBER, running=FEATURES
+)
+BatchNorm = record(
+    "BatchNorm", x=ROWS, gamma=FEATURES, beta=FEATURES, eps=NUMBER, mean=FEATURES, var=FEATURES,
+    y=ROWS,
+)  # fmt: skip
+BatchNormBackward = record(
+    "BatchNormBackward", dy=ROWS, x=ROWS, gamma=FEATURES, mean=FEATURES, var=FEATURES, eps=NUMBER,
+    dx=ROWS, dgamma=FEATURES, dbeta=FEATURES,
+)  # fmt: skip
+RowNorm = record(
+    "RowNorm", x=ROWS, gamma=FEATURES, beta=FEATURES, eps=NUMBER, y=ROWS, mean=EACH_ROW,
+    inverse=EACH_ROW,
+)  # fmt: skip
+RowNormBackward = record(
+    "RowNormBackward", dy=ROWS, x=ROWS, gamma=FEATURES, mean=EACH_ROW, inverse=EACH_ROW, dx=ROWS,
+    dgamma=FEATURES, dbeta=FEATURES,
+)  # fmt: skip
+NarrowNorm = record(
+    "NarrowNorm", x=ROWS, width=COUNT, gamma=FEATURES, beta=FEATURES, eps=NUMBER, y=ROWS,
+    mean=EACH_ROW, inverse=EACH_ROW,
+)  # fmt: skip
+RMSNorm = record(
+    "RMSNorm", x=ROWS, width=COUNT, gamma=FEATURES, eps=NUMBER, y=ROWS, inverse=EACH_ROW
+)
+NarrowBackward = record(
+    "NarrowBackward", dy=ROWS, x=ROWS, width=COUNT, gamma=FEATURES, mean=EACH_ROW,
+    inverse=EACH_ROW, dx=ROWS,
+)  # fmt: skip
+Masked = record("Masked", x=ROWS, mask=FEATURES, y=ROWS)
 
 # --- Batch norm, by columns -----------------------------------------------------------------------
 
@@ -92,9 +144,9 @@ def _median(a, b, c):
     return low if c < low else (high if c > high else c)
 
 
-@njit(nogil=True, **_OPTIONS)
-def batch_statistics(x, rows, columns, first, last, mean, var):
+def _batch_statistics(a, first, last):
     """Mean and biased variance of some columns."""
+    x, rows, columns = a.x, a.rows, a.columns
     real, wide = x.dtype.type, np.float64
     width = last - first
     start = np.empty(width, x.dtype)
@@ -127,25 +179,30 @@ def batch_statistics(x, rows, columns, first, last, mean, var):
             middles[j] += apart * weight
             squared[j] += apart * (value - middles[j])
     for j in range(width):
-        mean[first + j] = real(middles[j] + wide(start[j]))
-        var[first + j] = real(squared[j] / wide(rows))
+        a.mean[first + j] = real(middles[j] + wide(start[j]))
+        a.var[first + j] = real(squared[j] / wide(rows))
 
 
-@njit(nogil=True, **_OPTIONS)
-def normalize_rows(x, gamma, beta, mean, var, eps, columns, first, last, y):
+def _running(a, first, last):
+    """A running statistic moves towards the batch's."""
+    for j in range(first, last):
+        a.running[j] = a.keep * a.running[j] + a.move * (a.value[j] * a.correction)
+
+
+def _batch_norm_rows(a, first, last):
     """``y = γ (x − μ)/√(σ² + ε) + β`` for some rows and given statistics of the columns."""
-    scale = np.empty(columns, x.dtype)
-    for j in range(columns):
-        scale[j] = gamma[j] / np.sqrt(np.float64(var[j]) + eps)
+    scale = np.empty(a.columns, a.x.dtype)
+    for j in range(a.columns):
+        scale[j] = a.gamma[j] / np.sqrt(np.float64(a.var[j]) + a.eps)
     for row in range(first, last):
-        begin = row * columns
-        for j in range(columns):
-            y[begin + j] = (x[begin + j] - mean[j]) * scale[j] + beta[j]
+        begin = row * a.columns
+        for j in range(a.columns):
+            a.y[begin + j] = (a.x[begin + j] - a.mean[j]) * scale[j] + a.beta[j]
 
 
-@njit(nogil=True, **_OPTIONS)
-def batch_norm_parameter_columns(dy, x, mean, var, eps, rows, columns, first, last, dgamma, dbeta):
+def _batch_norm_slopes(a, first, last):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of batch norm, for some columns."""
+    dy, x, mean, rows, columns = a.dy, a.x, a.mean, a.rows, a.columns
     real, wide = x.dtype.type, np.float64
     width = last - first
     sums, products = np.zeros(width), np.zeros(width)
@@ -167,76 +224,87 @@ def batch_norm_parameter_columns(dy, x, mean, var, eps, rows, columns, first, la
             sums[j] += wide(slope)
             products[j] += wide(slope * (x[begin + j] - mean[first + j]))
     for j in range(width):
-        dbeta[first + j] = real(sums[j])
-        dgamma[first + j] = real(products[j] / np.sqrt(wide(var[first + j]) + eps))
+        a.dbeta[first + j] = real(sums[j])
+        a.dgamma[first + j] = real(products[j] / np.sqrt(wide(a.var[first + j]) + a.eps))
 
 
-@njit(nogil=True, **_OPTIONS)
-def batch_norm_backward_rows(
-    dy, x, gamma, mean, var, eps, dgamma, dbeta, rows, columns, first, last, dx
-):
+def _batch_norm_backward_rows(a, first, last):
     """dx of batch norm for some rows, from the parameters' gradients, which are sums over all."""
-    real = x.dtype.type
-    share = real(1) / real(rows)
-    scale, tilt, level = (
-        np.empty(columns, x.dtype),
-        np.empty(columns, x.dtype),
-        np.empty(columns, x.dtype),
-    )
-    for j in range(columns):
-        inv_std = real(1) / np.sqrt(var[j] + eps)
-        scale[j] = gamma[j] * inv_std
-        tilt[j] = dgamma[j] * share * inv_std
-        level[j] = dbeta[j] * share
+    real = a.x.dtype.type
+    share = real(1) / real(a.rows)
+    scale, tilt = np.empty(a.columns, a.x.dtype), np.empty(a.columns, a.x.dtype)
+    level = np.empty(a.columns, a.x.dtype)
+    for j in range(a.columns):
+        inverse = real(1) / np.sqrt(a.var[j] + a.eps)
+        scale[j] = a.gamma[j] * inverse
+        tilt[j] = a.dgamma[j] * share * inverse
+        level[j] = a.dbeta[j] * share
     for row in range(first, last):
-        begin = row * columns
-        for j in range(columns):
-            away = x[begin + j] - mean[j]
-            dx[begin + j] = ((dy[begin + j] - level[j]) - away * tilt[j]) * scale[j]
+        begin = row * a.columns
+        for j in range(a.columns):
+            away = a.x[begin + j] - a.mean[j]
+            a.dx[begin + j] = ((a.dy[begin + j] - level[j]) - away * tilt[j]) * scale[j]
+
+
+batch_statistics = by_columns(BatchNorm, _batch_statistics, fastmath=_FAST)
+running = by_columns(Running, _running)
+batch_norm_rows = by_rows(BatchNorm, _batch_norm_rows, fastmath=_FAST)
+batch_norm_slopes = by_columns(BatchNormBackward, _batch_norm_slopes, fastmath=_FAST)
+batch_norm_backward_rows = by_rows(BatchNormBackward, _batch_norm_backward_rows, fastmath=_FAST)
 
 
 # --- Layer norm, by rows; its parameter gradients, by columns -------------------------------------
 
 
-@njit(nogil=True, **_OPTIONS)
-def layer_norm_rows(x, gamma, beta, eps, columns, first, last, y, mean, inv_std):
-    """Layer norm of some rows: y, and each row's mean and 1/√(σ² + ε)."""
-    real = x.dtype.type
-    count = real(columns)
+@njit(inline="always")
+def _norm_of_rows(a, width, first, last):
+    """Layer norm of the first features of some rows: y, and each row's mean and 1/√(σ² + ε)."""
+    real = a.x.dtype.type
+    count = real(width)
     for row in range(first, last):
-        begin = row * columns
-        start = address(x) + begin * x.itemsize
-        middle = centred_sums(real(0), start, columns)[0] / count
-        left, squares = centred_sums(middle, start, columns)
+        begin = row * a.columns
+        start = address(a.x) + begin * a.x.itemsize
+        middle = centred_sums(real(0), start, width)[0] / count
+        left, squares = centred_sums(middle, start, width)
         missed = left / count  # by which rounding errors put the mean wrong
         middle = middle + missed
-        inverse = real(1) / np.sqrt(squares / count - missed * missed + eps)
-        for j in range(columns):
-            y[begin + j] = (x[begin + j] - middle) * inverse * gamma[j] + beta[j]
-        mean[row] = middle
-        inv_std[row] = inverse
+        inverse = real(1) / np.sqrt(squares / count - missed * missed + a.eps)
+        for j in range(width):
+            a.y[begin + j] = (a.x[begin + j] - middle) * inverse * a.gamma[j] + a.beta[j]
+        a.mean[row] = middle
+        a.inverse[row] = inverse
 
 
-@njit(nogil=True, **_OPTIONS)
-def layer_norm_backward_rows(dy, x, gamma, mean, inv_std, columns, first, last, dx):
-    """dx of layer norm for some rows; dx may be dy, if the parameters' gradients are done."""
-    real = x.dtype.type
-    share, size = real(1) / real(columns), x.itemsize
+@njit(inline="always")
+def _backward_of_rows(a, width, first, last):
+    """dx of layer norm for the first features of some rows."""
+    real = a.x.dtype.type
+    share, size = real(1) / real(width), a.x.itemsize
     for row in range(first, last):
-        begin = row * columns
-        middle, inverse = mean[row], inv_std[row]
+        begin = row * a.columns
+        middle, inverse, at = a.mean[row], a.inverse[row], begin * size
         total, product = slope_sums(
-            middle, address(dy) + begin * size, address(gamma), address(x) + begin * size, columns
+            middle, address(a.dy) + at, address(a.gamma), address(a.x) + at, width
         )
         level, tilt = total * share, product * share * inverse * inverse
-        for j in range(columns):
-            away = x[begin + j] - middle
-            dx[begin + j] = ((dy[begin + j] * gamma[j] - level) - away * tilt) * inverse
+        for j in range(width):
+            away = a.x[begin + j] - middle
+            a.dx[begin + j] = ((a.dy[begin + j] * a.gamma[j] - level) - away * tilt) * inverse
 
 
-@njit(nogil=True, **_OPTIONS)
-def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, last, dgamma, dbeta):
+def _layer_norm_rows(a, first, last):
+    """Layer norm of each row; mean and inverse deviation are kept for the backward."""
+    _norm_of_rows(a, a.columns, first, last)
+
+
+def _layer_norm_backward_rows(a, first, last):
+    """dx of layer norm."""
+    _backward_of_rows(a, a.columns, first, last)
+
+
+def _layer_norm_slopes(a, first, last):
     """``dγ = Σ dy x̂`` and ``dβ = Σ dy`` of layer norm, for some columns."""
+    dy, x, mean, inverse, rows, columns = a.dy, a.x, a.mean, a.inverse, a.rows, a.columns
     real, wide = x.dtype.type, np.float64
     width = last - first
     sums, products = np.zeros(width), np.zeros(width)
@@ -248,7 +316,8 @@ def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, las
             for k in range(_EIGHT):
                 slope = dy[begin + k * columns + j]
                 total += slope
-                product += slope * ((x[begin + k * columns + j] - mean[row + k]) * inv_std[row + k])
+                away = x[begin + k * columns + j] - mean[row + k]
+                product += slope * (away * inverse[row + k])
             sums[j] += wide(total)
             products[j] += wide(product)
     for row in range(whole, rows):
@@ -256,113 +325,82 @@ def layer_norm_parameter_columns(dy, x, mean, inv_std, rows, columns, first, las
         for j in range(width):
             slope = dy[begin + j]
             sums[j] += wide(slope)
-            products[j] += wide(slope * ((x[begin + j] - mean[row]) * inv_std[row]))
+            products[j] += wide(slope * ((x[begin + j] - mean[row]) * inverse[row]))
     for j in range(width):
-        dbeta[first + j] = real(sums[j])
-        dgamma[first + j] = real(products[j])
+        a.dbeta[first + j] = real(sums[j])
+        a.dgamma[first + j] = real(products[j])
 
 
-# --- The ops: each twice, serial and parallel -----------------------------------------------------
-
-# Problems follow one another, and each is cut into pieces: one for each thread.
-
-
-@njit(inline="always")
-def _cut(count, pieces):
-    """Columns or rows in a piece, in whole cache lines; pieces of a problem."""
-    line, count = np.uintp(_LINE), np.uintp(count)
-    width = (count // np.uintp(pieces) + line) // line * line
-    each = (count + width - np.uintp(1)) // width
-    return width, each
+layer_norm_rows = by_rows(RowNorm, _layer_norm_rows, fastmath=_FAST)
+layer_norm_slopes = by_columns(RowNormBackward, _layer_norm_slopes, fastmath=_FAST)
+layer_norm_backward_rows = by_rows(RowNormBackward, _layer_norm_backward_rows, fastmath=_FAST)
 
 
-@njit(inline="always")
-def _piece(task, each, count, width):
-    """A task's problem, and where its piece begins and ends."""
-    problem, number = np.uintp(task) // each, np.uintp(task) % each
-    return problem, number * width, min(count, (number + np.uintp(1)) * width)
+# --- RMS norm, and norms of members of different widths -------------------------------------------
 
 
-def _batch_norm_body(x, gamma, beta, y, mean, var, columns, eps, pieces):
-    columns, rows = np.uintp(columns), np.uintp(x.size // gamma.size)
-    problems, eps = np.uintp(gamma.size) // columns, x.dtype.type(eps)
-    width, each = _cut(columns, pieces)
-    for task in prange(problems * each):
-        p, first, last = _piece(task, each, columns, width)
-        a, c = p * rows * columns, p * columns
-        batch_statistics(x[a:], rows, columns, first, last, mean[c:], var[c:])
-    width, each = _cut(rows, pieces)
-    for task in prange(problems * each):
-        p, first, last = _piece(task, each, rows, width)
-        a, c = p * rows * columns, p * columns
-        normalize_rows(
-            x[a:], gamma[c:], beta[c:], mean[c:], var[c:], eps, columns, first, last, y[a:]
-        )
+def _masked_layer_norm(a, first, last):
+    """Layer norm of each row's first features; the others give β."""
+    width = np.uintp(a.width)
+    _norm_of_rows(a, width, first, last)
+    for row in range(first, last):
+        for j in range(width, a.columns):
+            a.y[row * a.columns + j] = a.beta[j]
 
 
-def _batch_norm_backward_body(dy, x, gamma, mean, var, dx, dgamma, dbeta, columns, eps, pieces):
-    columns, rows = np.uintp(columns), np.uintp(x.size // gamma.size)
-    problems, eps = np.uintp(gamma.size) // columns, x.dtype.type(eps)
-    width, each = _cut(columns, pieces)
-    for task in prange(problems * each):
-        p, first, last = _piece(task, each, columns, width)
-        a, c = p * rows * columns, p * columns
-        batch_norm_parameter_columns(
-            dy[a:], x[a:], mean[c:], var[c:], eps, rows, columns, first, last, dgamma[c:], dbeta[c:]
-        )
-    width, each = _cut(rows, pieces)
-    for task in prange(problems * each):
-        p, first, last = _piece(task, each, rows, width)
-        a, c = p * rows * columns, p * columns
-        batch_norm_backward_rows(
-            dy[a:],
-            x[a:],
-            gamma[c:],
-            mean[c:],
-            var[c:],
-            eps,
-            dgamma[c:],
-            dbeta[c:],
-            rows,
-            columns,
-            first,
-            last,
-            dx[a:],
-        )
+def _masked_layer_norm_backward(a, first, last):
+    """dx of :func:`masked_layer_norm`, 0 outside of the width."""
+    width = np.uintp(a.width)
+    _backward_of_rows(a, width, first, last)
+    for row in range(first, last):
+        for j in range(width, a.columns):
+            a.dx[row * a.columns + j] = 0
 
 
-def _layer_norm_body(x, gamma, beta, y, mean, inv_std, columns, eps, pieces):
-    columns, rows = np.uintp(columns), np.uintp(x.size // gamma.size)
-    problems, eps = np.uintp(gamma.size) // columns, x.dtype.type(eps)
-    width, each = _cut(rows, pieces)
-    for task in prange(problems * each):
-        p, first, last = _piece(task, each, rows, width)
-        a, c, r = p * rows * columns, p * columns, p * rows
-        layer_norm_rows(
-            x[a:], gamma[c:], beta[c:], eps, columns, first, last, y[a:], mean[r:], inv_std[r:]
-        )
+def _rms_norm(a, first, last):
+    """``y = γ x / √(Σ x² / width + ε)`` for each row; the inverse root is kept."""
+    real = a.x.dtype.type
+    for row in range(first, last):
+        begin = row * a.columns
+        start = address(a.x) + begin * a.x.itemsize
+        squares = centred_sums(real(0), start, a.columns)[1]
+        inverse = real(1) / np.sqrt(squares / real(a.width) + a.eps)
+        for j in range(a.columns):
+            a.y[begin + j] = a.x[begin + j] * inverse * a.gamma[j]
+        a.inverse[row] = inverse
 
 
-def _layer_norm_backward_body(dy, x, gamma, mean, inv_std, dx, dgamma, dbeta, columns, eps, pieces):
-    columns, rows = np.uintp(columns), np.uintp(x.size // gamma.size)
-    problems, eps = np.uintp(gamma.size) // columns, x.dtype.type(eps)
-    width, each = _cut(columns, pieces)
-    for task in prange(problems * each):
-        p, first, last = _piece(task, each, columns, width)
-        a, c, r = p * rows * columns, p * columns, p * rows
-        layer_norm_parameter_columns(
-            dy[a:], x[a:], mean[r:], inv_std[r:], rows, columns, first, last, dgamma[c:], dbeta[c:]
-        )
-    width, each = _cut(rows, pieces)
-    for task in prange(problems * each):
-        p, first, last = _piece(task, each, rows, width)
-        a, c, r = p * rows * columns, p * columns, p * rows
-        layer_norm_backward_rows(
-            dy[a:], x[a:], gamma[c:], mean[r:], inv_std[r:], columns, first, last, dx[a:]
-        )
+def _rms_norm_backward(a, first, last):
+    """``dx = (g − x̂ Σ g x̂ / width) / rms`` for each row, with ``g = γ dy`` inside the width."""
+    real, width = a.x.dtype.type, np.uintp(a.width)
+    for row in range(first, last):
+        begin, inverse = row * a.columns, a.inverse[row]
+        dy, x = address(a.dy) + begin * a.x.itemsize, address(a.x) + begin * a.x.itemsize
+        along = slope_sums(real(0), dy, address(a.gamma), x, width)[1]
+        tilt = along / real(a.width) * inverse * inverse
+        for j in range(width):
+            g = a.dy[begin + j] * a.gamma[j]
+            a.dx[begin + j] = (g - a.x[begin + j] * tilt) * inverse
+        for j in range(width, a.columns):
+            a.dx[begin + j] = 0
 
 
-_batch_norm = twins(_batch_norm_body, **_OPTIONS)
-_batch_norm_backward = twins(_batch_norm_backward_body, **_OPTIONS)
-_layer_norm = twins(_layer_norm_body, **_OPTIONS)
-_layer_norm_backward = twins(_layer_norm_backward_body, **_OPTIONS)
+def _masked(a, first, last):
+    """``y = x ⊙ mask``, with one mask of the features for each member."""
+    for row in range(first, last):
+        begin = row * a.columns
+        for j in range(a.columns):
+            a.y[begin + j] = a.x[begin + j] * a.mask[j]
+
+
+masked_layer_norm = by_rows(NarrowNorm, _masked_layer_norm, fastmath=_FAST)
+masked_layer_norm_backward = by_rows(NarrowBackward, _masked_layer_norm_backward, fastmath=_FAST)
+rms_norm = by_rows(RMSNorm, _rms_norm)
+rms_norm_backward = by_rows(NarrowBackward, _rms_norm_backward)
+masked = by_rows(Masked, _masked)
+
+
+_batch_norm = steps(batch_statistics, batch_norm_rows)
+_batch_norm_backward = steps(batch_norm_slopes, batch_norm_backward_rows)
+_layer_norm = steps(layer_norm_rows)
+_layer_norm_backward = steps(layer_norm_slopes, layer_norm_backward_rows)

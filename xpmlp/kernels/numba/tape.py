@@ -24,7 +24,7 @@ only checks, which are run before anything is changed, may give another status.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -34,13 +34,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from .simd import INT, POINTER, address
+from .simd import INT, POINTER
 from .sources import compiled
 from .threads import enter_parallel, leave_parallel, parallel_threads
 from .twins import twins
 
 SERIAL, PARALLEL = 0, 1
-_BEHIND = 0  # for an address: the arguments are in the same row, behind the mode
 _SIGNATURE = types.intp(types.intp, types.intp, types.intp)
 
 
@@ -114,15 +113,60 @@ class Tape:
 _WORTH_A_THREAD = 6_000  # ns
 
 
-def launch(function: int, arguments: list[int], parts: int = 1) -> int:
-    """Run one instruction now; its status, if it is run whole.
+def launch(functions: tuple[int, ...], record: tuple, worth_it: bool = False) -> int:
+    """Run instructions now, one after another, all with one record.
 
-    With ``parts`` > 1, that many shares side by side, between ``enter_parallel()`` and
-    ``leave_parallel()``. An op that is written as an instruction needs no parallel twin, which
+    An op that is written as instructions needs no code of its own and no parallel twin, which
     numba takes half a second and more to compile.
+
+    Parameters
+    ----------
+    functions : tuple of int
+        What :func:`steps` gave.
+    record : tuple
+        Their arguments, in a plain tuple, whose type numba is quick to tell: integers, arrays, a
+        ``float`` for a number in memory, and tuples of these.
+    worth_it : bool
+        Threads share each, if they are free.
+
+    Returns
+    -------
+    int
+        The first status that is not 0, or 0; with threads always 0.
     """
-    calls = np.array([[function, _BEHIND, PARALLEL, *arguments]], np.int64)
-    return _run(calls, 1) if parts == 1 else _run_parallel(calls, parts)
+    if worth_it and enter_parallel():
+        try:
+            return launch_in_parts(functions, record, parallel_threads())
+        finally:
+            leave_parallel()
+    return _launch(functions, record)
+
+
+def launch_in_parts(functions: tuple[int, ...], record: tuple, parts: int) -> int:
+    """So many shares of each side by side; between ``enter_parallel`` and ``leave_parallel``."""
+    kept: list[np.ndarray] = []
+    row = np.array(list(_integers_of(record, kept)), np.int64)
+    calls = [(function, address_of(row), PARALLEL) for function in functions]
+    return _run_parallel(np.array(calls, np.int64), parts)
+
+
+def steps(*instructions: Callable[..., int]) -> Callable[..., tuple[int, ...]]:
+    """What :func:`launch` is given, by dtype."""
+    return cache(lambda dtype: tuple(one(dtype) for one in instructions))
+
+
+def _integers_of(record: tuple, kept: list[np.ndarray]) -> Iterator[int]:
+    """A record as it is in a row; what is made for it in memory is kept."""
+    for value in record:
+        if isinstance(value, tuple):
+            yield from _integers_of(value, kept)
+        elif isinstance(value, np.ndarray):
+            yield address_of(value)
+        elif isinstance(value, float):
+            kept.append(np.array([value]))
+            yield address_of(kept[-1])
+        else:
+            yield int(value)
 
 
 def address_of(array: np.ndarray) -> int:
@@ -250,11 +294,50 @@ def _call(typingctx, function, arguments, part, parts):
     return types.intp(*[types.intp] * 4), generate
 
 
+@intrinsic
+def _stored(typingctx, record):
+    """The address of a record, on the stack, as a row of integers."""
+
+    def generate(context, builder, signature, values):
+        words = list(_words(context, builder, record, values[0]))
+        with builder.goto_entry_block():
+            row = builder.ptrtoint(builder.alloca(ir.ArrayType(INT, len(words))), INT)
+        for i, word in enumerate(words):
+            at = builder.inttoptr(builder.add(row, INT(8 * i)), POINTER)
+            builder.store(word, at)
+        return row
+
+    return types.intp(record), generate
+
+
+def _words(context, builder, kind, value) -> Iterator[ir.Value]:
+    if isinstance(kind, types.BaseTuple):
+        for i, each in enumerate(kind.types):
+            yield from _words(context, builder, each, builder.extract_value(value, i))
+    elif isinstance(kind, types.Array):
+        yield builder.ptrtoint(make_array(kind)(context, builder, value).data, INT)
+    elif isinstance(kind, types.Float):
+        with builder.goto_entry_block():
+            place = builder.alloca(ir.DoubleType())
+        builder.store(context.cast(builder, value, kind, types.float64), place)
+        yield builder.ptrtoint(place, INT)
+    else:
+        yield context.cast(builder, value, kind, types.intp)
+
+
+@compiled(nogil=True)
+def _launch(functions, record):
+    row = _stored(record)
+    for function in functions:
+        status = _call(function, row, 0, 1)
+        if status != 0:
+            return status
+    return 0
+
+
 def _run_body(calls, parts):
     for i in range(calls.shape[0]):
         function, arguments, mode = calls[i, 0], calls[i, 1], calls[i, 2]
-        if arguments == _BEHIND:
-            arguments = address(calls) + 24
         if mode == PARALLEL and parts > 1:
             for part in prange(parts):
                 _call(function, arguments, part, parts)

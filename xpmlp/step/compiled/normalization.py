@@ -21,26 +21,22 @@ def batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activati
     _check(program, name, layer, x)
     if N == 1:
         raise NotCompiled(f"{name}BatchNorm has only one row")  # which the layer refuses
-    options = program.buffer(3, dtype=np.float64)
-    options[:] = layer.eps, layer.keep, N / (N - 1) if layer.unbiased else 1.0
-    gamma, beta = program.parameter(name + "gamma"), program.parameter(name + "beta")
     mean, var = program.buffer(members, F), program.buffer(members, F)
-    running = program.state(name + "running_mean"), program.state(name + "running_var")
-    y = program.activation(F)
-    sizes, kinds, work = (members, N, F), program.instructions, N * F / 20
-    program.add(kinds.batch_statistics, x, *sizes, options, mean, var, *running, work=work)
-    program.add(kinds.batch_norm, x, *sizes, gamma, beta, options, mean, var, y, work=work)
+    gamma, y = program.parameter(name + "gamma"), program.activation(F)
+    kinds, work = program.instructions, N * F / 20
+    norm = {"gamma": gamma, "eps": layer.eps, "mean": mean, "var": var}
+    given = {**norm, "x": x, "beta": program.parameter(name + "beta"), "y": y}
+    program.add(kinds.batch_statistics, columns=F, **given, work=work)
+    correction = N / (N - 1) if layer.unbiased else 1.0
+    for statistic, value, factor in (("mean", mean, 1.0), ("var", var, correction)):
+        moved = {"value": value, "running": program.state(f"{name}running_{statistic}")}
+        rates = {"keep": layer.keep, "move": 1.0 - layer.keep, "correction": factor}
+        program.add(kinds.running, columns=F, **moved, **rates, work=F / 20)
+    program.add(kinds.batch_norm_rows, columns=F, **given, work=work)
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-        slopes = program.gradient(name + "gamma"), program.gradient(name + "beta")
-        statistics = options, mean, var
-        program.add(kinds.batch_norm_slopes, dy, x, *sizes, *statistics, *slopes, work=work)
-        if not wanted:
-            return None
-        dx = program.buffer(members, N, F)
-        arguments = dy, x, *sizes, gamma, *statistics, *slopes, dx
-        program.add(kinds.batch_norm_backward, *arguments, work=work)
-        return program.gate(dx, x)
+        steps = kinds.batch_norm_slopes, kinds.batch_norm_backward_rows
+        return _backward(program, steps, name, x, dy, wanted, **norm)
 
     return y, backward
 
@@ -48,100 +44,86 @@ def batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activati
 def layer_norm(program: Program, name: str, layer: layers.LayerNorm, x: Activation) -> Lowered:
     """The slopes of γ and β are an instruction of their own."""
     program.watch(layer, "eps")
-    N, F, members = program.rows, x.features, program.members
     _check(program, name, layer, x)
-    options = program.buffer(1, dtype=np.float64)
-    options[:] = layer.eps
-    gamma, beta = program.parameter(name + "gamma"), program.parameter(name + "beta")
-    mean, inv_std = program.buffer(members, N), program.buffer(members, N)
-    y = program.activation(F)
-    sizes, kinds, work = (members, N, F), program.instructions, N * F / 20
-    program.add(kinds.layer_norm, x, *sizes, gamma, beta, options, y, mean, inv_std, work=work)
+    kinds, F = program.instructions, x.features
+    y, work = program.activation(F), program.rows * F / 20
+    norm = {"gamma": program.parameter(name + "gamma"), **_statistics(program)}
+    beta = program.parameter(name + "beta")
+    given = {**norm, "beta": beta, "eps": layer.eps, "x": x, "y": y}
+    program.add(kinds.layer_norm_rows, columns=F, **given, work=work)
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-        slopes = program.gradient(name + "gamma"), program.gradient(name + "beta")
-        program.add(kinds.layer_norm_slopes, dy, x, *sizes, mean, inv_std, *slopes, work=work)
-        if not wanted:
-            return None
-        dx = program.buffer(members, N, F)
-        arguments = dy, x, *sizes, gamma, mean, inv_std, dx
-        program.add(kinds.layer_norm_backward, *arguments, work=work)
-        return program.gate(dx, x)
+        steps = kinds.layer_norm_slopes, kinds.layer_norm_backward_rows
+        return _backward(program, steps, name, x, dy, wanted, **norm)
 
     return y, backward
 
 
-def rms_norm(
-    program: Program, name: str, layer: layers.RMSNorm | masked.MaskedRMSNorm, x: Activation
+def narrow_norm(
+    program: Program,
+    name: str,
+    layer: layers.RMSNorm | masked.MaskedRMSNorm | masked.MaskedLayerNorm,
+    x: Activation,
 ) -> Lowered:
-    """Over all features, or over those that each member has."""
+    """Over all features or over those that each member has; with a mean, or without."""
     program.watch(layer, "eps")
-    N, F, members = program.rows, x.features, program.members
     _check(program, name, layer, x)
-    options = program.buffer(1, dtype=np.float64)
-    options[:] = layer.eps
-    widths = _widths(program, layer, F)
-    gamma = program.parameter(name + "gamma")
-    inv_rms, y = program.buffer(members, N), program.activation(F)
-    sizes, kinds, work = (members, N, F), program.instructions, N * F / 20
-    program.add(kinds.rms_norm, x, *sizes, widths, gamma, options, y, inv_rms, work=work)
+    kinds, members, N, F = program.instructions, program.members, program.rows, x.features
+    centred, y = isinstance(layer, masked.MaskedLayerNorm), program.activation(F)
+    kind, work = "masked_layer_norm" if centred else "rms_norm", N * F / (10 if centred else 20)
+    width = program.buffer(members, dtype=np.int64)
+    width[:] = getattr(layer, "widths", F)
+    gamma, statistics = program.parameter(name + "gamma"), _statistics(program)
+    given = {"width": width, "gamma": gamma, "eps": layer.eps, "inverse": statistics["inverse"]}
+    if centred:
+        given |= {"mean": statistics["mean"], "beta": program.parameter(name + "beta")}
+    program.add(getattr(kinds, kind), columns=F, x=x, **given, y=y, work=work)
+    mask = mask_of(program, layer) if centred else None
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-        # Layer norm's, with means of 0. Where a member has no features, x is 0.
-        no_means, dgamma = program.buffer(members, N), program.gradient(name + "gamma")
-        slopes = dgamma, program.buffer(members, F)
-        program.add(kinds.layer_norm_slopes, dy, x, *sizes, no_means, inv_rms, *slopes, work=work)
+        dy = dy if mask is None else masked_by(program, dy, mask, F)
+        norm: Any = {
+            "dy": dy,
+            "x": x,
+            "gamma": gamma,
+            **statistics,
+        }  # means of 0, where there are none
+        dbeta = program.gradient(name + "beta") if centred else program.buffer(members, F)
+        slopes: Any = {"dgamma": program.gradient(name + "gamma"), "dbeta": dbeta}
+        program.add(kinds.layer_norm_slopes, columns=F, **norm, **slopes, dx=0, work=N * F / 20)
         if not wanted:
             return None
         dx = program.buffer(members, N, F)
-        program.add(kinds.rms_norm_backward, dy, x, *sizes, widths, gamma, inv_rms, dx, work=work)
+        instruction = getattr(kinds, kind + "_backward")
+        program.add(instruction, columns=F, **norm, width=width, dx=dx, work=work)
         return program.gate(dx, x)
 
     return y, backward
 
 
-def masked_layer_norm(
-    program: Program, name: str, layer: masked.MaskedLayerNorm, x: Activation
-) -> Lowered:
-    """Over the features that each member has."""
-    program.watch(layer, "eps")
-    N, F, members = program.rows, x.features, program.members
-    _check(program, name, layer, x)
-    options = program.buffer(1, dtype=np.float64)
-    options[:] = layer.eps
-    widths, mask = _widths(program, layer, F), mask_of(program, layer)
-    gamma, beta = program.parameter(name + "gamma"), program.parameter(name + "beta")
-    statistics = program.buffer(members, N), program.buffer(members, N)
-    y = program.activation(F)
-    sizes, kinds, work = (members, N, F), program.instructions, N * F / 10
-    program.add(
-        kinds.masked_layer_norm,
-        *(x, *sizes, widths, gamma, beta, options, y, *statistics),
-        work=work,
-    )
-
-    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-        dy = masked_by(program, dy, mask, F)
-        slopes = program.gradient(name + "gamma"), program.gradient(name + "beta")
-        program.add(kinds.layer_norm_slopes, dy, x, *sizes, *statistics, *slopes, work=work)
-        if not wanted:
-            return None
-        dx = program.buffer(members, N, F)
-        program.add(
-            kinds.masked_layer_norm_backward,
-            *(dy, x, *sizes, widths, gamma, *statistics, dx),
-            work=work,
-        )
-        return program.gate(dx, x)
-
-    return y, backward
+def _statistics(program: Program) -> dict[str, np.ndarray]:
+    """Room for each row's mean and inverse deviation."""
+    members, N = program.members, program.rows
+    return {"mean": program.buffer(members, N), "inverse": program.buffer(members, N)}
 
 
-def _widths(program: Program, layer: Any, features: int) -> np.ndarray:
-    """How many features each member has."""
-    widths = program.buffer(program.members, dtype=np.int64)
-    widths[:] = getattr(layer, "widths", features)
-    return widths
+def _backward(
+    program: Program,
+    steps: tuple[Any, Any],
+    name: str,
+    x: Activation,
+    dy: np.ndarray,
+    wanted: bool,
+    **norm: Any,
+) -> np.ndarray | None:
+    """The slopes of γ and β and, if it is wanted, dx: two instructions with one record."""
+    F, work = x.features, program.rows * x.features / 20
+    dx = program.buffer(program.members, program.rows, F) if wanted else None
+    given = {"dy": dy, "x": x, **norm, "dx": 0 if dx is None else dx}
+    given |= {f"d{each}": program.gradient(name + each) for each in ("gamma", "beta")}
+    for instruction in steps if wanted else steps[:1]:
+        program.add(instruction, columns=F, **given, work=work)
+    return None if dx is None else program.gate(dx, x)
 
 
 def mask_of(program: Program, layer: Any) -> np.ndarray:
@@ -153,10 +135,8 @@ def mask_of(program: Program, layer: Any) -> np.ndarray:
 
 def masked_by(program: Program, x: Any, mask: np.ndarray, features: int) -> np.ndarray:
     """``x ⊙ mask``, in a new buffer."""
-    members, N = program.members, program.rows
-    y = program.buffer(members, N, features)
-    kinds, work = program.instructions, N * features / 20
-    program.add(kinds.masked, x, mask, y, members, N, features, work=work)
+    y, work = program.buffer(program.members, program.rows, features), program.rows * features / 20
+    program.add(program.instructions.masked, columns=features, x=x, mask=mask, y=y, work=work)
     return y
 
 

@@ -83,6 +83,7 @@ class Program:
         self.instructions = load_kernels("numba", "instructions")
         self.tape = load_kernels("numba", "tape").Tape(self.members)
         self._gemm = load_kernels("numba", "gemm")
+        self._records = load_kernels("numba", "records")
         self.gemm_program = self._gemm.program(self.dtype)
         self._kept: list[np.ndarray] = []
         self._x_arguments: list[tuple[np.ndarray, int]] = []
@@ -124,8 +125,26 @@ class Program:
         """What a layer keeps but does not train, such as a running mean."""
         return self.memory.state[name]
 
-    def add(self, instruction: Callable, *arguments: Any, work: float, check: bool = False):
-        """Append an instruction; arrays and activations among its arguments become addresses."""
+    def add(
+        self, instruction: Any, *arguments: Any, work: float, check: bool = False, **given: Any
+    ) -> np.ndarray:
+        """Append an instruction, its record's fields given by name.
+
+        Arrays and activations become addresses, numbers in memory may be given as numbers, and
+        members and rows are the program's unless they are given.
+
+        Returns
+        -------
+        array of int64
+            The record where the instruction reads it, its last field last.
+
+        Raises
+        ------
+        TypeError
+            If a field is missing or unknown, or an array too small or of another type.
+        """
+        if given:
+            arguments = self._fields(instruction.record, given)
         row = self.tape.add(
             instruction(self.dtype), [_integer(a) for a in arguments], work=int(work), check=check
         )
@@ -135,6 +154,27 @@ class Program:
             elif argument is self.x:
                 self._x_arguments.append((row, position))
         return row
+
+    def _fields(self, record: Any, given: dict[str, Any]) -> tuple[Any, ...]:
+        """A record's values one after another: integers, arrays, and the batch itself."""
+        own = {"members": self.members, "rows": self.rows}
+        filled = record(**{name: own[name] for name in own if name in record._fields} | given)
+        numbers = {
+            name: self._number(value)
+            for name, value in zip(filled._fields, filled, strict=True)
+            if record.__annotations__[name] is self._records.NUMBER
+        }
+        filled = filled._replace(**numbers)
+        self._records.check(filled._make(map(_array, filled)), self.dtype)
+        return tuple(self._records.flat(filled))
+
+    def _number(self, value: Any) -> np.ndarray:
+        """A number's place in memory."""
+        if isinstance(value, np.ndarray):
+            return value
+        array = self.buffer(1, dtype=np.float64)
+        array[0] = value
+        return array
 
     def run(self, x: np.ndarray, y: np.ndarray) -> int:
         """Run the tape on a batch; the status that a check ended it with, or 0."""
@@ -231,6 +271,10 @@ class Program:
 
     def _copy(self, source: Any, target: Any, size: int) -> None:
         self.add(self.instructions.copied, source, target, self.members, size, work=size / 25)
+
+
+def _array(argument: Any) -> Any:
+    return argument.array if isinstance(argument, Activation) else argument
 
 
 def _integer(argument: Any) -> int:
