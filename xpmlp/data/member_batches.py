@@ -105,6 +105,13 @@ class MemberBatches:
         y = xp.take(data.y, xp.reshape(chosen, (-1,)), axis=0)
         return x, xp.reshape(y, (*rows.shape, *y.shape[1:]))
 
+    def with_orders(self, orders: Orders, batch_size: int) -> MemberBatches:
+        """All batches of other rows, from the same copy of the data."""
+        other = object.__new__(MemberBatches)
+        other.__dict__ |= vars(self)
+        other.orders, other.batch_size, other.drop_last = orders, batch_size, False
+        return other
+
     def select(self, members: Sequence[int]) -> MemberBatches:
         """The batches of some members, from the same copy of the data."""
         chosen = object.__new__(MemberBatches)

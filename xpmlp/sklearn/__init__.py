@@ -14,5 +14,7 @@ except ImportError as error:
 
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor
+from .table_classifier import TableClassifier
+from .table_regressor import TableRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "TableClassifier", "TableRegressor"]

@@ -2,7 +2,7 @@
 
 from ..metrics import accuracy, confusion_matrix, r2
 from ..step import TrainStep
-from .callbacks import Callback, EarlyStopping, OnEpoch, SaveHistory
+from .callbacks import Callback, EarlyStopping, OnEpoch, SaveHistory, TimeLimit
 from .checkpoint import load_model, save_model
 from .history import History
 from .population_history import PopulationHistory
@@ -19,6 +19,7 @@ __all__ = [
     "PopulationTrainer",
     "Progress",
     "SaveHistory",
+    "TimeLimit",
     "TrainStep",
     "Trainer",
     "accuracy",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +96,28 @@ class EarlyStopping(Callback):
         self._best = np.where(better, values, self._best)
         self._waited = np.where(better, 0, self._waited + 1)
         return self._waited >= self.patience
+
+
+class TimeLimit(Callback):
+    """Stop when a training has taken so long; what is best so far is kept as at any other end.
+
+    Parameters
+    ----------
+    seconds : float
+        Looked at after every step; the epoch that runs is then evaluated as it is.
+    """
+
+    def __init__(self, seconds: float):
+        if not isinstance(seconds, Real) or not float(seconds) > 0.0:
+            raise ConfigError(f"`TimeLimit`: expected seconds > 0, got {seconds!r}")
+        self.seconds = float(seconds)
+
+    def on_start(self, trainer: Trainer) -> None:
+        self._start = time.perf_counter()
+
+    def on_step(self, trainer: Trainer, loss: Array) -> None:
+        if time.perf_counter() - self._start > self.seconds:
+            trainer.stop(f"time limit: {self.seconds:g} seconds")
 
 
 class SaveHistory(Callback):

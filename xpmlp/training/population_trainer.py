@@ -11,7 +11,7 @@ import numpy as np
 from ..backend import Array, to_numpy
 from ..data.member_batches import MemberBatches
 from ..data.normalization import Normalization
-from ..data.orders import SAMPLINGS, Orders, orders_for
+from ..data.orders import SAMPLINGS, Orders, fold_orders, orders_for
 from ..errors import ConfigError, ShapeError
 from ..losses import Loss
 from ..memory_budget import bytes_per_member, check_fits
@@ -27,6 +27,7 @@ from .minibatches import (
     is_pair,
     minibatches,
 )
+from .out_of_fold import LOSS, OutOfFold, folds_of
 from .parameters import finite_networks
 from .population_history import RUNNING, PopulationHistory
 from .rate_plan import last_rate
@@ -68,6 +69,12 @@ class PopulationTrainer(Trainer):
         and a member then sees the batches that ``Trainer(seed=…)`` gives a network alone.
     orders : Orders, optional
         The rows of each member, in place of ``sampling``: folds, for example.
+    folds : int, or sequence of int arrays, optional
+        Member i of P is not trained on the rows of fold ``i % k``, and all are judged together on
+        the rows that they were not trained on: after every epoch the history has ``ensemble_loss``,
+        the loss of the mean of their predictions, and all members keep the parameters of the epoch
+        at which that was smallest. ``EarlyStopping(monitor="ensemble_loss")`` stops by it. A number
+        means as many folds of equal size, with every class spread evenly over them.
     normalization : Normalization, or P of them, optional
         P need ``sampling`` other than "shared", or ``orders``.
     progress, shuffle, drop_last
@@ -78,6 +85,8 @@ class PopulationTrainer(Trainer):
     history : PopulationHistory
     running : ndarray of int
         The members that have not stopped.
+    out_of_fold : OutOfFold or None
+        With ``folds``, the rows that each member was not trained on.
 
     Notes
     -----
@@ -105,6 +114,7 @@ class PopulationTrainer(Trainer):
         sampling: str = "shared",
         seed: int | Sequence[int] = 0,
         orders: Orders | None = None,
+        folds: int | Sequence[Any] | None = None,
         normalization: Normalization | Sequence[Normalization] | None = None,
         **options: Any,
     ):
@@ -114,7 +124,9 @@ class PopulationTrainer(Trainer):
                 f"{type(model).__name__}; a single network is trained by Trainer"
             )
         check_choice("PopulationTrainer", "sampling", sampling, SAMPLINGS)
-        shared = sampling == "shared" and orders is None
+        if orders is not None and folds is not None:
+            raise ConfigError("`PopulationTrainer`: expected orders or folds, got both; drop one")
+        shared = sampling == "shared" and orders is None and folds is None
         seeds = _member_seeds(seed, model.population, shared)
         own = normalization if isinstance(normalization, Sequence) else None
         one = normalization if isinstance(normalization, Normalization) else None
@@ -128,7 +140,8 @@ class PopulationTrainer(Trainer):
             _check_count("normalization", own, model.population)
         if orders is not None:
             _check_count("orders", orders.rows, model.population)
-        self.sampling, self.seeds, self.orders = sampling, seeds, orders
+        self.sampling, self.seeds, self.orders, self.folds = sampling, seeds, orders, folds
+        self.out_of_fold: OutOfFold | None = None
         self.normalizations = normalization
         check_hypers(
             model.population,
@@ -140,7 +153,14 @@ class PopulationTrainer(Trainer):
         self.history = PopulationHistory()
         self.running = np.arange(model.population)
 
-    def fit(self, x: Any, y: Any, validation: Data | None = None) -> PopulationHistory:
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        validation: Data | None = None,
+        *,
+        sample_weight: np.ndarray | None = None,
+    ) -> PopulationHistory:
         """Train.
 
         Parameters
@@ -149,6 +169,9 @@ class PopulationTrainer(Trainer):
         y : array_like, shape (N,) of class numbers, or (N, M)
         validation : (x, y), optional
             Evaluated after every epoch, the same for all members.
+        sample_weight : ndarray, shape (N,), optional
+            How much each row counts. Needs ``folds`` or an order of its own for each member, which
+            then draws rows by their weights; see :class:`~xpmlp.data.orders.Orders`.
 
         Returns
         -------
@@ -169,7 +192,7 @@ class PopulationTrainer(Trainer):
                 "`PopulationTrainer.fit`: expected validation=(x, y), got "
                 f"{type(validation).__name__}"
             )
-        batches = self._batches(x, y)
+        batches = self._batches(x, y, sample_weight)
         self._check_memory(isinstance(batches, MemberBatches))
         held_out = None if validation is None else self._held_out(*validation)
         P = model.population or 0
@@ -290,12 +313,10 @@ class PopulationTrainer(Trainer):
         )
         check_fits("PopulationTrainer", model.population or 1, each, "in training")
 
-    def _batches(self, x: Any, y: Any) -> Any:
+    def _batches(self, x: Any, y: Any, weights: np.ndarray | None = None) -> Any:
         x = x if hasattr(x, "shape") else np.asarray(x)
         check_rows_of_members(self.model, x)
-        orders = self.orders
-        if orders is None:
-            orders = orders_for(self.sampling, x.shape[0], self.seeds)
+        orders = self._orders(y, x.shape[0], weights)
         options: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
         if orders is None:
             options |= {"shuffle": self.shuffle, "seed": self.seed}
@@ -306,7 +327,25 @@ class PopulationTrainer(Trainer):
         options |= {"normalization": self.normalizations, "dtype": floating_dtype(self.model)}
         batches = MemberBatches(x, y, orders, **options)
         check_targets(self.model, self.loss, batches.y)
+        if self.folds is not None:
+            size = max(1, _EVALUATED // (self.model.population or 1))
+            self.out_of_fold = OutOfFold(self._folds, batches, size, weights)
         return batches
+
+    def _orders(self, y: Any, rows: int, weights: np.ndarray | None) -> Orders | None:
+        """Which rows each member trains on; None for one order that all share."""
+        if self.folds is not None:
+            self._folds = folds_of(self.folds, y, rows, self.seeds[0])
+            return fold_orders(self._folds, rows, self.seeds, weights)
+        orders = self.orders or orders_for(self.sampling, rows, self.seeds)
+        if weights is None or orders is None:
+            if weights is not None:
+                raise ConfigError(
+                    "`PopulationTrainer.fit`: expected no sample_weight for shared minibatches; "
+                    "give folds, orders or sampling='own'"
+                )
+            return orders
+        return Orders(orders.rows, orders.seeds, shuffle=orders.shuffle, weights=weights)
 
     def _alike(self, rows: Sequence[np.ndarray]) -> Iterable[list[int]]:
         """The members, grouped by equal rows and normalization."""
@@ -346,7 +385,20 @@ class PopulationTrainer(Trainer):
         if held_out is not None:
             scores = scores_of(work.step.model, work.step.loss, held_out.epoch())
             found |= {f"val_{name}": values for name, values in scores.items()}
+        if self.out_of_fold is not None:
+            found |= self._together(work, figures)
         return {name: self._spread(work, values) for name, values in found.items()}
+
+    def _together(self, work: _Work, figures: EpochFigures) -> dict[str, np.ndarray]:
+        """The ensemble's figures out of fold, of the members that run: the same for each one."""
+        runs = np.isin(work.members, self.running) & np.isfinite(figures.loss)
+        if self.out_of_fold is None or not runs.any():
+            return {}
+        model: Any = work.step.model
+        if not runs.all():
+            model = model.select(np.flatnonzero(runs).tolist())
+        scores = self.out_of_fold.scores(model, self.loss, work.members[runs].tolist())
+        return {name: np.full(len(work.members), value) for name, value in scores.items()}
 
     def _spread(self, work: _Work, values: np.ndarray) -> np.ndarray:
         """Values (…, members computed) as (…, P), NaN for those that have stopped."""
@@ -374,16 +426,18 @@ class PopulationTrainer(Trainer):
         """What larger values of are better, (2, P); the second decides between equals."""
         finite = np.isfinite(curves["train_loss"])
         finite[work.members] &= finite_networks(work.step.model)
-        if "val_loss" not in curves or not self.restore_best:
+        validated = [name for name in (LOSS, "val_loss") if name in curves]
+        if not validated or not self.restore_best:
             return np.tile(np.where(finite, float(self.epoch), -np.inf), (2, 1))
-        monitor = self.monitor or ("val_accuracy" if "val_accuracy" in curves else "val_loss")
+        usual = LOSS if LOSS in curves or "val_accuracy" not in curves else "val_accuracy"
+        monitor = self.monitor or (usual if usual in curves else "val_loss")
         if monitor not in curves:
             raise ConfigError(
                 f"`PopulationTrainer`: expected monitor to be one of {', '.join(curves)}, got "
                 f"{monitor!r}"
             )
         sign = 1.0 if monitor.endswith(("accuracy", "r2")) else -1.0
-        scores = np.stack([sign * curves[monitor], -curves["val_loss"]])
+        scores = np.stack([sign * curves[monitor], -curves[validated[0]]])
         return np.where(np.isfinite(scores) & finite, scores, -np.inf)
 
     def _add_epoch(self, work: _Work, figures: EpochFigures, curves: dict[str, np.ndarray]) -> None:

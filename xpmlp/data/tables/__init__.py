@@ -4,6 +4,7 @@
 learns on training rows how to write it as numbers, and ``load`` puts the three together.
 """
 
+from .codes import NumberCodes
 from .columns import Column, Table
 from .encoder import TableEncoder
 from .load import load_table
@@ -12,6 +13,7 @@ from .reader import ENDINGS, ReadOptions, read_table
 __all__ = [
     "ENDINGS",
     "Column",
+    "NumberCodes",
     "ReadOptions",
     "Table",
     "TableEncoder",

@@ -123,6 +123,15 @@ class TableEncoder:
         return tuple(name for code in self.codes for name in code.names())
 
     @property
+    def numbers(self) -> tuple[bool, ...]:
+        """Which columns of :meth:`transform` are numbers of any size, and not 0 and 1 or waves."""
+        found: list[bool] = []
+        for code in self.codes:
+            own = code.kind in (NUMBER, BOOLEAN) or (code.kind == DATE and code.aged)
+            found += [own, *[False] * (len(code.names()) - 1)] if code.names() else []
+        return tuple(found)
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the columns that :meth:`transform` takes."""
         return tuple(code.name for code in self.codes)

@@ -1,0 +1,117 @@
+"""Numbers as inputs: scaled robustly, coded piece by piece, with edges where targets change."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from xpmlp.data.tables import NumberCodes
+from xpmlp.data.tables.tree_edges import tree_edges
+from xpmlp.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+
+
+def test_numbers_are_scaled_by_quartiles_and_bounded():
+    x = np.arange(9.0)[:, None]  # quartiles 2, 4, 6
+    codes = NumberCodes(bins=0).fit(x)
+    z = np.array([0.0, 0.25])
+    found = codes.transform(np.array([[4.0], [5.0], [1e30], [-1e300]]), "float64")[:, 0]
+    np.testing.assert_allclose(found[:2], z / np.sqrt(1 + (z / 3) ** 2), rtol=1e-12)
+    np.testing.assert_allclose(found[2:], [3.0, -3.0])
+
+
+def test_codes_fill_bins_from_below():
+    codes = NumberCodes(bins=4).fit(np.arange(9.0)[:, None])
+    assert codes.codes[0].edges == [0.0, 2.0, 4.0, 6.0, 8.0]
+    found = codes.transform(np.array([[5.0], [-7.0], [99.0], [0.0], [8.0]]), "float64")[:, 1:]
+    np.testing.assert_allclose(
+        found,
+        [[1, 1, 0.5, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]],
+        atol=1e-12,
+    )
+
+
+def test_codes_are_those_of_their_formula_on_uneven_edges():
+    x = RNG.lognormal(size=(500, 1))
+    codes = NumberCodes(bins=16).fit(x, RNG.integers(0, 3, 500))
+    edges = np.array(codes.codes[0].edges)
+    new = RNG.lognormal(size=(200, 1))
+    wanted = np.clip((new - edges[:-1]) / np.diff(edges), 0, 1)
+    np.testing.assert_allclose(codes.transform(new, "float64")[:, 1:], wanted, atol=1e-9)
+
+
+def test_a_linear_layer_on_codes_is_any_function_linear_between_edges():
+    x = np.sort(RNG.uniform(size=(400, 1)), axis=0)
+    codes = NumberCodes(bins=8).fit(x)
+    edges = np.array(codes.codes[0].edges)
+    heights = RNG.normal(size=len(edges))
+    y = np.interp(x[:, 0], edges, heights)
+    inputs = np.c_[codes.transform(x, "float64")[:, 1:], np.ones(len(x))]
+    weights = np.linalg.lstsq(inputs, y, rcond=None)[0]
+    np.testing.assert_allclose(inputs @ weights, y, atol=1e-9)
+    np.testing.assert_allclose(weights[:-1], np.diff(heights), atol=1e-8)
+
+
+def test_columns_of_one_value_are_left_out_and_others_stay_as_they_are():
+    x = np.c_[np.full(40, 7.0), RNG.integers(0, 2, 40), RNG.normal(size=40)]
+    codes = NumberCodes(bins=0).fit(x, numbers=[True, False, True], names=["a", "b", "c"])
+    assert codes.names == ("b", "c")
+    far = x.copy()
+    far[:, 0] = 1e9
+    np.testing.assert_array_equal(codes.transform(far), codes.transform(x))
+    np.testing.assert_array_equal(codes.transform(x)[:, 0], x[:, 1])
+
+
+def test_half_the_range_scales_where_quartiles_are_equal():
+    x = np.r_[np.zeros(90), np.full(10, 8.0)][:, None]
+    code = NumberCodes(bins=0).fit(x).codes[0]
+    assert (code.center, code.spread) == (0.0, 4.0)
+
+
+def test_what_was_learnt_goes_through_json():
+    x = RNG.normal(size=(300, 3))
+    codes = NumberCodes().fit(x, x[:, 0] * x[:, 1])
+    again = NumberCodes.from_dict(json.loads(json.dumps(codes.to_dict())))
+    assert again.names == codes.names
+    np.testing.assert_array_equal(again.transform(x), codes.transform(x))
+    with pytest.raises(DataError, match="from_dict"):
+        NumberCodes.from_dict({"columns": [{"nom": 1}]})
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ConfigError, match="bins"):
+        NumberCodes(-1)
+    with pytest.raises(DataError, match="more than one value"):
+        NumberCodes().fit(np.ones((5, 2)))
+    codes = NumberCodes().fit(RNG.normal(size=(50, 2)))
+    with pytest.raises(DataError, match="rows of 2 numbers"):
+        codes.transform(np.ones((5, 3)))
+    with pytest.raises(DataError, match="range is finite"):
+        NumberCodes().fit(np.array([[-1.7e308], [1.7e308], [0.0]]))
+
+
+def test_a_tree_cuts_where_the_targets_change():
+    values = np.arange(300.0)
+    steps = (values >= 100).astype(float) * 3 + (values >= 220)
+    cuts = tree_edges(values, steps[:, None], leaves=8, least=10)
+    assert cuts.tolist() == [99.5, 219.5]
+
+
+def test_trees_cut_as_scikit_learns_do():
+    tree = pytest.importorskip("sklearn.tree")
+    values = RNG.normal(size=2000).round(2)
+    labels = (np.sin(3 * values) + 0.3 * RNG.normal(size=2000) > 0).astype(int)
+    theirs = tree.DecisionTreeClassifier(max_leaf_nodes=9, min_samples_leaf=20)
+    found = theirs.fit(values[:, None], labels).tree_
+    wanted = np.sort(found.threshold[found.children_left >= 0])
+    cuts = tree_edges(values, np.eye(2)[labels], leaves=9, least=20)
+    np.testing.assert_allclose(cuts, wanted, atol=1e-6)
+
+
+def test_a_tree_does_not_cut_noise_of_equal_values_or_few_rows():
+    assert not len(tree_edges(np.ones(100), RNG.normal(size=(100, 1)), 8, 5))
+    assert not len(tree_edges(np.arange(9.0), np.arange(9.0)[:, None], 8, 5))
+    assert not len(tree_edges(np.arange(90.0), np.ones((90, 1)), 8, 5))

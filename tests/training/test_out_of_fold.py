@@ -1,0 +1,178 @@
+"""Folds in a population: who trains on what, and how all are judged together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xpmlp.data.orders import Orders, fold_orders
+from xpmlp.errors import ConfigError, DataError
+from xpmlp.losses import MSE, SoftmaxCrossEntropy
+from xpmlp.models import FullyConnectedNet
+from xpmlp.optim import SGD, AdamW
+from xpmlp.training import EarlyStopping, PopulationTrainer, TimeLimit
+from xpmlp.training.out_of_fold import folds_of
+
+N, P, K = 103, 6, 4
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(N, 5))
+CLASSES = (X[:, 0] + 0.5 * RNG.normal(size=N) > 0).astype(np.int64)
+NUMBERS = np.c_[X[:, 0] + X[:, 1] ** 2, X[:, 2]]
+
+
+def population(outputs=2, output="softmax", **options):
+    options = {"population": P, "output": output, "dtype": "float64"} | options
+    return FullyConnectedNet([5, 8, outputs], **options)
+
+
+def trainer(model, loss=None, **options):
+    options = {"progress": False, "epochs": 4, "batch_size": 16, "folds": K} | options
+    return PopulationTrainer(model, loss, AdamW(1e-2), **options)
+
+
+def by_hand(model, folds, probabilities=True):
+    """The ensemble's predictions out of fold, member by member."""
+    total, count = 0.0, np.zeros(N)
+    total = np.zeros((N, model.config["sizes"][-1]))
+    for number in range(P):
+        alone = model.member(number)
+        rows = folds[number % len(folds)]
+        given = alone.predict_proba(X[rows]) if probabilities else alone.outputs(X[rows])
+        total[rows] += np.asarray(given)
+        count[rows] += 1
+    return total / np.maximum(count, 1)[:, None], count > 0
+
+
+@pytest.mark.parametrize("folds", [K, [np.arange(0, 50), np.arange(50, 51), np.arange(51, N)]])
+def test_the_ensemble_is_scored_on_rows_that_its_members_did_not_see(folds):
+    model = population()
+    t = trainer(model, folds=folds)
+    history = t.fit(X, CLASSES)
+    parts = folds_of(folds, CLASSES, N, t.seeds[0])
+    mean, known = by_hand(model, parts)
+    assert known.all()
+    found, _ = t.out_of_fold.outputs(model)
+    np.testing.assert_allclose(found, mean, atol=1e-12)
+    best = int(np.argmin(history["ensemble_loss"]))
+    loss = -np.mean(np.log(mean[np.arange(N), CLASSES]))
+    np.testing.assert_allclose(history.rows[best]["ensemble_loss"], loss, rtol=1e-9)
+    assert history.best_epochs == [best + 1] * P
+    accuracy = np.mean(mean.argmax(axis=1) == CLASSES)
+    np.testing.assert_allclose(history.rows[best]["ensemble_accuracy"], accuracy)
+
+
+def test_numbers_are_judged_by_the_mean_of_the_members():
+    model = population(2, "identity")
+    t = trainer(model, MSE())
+    history = t.fit(X, NUMBERS)
+    mean, _ = by_hand(model, folds_of(K, NUMBERS, N, 0), probabilities=False)
+    best = history.rows[history.best_epochs[0] - 1]
+    np.testing.assert_allclose(best["ensemble_loss"], np.mean((mean - NUMBERS) ** 2), rtol=1e-9)
+    assert best["ensemble_r2"] <= 1.0
+
+
+def test_members_never_train_on_their_fold():
+    # Targets of one fold are nonsense; the members that leave it out must not notice.
+    folds = folds_of(K, CLASSES, N, 0)
+    spoilt = CLASSES.copy()
+    spoilt[folds[1]] = 1 - spoilt[folds[1]]
+    runs = []
+    for y in (CLASSES, spoilt):
+        model = population()
+        trainer(model, folds=folds, restore_best=False).fit(X, y)
+        runs.append(model)
+    for number in range(P):
+        one, other = (model.member(number).params for model in runs)
+        same = all(np.array_equal(one[name], other[name]) for name in one)
+        assert same == (number % K == 1)
+
+
+def test_early_stopping_by_the_ensemble_ends_all_members_at_once():
+    model = population()
+    stop = EarlyStopping(2, monitor="ensemble_loss")
+    history = trainer(model, epochs=60, callbacks=[stop]).fit(X, RNG.integers(0, 2, N))
+    assert len(history) < 60
+    assert all(ending.startswith("early stopping: ensemble_loss") for ending in history.endings)
+    assert len(history) == history.best_epochs[0] + 2
+    assert len(set(history.best_epochs)) == 1
+
+
+def test_a_member_that_diverges_is_left_out_of_the_ensemble():
+    model = population(2, "identity")
+    rates = [1e-3, 1e200, 1e-3, 1e-3, 1e-3, 1e-3]
+    t = PopulationTrainer(
+        model, MSE(), SGD(rates), folds=K, epochs=3, batch_size=16, progress=False
+    )
+    history = t.fit(X, NUMBERS)
+    assert history.endings[1].startswith("diverged")
+    assert np.isfinite(history["ensemble_loss"]).all()
+
+
+def test_weights_count_in_the_ensembles_loss():
+    weights = RNG.uniform(0.1, 5.0, N)
+    model = population()
+    t = trainer(model)
+    history = t.fit(X, CLASSES, sample_weight=weights)
+    mean, _ = by_hand(model, folds_of(K, CLASSES, N, 0))
+    rows = -np.log(mean[np.arange(N), CLASSES])
+    best = history.rows[history.best_epochs[0] - 1]
+    np.testing.assert_allclose(best["ensemble_loss"], np.average(rows, weights=weights), rtol=1e-9)
+
+
+def test_rows_are_drawn_as_often_as_they_weigh():
+    weights = np.zeros(20)
+    weights[:5] = [1.0, 2.0, 3.0, 0.5, 3.5]
+    orders = Orders([np.arange(20)], [3], weights=weights)
+    counts = np.zeros(20)
+    for epoch in range(400):
+        drawn = np.bincount(orders.epoch(epoch)[0], minlength=20)
+        expected = 20 * weights / weights.sum()
+        assert (np.abs(drawn - expected) < 1.0 + 1e-9).all()  # up or down to a whole number
+        counts += drawn
+    np.testing.assert_allclose(counts / 400, 20 * weights / weights.sum(), atol=0.12)
+    assert not np.array_equal(orders.epoch(1), orders.epoch(2))
+
+
+def test_equal_weights_draw_every_row_once():
+    orders = fold_orders([np.arange(3), np.arange(3, 9)], 9, [0, 1], np.full(9, 0.7))
+    first, second = orders.epoch(5)
+    assert set(first) == set(range(3, 9)) - {r for r in range(3, 9) if r not in first}
+    assert sorted(second) == [0, 1, 2]
+    assert len(set(first)) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"folds": 1}, ConfigError, "folds"),
+        ({"folds": [np.arange(N)]}, ConfigError, "each row in exactly one"),
+        ({"folds": [np.arange(50), np.arange(49, N)]}, ConfigError, "each row in exactly one"),
+    ],
+)
+def test_folds_that_are_none_are_refused(options, error, match):
+    with pytest.raises(error, match=match):
+        trainer(population(), **options).fit(X, CLASSES)
+
+
+def test_orders_and_folds_contradict_each_other():
+    with pytest.raises(ConfigError, match="orders or folds"):
+        trainer(population(), orders=Orders([np.arange(N)] * P, range(P)))
+
+
+def test_weights_need_orders_of_their_own():
+    with pytest.raises(ConfigError, match="sample_weight"):
+        trainer(population(), folds=None).fit(X, CLASSES, sample_weight=np.ones(N))
+    with pytest.raises(DataError, match="weight above 0"):
+        trainer(population()).fit(X, CLASSES, sample_weight=np.zeros(N))
+    with pytest.raises(ConfigError, match="shuffle"):
+        Orders([np.arange(4)], [0], shuffle=False, weights=np.ones(4))
+
+
+def test_a_time_limit_ends_the_training_and_keeps_the_best():
+    t = trainer(population(), SoftmaxCrossEntropy(), epochs=10_000, callbacks=[TimeLimit(0.2)])
+    history = t.fit(X, CLASSES)
+    assert history.ending == "time limit: 0.2 seconds"
+    assert len(history) < 10_000
+    assert history.best_epochs[0] == int(np.argmin(history["ensemble_loss"])) + 1
+    with pytest.raises(ConfigError, match="TimeLimit"):
+        TimeLimit(0)

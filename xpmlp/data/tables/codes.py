@@ -1,0 +1,235 @@
+"""Numbers as inputs that a network learns well from: scaled robustly, and coded piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...errors import ConfigError, DataError
+from .tree_edges import tree_edges
+
+CLIP = 3.0
+"""What scaled numbers stay below in magnitude."""
+_ROWS = 16_384  # at a time, so that work arrays stay in a cache
+_FITTED_ROWS = 100_000  # as many tell where the quantiles are
+
+
+@dataclass
+class NumberCode:
+    """How one column is written.
+
+    Attributes
+    ----------
+    name : str
+    kept : bool
+        Whether it is written at all; a column of one value is not.
+    center, spread : float
+        What is subtracted, and divided by; a spread of 0 leaves the column as it is.
+    edges : list of float
+        Of the bins, ascending; fewer than three are no code.
+    """
+
+    name: str
+    kept: bool = True
+    center: float = 0.0
+    spread: float = 0.0
+    edges: list[float] = field(default_factory=list)
+
+    def names(self) -> list[str]:
+        """Names of the inputs that it becomes."""
+        if not self.kept:
+            return []
+        return [self.name, *(f"{self.name} from {edge:.6g}" for edge in self.edges[:-1])]
+
+
+class NumberCodes:
+    """Writes columns of numbers as inputs of a network.
+
+    - Scaled: ``z = (x − median) / IQR``, by half the range where the quartiles are equal, then
+      bounded smoothly: ``z / √(1 + (z/3)²)``.
+    - Coded: with edges ``e₀ < e₁ < … < e_K``, K inputs ``clip((x − e_k) / (e_{k+1} − e_k), 0, 1)``:
+      1 for the bins below x, a part for its own, 0 for those above, so that a linear layer is any
+      function that is linear between the edges. Half of the edges are quantiles; the others are
+      where a small regression tree of the targets cuts.
+    - Columns of one value are left out.
+
+    Parameters
+    ----------
+    bins : int
+        As many quantile bins and leaves together, at most; 0 for no codes.
+
+    Notes
+    -----
+    Sources: Gorishniy, Rubachev and Babenko 2022, "On embeddings for numerical features in tabular
+    deep learning" (the codes, from quantiles and from trees); Holzmüller, Grinsztajn and Steinwart
+    2024, "Better by default" (robust scaling and the smooth clip).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpmlp.data.tables import NumberCodes
+    >>> codes = NumberCodes(bins=4).fit(np.arange(9.0)[:, None])
+    >>> codes.transform(np.array([[5.0]])).tolist()
+    [[0.2466..., 1.0, 0.25]]
+    """
+
+    def __init__(self, bins: int = 32):
+        if not isinstance(bins, int | np.integer) or bins < 0:
+            raise ConfigError(f"`NumberCodes`: expected bins to be a whole number ≥ 0, got {bins}")
+        self.bins = int(bins)
+        self.codes: list[NumberCode] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the inputs that :meth:`transform` gives."""
+        return tuple(name for code in self.codes for name in code.names())
+
+    def fit(
+        self,
+        x: np.ndarray,
+        targets: np.ndarray | None = None,
+        *,
+        numbers: Sequence[bool] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> NumberCodes:
+        """Learn from training rows.
+
+        Parameters
+        ----------
+        x : ndarray of finite numbers, shape (N, D)
+        targets : ndarray, shape (N,) of class numbers, or (N,) or (N, M) of floats, optional
+            What trees cut by. Without, all edges are quantiles.
+        numbers : D booleans, optional
+            Which columns are scaled and coded; the others stay as they are. Default: all.
+        names : D texts, optional
+
+        Raises
+        ------
+        DataError
+            If no column has more than one value.
+        """
+        x = np.asarray(x)
+        given = [True] * x.shape[1] if numbers is None else list(numbers)
+        labels = [f"x{place}" for place in range(x.shape[1])] if names is None else list(names)
+        step = -(-len(x) // _FITTED_ROWS)
+        wanted = None if targets is None else _as_numbers(np.asarray(targets))[::step]
+        self.codes = [
+            self._fit_one(labels[place], x[:, place], given[place], wanted, step)
+            for place in range(x.shape[1])
+        ]
+        if not any(code.kept for code in self.codes):
+            raise DataError(
+                "`NumberCodes.fit`: expected a column with more than one value, got none"
+            )
+        return self
+
+    def _fit_one(
+        self, name: str, column: np.ndarray, number: bool, targets: Any, step: int
+    ) -> NumberCode:
+        low, high = float(column.min()), float(column.max())
+        if not low < high:
+            return NumberCode(name, kept=False)
+        if not number:
+            return NumberCode(name)
+        if not np.isfinite(high - low):
+            raise DataError(
+                f"`NumberCodes.fit`: expected numbers whose range is finite in {name!r}, got "
+                f"{low:g}…{high:g}; take their logarithm"
+            )
+        values = np.asarray(column[::step], dtype=np.float64)
+        first, center, third = np.quantile(values, (0.25, 0.5, 0.75))
+        spread = third - first if third > first else (high - low) / 2
+        code = NumberCode(name, True, float(center), float(spread))
+        if self.bins:
+            half = self.bins if targets is None else max(1, self.bins // 2)
+            found = np.quantile(values, np.linspace(0.0, 1.0, half + 1))
+            found[0], found[-1] = low, high
+            if targets is not None:
+                least = max(16, len(values) // 250)
+                cuts = tree_edges(values, targets, self.bins - half, least)
+                found = np.concatenate([found, cuts])
+            edges = np.unique(found)
+            # Edges so near that their distance is rounding would make codes of noise.
+            apart = np.diff(edges) > 1e-12 * (high - low)
+            edges = edges[np.concatenate([[True], apart])]
+            code.edges = edges.tolist() if len(edges) > 2 else []
+        return code
+
+    def transform(self, x: np.ndarray, dtype: str = "float32") -> np.ndarray:
+        """The inputs, (N, D') of ``dtype``, for rows (N, D).
+
+        Raises
+        ------
+        DataError
+            If rows have another length than those of :meth:`fit`.
+        """
+        x = np.asarray(x)
+        if x.ndim != 2 or x.shape[1] != len(self.codes):
+            raise DataError(
+                f"`NumberCodes.transform`: expected rows of {len(self.codes)} numbers, got shape "
+                f"{x.shape}"
+            )
+        out = np.empty((len(x), len(self.names)), dtype=dtype)
+        for start in range(0, len(x), _ROWS):
+            self._write(x[start : start + _ROWS], out[start : start + _ROWS])
+        return out
+
+    def _write(self, x: np.ndarray, out: np.ndarray) -> None:
+        place = 0
+        for number, code in enumerate(self.codes):
+            if not code.kept:
+                continue
+            if code.spread == 0.0:
+                out[:, place] = x[:, number]
+                place += 1
+                continue
+            values = np.asarray(x[:, number], dtype=np.float64)
+            z = (values - code.center) / code.spread
+            # As hypot, which does not overflow: a number far outside becomes 3.
+            out[:, place] = z / np.hypot(1.0, z / CLIP)
+            place += 1
+            if not code.edges:
+                continue
+            edges = np.asarray(code.edges)
+            bins = len(edges) - 1
+            # In bins from the left: edges become whole numbers, and a code one subtraction.
+            position = np.interp(values, edges, np.arange(bins + 1.0)).astype(out.dtype)
+            part = out[:, place : place + bins]
+            np.subtract(position[:, None], np.arange(bins, dtype=out.dtype), out=part)
+            np.clip(part, 0.0, 1.0, out=part)
+            place += bins
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that was learnt, as JSON can hold it."""
+        return {"bins": self.bins, "columns": [vars(code) for code in self.codes]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NumberCodes:
+        """Undo :meth:`to_dict`.
+
+        Raises
+        ------
+        DataError
+            If it was not written by :meth:`to_dict`.
+        """
+        try:
+            codes = cls(values["bins"])
+            codes.codes = [NumberCode(**code) for code in values["columns"]]
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"`NumberCodes.from_dict`: expected what to_dict wrote, got {values!r:.80} "
+                f"({error})"
+            ) from error
+        return codes
+
+
+def _as_numbers(targets: np.ndarray) -> np.ndarray:
+    """Targets (N, M) for a regression tree: shares of classes, or standardized numbers."""
+    if targets.dtype.kind in "iu":
+        return np.eye(int(targets.max()) + 1)[targets]
+    columns = targets.reshape(len(targets), -1).astype(np.float64)
+    std = columns.std(axis=0)
+    return (columns - columns.mean(axis=0)) / np.where(std > 0, std, 1.0)
