@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
 from pathlib import Path
 
 from .errors import CheckpointError
+
+_TEMPORARY = ".tmp"
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -46,8 +49,19 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         ) from error
 
 
+def remove_strays(path: str | os.PathLike[str]) -> None:
+    """Remove what processes that were killed while they wrote ``path`` have left of it.
+
+    For whoever is alone to write there; what cannot be removed stays.
+    """
+    target = Path(path)
+    with contextlib.suppress(OSError):
+        for stray in target.parent.glob(f".{glob.escape(target.name)}.*{_TEMPORARY}"):
+            stray.unlink()
+
+
 def _replace(target: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=_TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -56,10 +70,24 @@ def _replace(target: Path, content: bytes) -> None:
         # mkstemp makes files private; a new file should get what the user's umask allows.
         os.chmod(name, _usual_mode(target))
         os.replace(name, target)
+        _sync_folder(target.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name on the disk too, where folders can be synchronized."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # on Windows
+        return
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _usual_mode(target: Path) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from . import ops
-from .backend import Array, array_namespace, asarray_like, detached
+from .backend import Array, array_namespace, asarray_like, detached, to_numpy
 from .errors import ConfigError, ShapeError, StateError
 from .named_arrays import NamedArrays
 from .ops.shapes import per_member, working_dtype
@@ -94,6 +94,56 @@ class Optimizer:
             for name, slots in self.state.items()
         }
         return new
+
+    def options(self) -> dict[str, Any]:
+        """The hyperparameters by name, but for the schedule."""
+        left_out = ("steps", "state", "slots", "schedule")
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name not in left_out
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of its memory in host memory, its steps and hyperparameters."""
+        return {
+            "steps": self.steps,
+            "options": self.options(),
+            "slots": {
+                name: [np.array(to_numpy(slot)) for slot in slots]
+                for name, slots in self.state.items()
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Array]) -> None:
+        """Go on from :meth:`state_dict` with the parameters that it is about.
+
+        Parameters
+        ----------
+        state : mapping
+        params : mapping of str to array
+            They say in which library and on which device its memory is to be.
+
+        Raises
+        ------
+        StateError
+            If it remembers parameters of other names or shapes.
+        """
+        loaded: dict[str, Sequence[Array]] = NamedArrays()
+        for name, slots in state["slots"].items():
+            if name in params:
+                w = params[name]
+                xp = array_namespace(w)
+                like = xp.astype(w, working_dtype(xp, w), copy=False)
+                loaded[name] = tuple(asarray_like(np.array(slot), like) for slot in slots)
+            else:
+                loaded[name] = ()
+        for name, value in state["options"].items():
+            setattr(self, name, value)
+        self.steps, self.state = int(state["steps"]), loaded
+        self._arrays = {}
+        if loaded:
+            self.check_memory(params)
 
     def claim(self, model: Any) -> None:
         """Belong to a model from now on.

@@ -89,9 +89,12 @@ class Layer:
         P, if the parameters have a leading population axis.
     weight_params : tuple of str
         The params that penalties and weight decay apply to.
+    counter_names : tuple of str
+        Attributes that are counted up by forwards in training, such as a dropout's ``step``.
     """
 
     weight_params: tuple[str, ...] = ()
+    counter_names: tuple[str, ...] = ()
     population: int | None = None
 
     def __init__(self) -> None:
@@ -166,6 +169,20 @@ class Layer:
             for group in (layer.params, layer.state):
                 for name in group:
                     group[name] = loaded[prefix + name]
+
+    def counters(self) -> dict[str, int]:
+        """What forwards in training have counted, by full name, for :meth:`set_counters`."""
+        return {
+            prefix + name: getattr(layer, name)
+            for prefix, layer in self.named_layers()
+            for name in layer.counter_names
+        }
+
+    def set_counters(self, values: Mapping[str, int]) -> None:
+        """Go on counting from :meth:`counters` of the same network; what is not named stays."""
+        for prefix, layer in self.named_layers():
+            for name in layer.counter_names:
+                setattr(layer, name, int(values.get(prefix + name, getattr(layer, name))))
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: without what the last forward saved."""

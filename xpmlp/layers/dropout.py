@@ -36,6 +36,7 @@ class Dropout(Layer):
     No mask is stored: the backward pass computes it again. Source: Srivastava et al. 2014.
     """
 
+    counter_names = ("step",)
     p: Any = RATE
 
     def __init__(

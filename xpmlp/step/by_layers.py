@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backend import Array, array_namespace, detached
-from ..layers import Dropout, Sequential
+from ..layers import Sequential
 from ..layers.base import Layer
 from ..metrics import as_rows
 from ..optim import clip_by_global_norm
@@ -56,8 +56,8 @@ def _state_of(model: Layer) -> list[tuple[Layer, dict[str, Any]]]:
     for _, layer in model.named_layers():
         if layer.state:
             found.append((layer, dict(layer.state)))
-        elif isinstance(layer, Dropout):
-            found.append((layer, {"step": layer.step}))
+        elif layer.counter_names:
+            found.append((layer, {name: getattr(layer, name) for name in layer.counter_names}))
     return found
 
 

@@ -4,6 +4,7 @@ from ..metrics import accuracy, confusion_matrix, r2
 from ..step import TrainStep
 from .callbacks import Callback, EarlyStopping, OnEpoch, SaveHistory, TimeLimit
 from .checkpoint import load_model, save_model
+from .checkpoint_callback import Checkpoint
 from .history import History
 from .population_history import PopulationHistory
 from .population_trainer import PopulationTrainer
@@ -12,6 +13,7 @@ from .trainer import Trainer
 
 __all__ = [
     "Callback",
+    "Checkpoint",
     "EarlyStopping",
     "History",
     "OnEpoch",

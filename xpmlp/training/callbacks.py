@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from ..backend import Array
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base of all callbacks; each method may be overridden, none must be."""
+    """Base of all callbacks; each method may be overridden, none must be.
+
+    Attributes
+    ----------
+    steers : bool
+        Whether it may end or change a training: then a checkpoint of a training with other options
+        of it is another training's.
+    """
+
+    steers = False
 
     @property
     def sees_steps(self) -> bool:
@@ -38,8 +48,18 @@ class Callback:
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
         """After each epoch, with its row of the history. ``trainer.stop(reason)`` ends training."""
 
+    def on_stop(self, trainer: Trainer) -> None:
+        """After the last step, before the best parameters are restored."""
+
     def on_end(self, trainer: Trainer, history: History) -> None:
         """After the last epoch, however it ended."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers from epoch to epoch: numbers, texts and arrays, for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`; called after :meth:`on_start`."""
 
 
 class EarlyStopping(Callback):
@@ -57,6 +77,8 @@ class EarlyStopping(Callback):
         What counts as improvement.
     """
 
+    steers = True
+
     def __init__(self, patience: int = 5, *, monitor: str = "val_loss", min_delta: float = 0.0):
         if patience < 1:
             raise ConfigError(f"`EarlyStopping`: expected patience ≥ 1, got {patience}")
@@ -71,6 +93,12 @@ class EarlyStopping(Callback):
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
         if self.exhausted(row):
             trainer.stop(self.reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": np.asarray(self._best), "waited": np.asarray(self._waited)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._best, self._waited = state["best"], state["waited"]
 
     @property
     def reason(self) -> str:
@@ -115,6 +143,12 @@ class TimeLimit(Callback):
     def on_start(self, trainer: Trainer) -> None:
         self._start = time.perf_counter()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": time.perf_counter() - self._start}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._start -= state["seconds"]
+
     def on_step(self, trainer: Trainer, loss: Array) -> None:
         if time.perf_counter() - self._start > self.seconds:
             trainer.stop(f"time limit: {self.seconds:g} seconds")
@@ -122,6 +156,8 @@ class TimeLimit(Callback):
 
 class SaveHistory(Callback):
     """Write the history as CSV after every epoch, so that a crash loses nothing.
+
+    What cannot be written is a warning: the training goes on, and tries again after the next epoch.
 
     Parameters
     ----------
@@ -132,7 +168,10 @@ class SaveHistory(Callback):
         self.path = path
 
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        trainer.history.to_csv(self.path)
+        try:
+            trainer.history.to_csv(self.path)
+        except CheckpointError as error:
+            warnings.warn(f"the history is not saved: {error}", stacklevel=2)
 
 
 class OnEpoch(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..files import write_atomically
+from .stopping import INTERRUPTED
 
 
 @dataclass(repr=False)
@@ -29,7 +30,8 @@ class History:
     best_epoch : int or None
         The epoch whose parameters the model has now; None without validation.
     ending : str
-        Why it ended: "finished", "early stopping: …", "interrupted" or "diverged: …".
+        Why it ended: "finished", "early stopping: …", "interrupted" (by Ctrl-C), "interrupted by
+        SIGTERM" (or SIGHUP) or "diverged: …".
     seconds : float
         Spent in training and validation.
     """
@@ -71,8 +73,16 @@ class History:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
-        return self.ending == "interrupted"
+        """Whether Ctrl-C, SIGTERM or SIGHUP ended it."""
+        return self.ending.startswith(INTERRUPTED)
+
+    def behind(self) -> History:
+        """The beginning of a longer history: that of a training that goes on."""
+        return replace(self, rows=list(self.rows), ending="finished")
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it by name: ``History(**state)`` is the same again."""
+        return dict(vars(self))
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows as CSV; the file appears whole or not at all."""

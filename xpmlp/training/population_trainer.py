@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..backend import Array, to_numpy
+from ..backend import Array
 from ..data.member_batches import MemberBatches
 from ..data.normalization import Normalization
 from ..data.orders import SAMPLINGS, Orders, fold_orders, orders_for
@@ -18,7 +19,7 @@ from ..memory_budget import bytes_per_member, check_fits
 from ..models import FullyConnectedNet
 from ..ops.shapes import check_choice
 from ..optim import Optimizer
-from ..step import TrainStep
+from .best_members import BestMembers
 from .callbacks import EarlyStopping
 from .minibatches import (
     check_rows_of_members,
@@ -30,19 +31,14 @@ from .minibatches import (
 from .out_of_fold import LOSS, OutOfFold, folds_of
 from .parameters import finite_networks
 from .population_history import RUNNING, PopulationHistory
+from .population_work import Work
 from .rate_plan import last_rate
 from .scores import check_outputs, check_reduces, scores_of
-from .selection import (
-    check_hypers,
-    select_hyper,
-    select_loss,
-    select_optimizer,
-    select_penalty,
-)
-from .trainer import Data, EpochFigures, Trainer
+from .selection import check_hypers, select_loss
+from .tally import EpochFigures
+from .trainer import Data, Trainer
 
 _EVALUATED = 16_384  # rows at a time, of all members together
-_WORTH_DROPPING = 0.25  # share of stopped members from which the others go on without them
 
 
 class PopulationTrainer(Trainer):
@@ -104,6 +100,8 @@ class PopulationTrainer(Trainer):
 
     model: FullyConnectedNet
     history: PopulationHistory
+    _best: BestMembers
+    _work: Work
 
     def __init__(
         self,
@@ -160,8 +158,10 @@ class PopulationTrainer(Trainer):
         validation: Data | None = None,
         *,
         sample_weight: np.ndarray | None = None,
+        resume: str | Path | None = None,
+        strict: bool = True,
     ) -> PopulationHistory:
-        """Train.
+        """Train, or go on with a saved training.
 
         Parameters
         ----------
@@ -172,18 +172,22 @@ class PopulationTrainer(Trainer):
         sample_weight : ndarray, shape (N,), optional
             How much each row counts. Needs ``folds`` or an order of its own for each member, which
             then draws rows by their weights; see :class:`~xpmlp.data.orders.Orders`.
+        resume, strict
+            As in :meth:`Trainer.fit`; members that had stopped stay so.
 
         Returns
         -------
         PopulationHistory
             The model then has each member's best parameters: with validation data those of its
-            best epoch, else those of its last epoch with a finite loss. Ctrl-C as in
+            best epoch, else those of its last epoch with a finite loss. Signals as in
             :meth:`Trainer.fit`.
 
         Raises
         ------
         ConfigError
             If the population does not fit into memory; the message says how many members would.
+        CheckpointError
+            If there is nothing to go on from, or it is of another training.
         """
         model = self.model
         check_reduces("PopulationTrainer.fit", self.loss)
@@ -198,46 +202,67 @@ class PopulationTrainer(Trainer):
         P = model.population or 0
         check_outputs("PopulationTrainer.fit", self.loss, model.config["sizes"][-1], batches.y)
         self.optimizer = self.optimizer.fresh()
-        self.steps_per_epoch = len(batches)
-        self.total_steps = self.epochs * len(batches)
-        self._plan = self._plan.over(self.optimizer, self.steps_per_epoch, self.total_steps)
-        self.history = history = PopulationHistory(best_epochs=[0] * P, endings=[RUNNING] * P)
-        self._ending = None
+        saved = self._saved(x, y, validation, resume, strict, sample_weight)
+        self.epoch, self.steps_per_epoch = 0, len(batches)
+        self._begin_at(self.epochs, PopulationHistory(best_epochs=[0] * P, endings=[RUNNING] * P))
         self.running = np.arange(P)
-        self._best = model.state_dict()
-        self._best_scores = np.full((2, P), -np.inf)
-        work = _Work(self, batches)
-        losses: list[np.ndarray] = []
-        for callback in self.callbacks:
-            callback.on_start(self)
-        start = time.perf_counter()
+        self._best = BestMembers(model)
+        self._work = Work(self, batches)
+        self._put_back(saved, resume)
+        self._tell_of_the_start(saved)
+        history, inside = self.history, False
         # A member may overflow; it is found by its loss, and warnings would not say whose it was.
-        with self._ctrl_c(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for epoch in range(1, self.epochs + 1):
-                self.epoch = epoch
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        with self.stopping.listening(), quiet:
+            for epoch in range(self.epoch + 1, self._last + 1):
+                if self._ending is not None or not self.running.size:
+                    break
+                if not self._tally.steps:
+                    self._work = self._work.without_the_stopped()
+                work, self.epoch = self._work, epoch
                 figures = self._run_epoch(work.step, work.batches)
                 self.optimizer.steps = work.step.optimizer.steps
+                inside = self.interrupted and len(figures.step_losses) < len(work.batches)
+                if inside:
+                    self._tell_of_the_stop()
                 curves = self._curves(work, figures, held_out)
-                losses.append(self._spread(work, figures.step_losses))
+                self._end_epoch(self._spread(work, figures.step_losses))
                 self._keep_best(work, curves)
                 self._add_epoch(work, figures, curves)
-                history.seconds = time.perf_counter() - start
+                history.seconds = time.perf_counter() - self._start
                 self._stop_members(curves)
                 for callback in self.callbacks:
                     if not isinstance(callback, EarlyStopping):
                         callback.on_epoch(self, history.rows[-1])
-                if self._ending is not None or not self.running.size:
-                    break
-                if epoch < self.epochs:
-                    work = work.without_the_stopped()
-        self.drop(self.running, self._ending or "finished")
-        history.ending = self._ending or "finished"
-        history.step_losses = np.concatenate(losses)
-        model.load_state_dict(self._best)
-        history.seconds = time.perf_counter() - start
+            self._ending = self._ending or "finished"
+            if not inside:
+                self._tell_of_the_stop()
+        self.drop(self.running, self._ending)
+        history.ending = self._ending
+        history.step_losses = np.concatenate(self._losses)
+        model.load_state_dict(self._best.arrays)
+        history.seconds = time.perf_counter() - self._start
+        del self._work, self._best
+        self._losses = []
         for callback in self.callbacks:
             callback.on_end(self, history)
         return history
+
+    def state_dict(self) -> dict[str, Any]:
+        self._work.step.settle()
+        own = {"best": self._best.state_dict(), "running": self.running}
+        return self._common_state() | own | self._work.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._load_common_state(state)
+        self._best.load_state_dict(state["best"])
+        self.running = np.asarray(state["running"])
+        self._work = self._work.at(state)
+        self.optimizer.steps = self._work.step.optimizer.steps
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("sampling", "seeds", "orders", "folds", "normalizations")
+        return super()._settings() | {name: getattr(self, name) for name in names}
 
     def resume(self, *data: Any, **options: Any) -> Any:
         """Not for populations, whose members end one by one; raises ConfigError."""
@@ -377,7 +402,7 @@ class PopulationTrainer(Trainer):
             loss=self.loss,
         )
 
-    def _curves(self, work: _Work, figures: EpochFigures, held_out: Any) -> dict[str, np.ndarray]:
+    def _curves(self, work: Work, figures: EpochFigures, held_out: Any) -> dict[str, np.ndarray]:
         """This epoch's figures of every member (P,); NaN where it does not run any more."""
         found = {"train_loss": figures.loss}
         if figures.accuracy is not None:
@@ -389,7 +414,7 @@ class PopulationTrainer(Trainer):
             found |= self._together(work, figures)
         return {name: self._spread(work, values) for name, values in found.items()}
 
-    def _together(self, work: _Work, figures: EpochFigures) -> dict[str, np.ndarray]:
+    def _together(self, work: Work, figures: EpochFigures) -> dict[str, np.ndarray]:
         """The ensemble's figures out of fold, of the members that run: the same for each one."""
         runs = np.isin(work.members, self.running) & np.isfinite(figures.loss)
         if self.out_of_fold is None or not runs.any():
@@ -400,29 +425,19 @@ class PopulationTrainer(Trainer):
         scores = self.out_of_fold.scores(model, self.loss, work.members[runs].tolist())
         return {name: np.full(len(work.members), value) for name, value in scores.items()}
 
-    def _spread(self, work: _Work, values: np.ndarray) -> np.ndarray:
+    def _spread(self, work: Work, values: np.ndarray) -> np.ndarray:
         """Values (…, members computed) as (…, P), NaN for those that have stopped."""
         everyone = np.full((*values.shape[:-1], self.model.population or 0), np.nan)
         runs = np.isin(work.members, self.running)
         everyone[..., work.members[runs]] = values[..., runs]
         return everyone
 
-    def _keep_best(self, work: _Work, curves: dict[str, np.ndarray]) -> None:
+    def _keep_best(self, work: Work, curves: dict[str, np.ndarray]) -> None:
         """Copy the parameters of the members that have never been better."""
-        scores = self._member_scores(work, curves)
-        first, second = scores > self._best_scores
-        equal = scores[0] == self._best_scores[0]
-        better = first | (equal & second)
-        if not better.any():
-            return
-        self._best_scores[:, better] = scores[:, better]
-        chosen = better[work.members]
-        for name, array in work.step.model._arrays().items():
-            self._best[name][work.members[chosen]] = to_numpy(array)[chosen]
-        for member in np.flatnonzero(better):
+        for member in self._best.take(work, self._member_scores(work, curves)):
             self.history.best_epochs[member] = self.epoch
 
-    def _member_scores(self, work: _Work, curves: dict[str, np.ndarray]) -> np.ndarray:
+    def _member_scores(self, work: Work, curves: dict[str, np.ndarray]) -> np.ndarray:
         """What larger values of are better, (2, P); the second decides between equals."""
         finite = np.isfinite(curves["train_loss"])
         finite[work.members] &= finite_networks(work.step.model)
@@ -440,7 +455,7 @@ class PopulationTrainer(Trainer):
         scores = np.stack([sign * curves[monitor], -curves[validated[0]]])
         return np.where(np.isfinite(scores) & finite, scores, -np.inf)
 
-    def _add_epoch(self, work: _Work, figures: EpochFigures, curves: dict[str, np.ndarray]) -> None:
+    def _add_epoch(self, work: Work, figures: EpochFigures, curves: dict[str, np.ndarray]) -> None:
         runs = self.running
         row = self._row(figures)
         row |= {name: _mean(values[runs]) for name, values in curves.items()}
@@ -465,45 +480,6 @@ class PopulationTrainer(Trainer):
         for callback in self.callbacks:
             if isinstance(callback, EarlyStopping):
                 self.drop(np.flatnonzero(callback.exhausted(curves)), callback.reason)
-
-
-class _Work:
-    """What is computed now: a step and batches for the members that ran when it was made."""
-
-    def __init__(self, trainer: PopulationTrainer, batches: Any):
-        self.trainer, self.batches = trainer, batches
-        self.members = trainer.running
-        self.step = TrainStep(
-            trainer.model,
-            trainer.loss,
-            trainer.optimizer,
-            penalty=trainer.penalty,
-            clip_norm=trainer.clip_norm,
-            precision=trainer.precision,
-        )
-
-    def without_the_stopped(self) -> _Work:
-        """The same for the members that still run, if enough have stopped to make it worth it."""
-        trainer, step = self.trainer, self.step
-        runs = np.flatnonzero(np.isin(self.members, trainer.running)).tolist()
-        if len(runs) > (1.0 - _WORTH_DROPPING) * len(self.members):
-            return self
-        smaller = object.__new__(_Work)
-        smaller.trainer = trainer
-        smaller.members = self.members[runs]
-        smaller.batches = self.batches
-        if isinstance(self.batches, MemberBatches):
-            smaller.batches = self.batches.select(runs)
-        model: Any = step.model
-        smaller.step = TrainStep(
-            model.select(runs),
-            select_loss(step.loss, runs),
-            select_optimizer(step.optimizer, runs),
-            penalty=select_penalty(step.penalty, runs),
-            clip_norm=select_hyper(step.clip_norm, runs),
-            precision=step.precision,
-        )
-        return smaller
 
 
 def _member_seeds(seed: int | Sequence[int], population: int, shared: bool) -> list[int]:

@@ -22,11 +22,14 @@ class Plan:
         The rate's factor after each epoch; 1 leaves it to the schedule.
     given, planned : Schedule, callable or None
         As the optimizer came, and as it is trained with.
+    total : int
+        The steps that the schedule was planned for.
     """
 
     lr_decay: float = 1.0
     given: Any = None
     planned: Any = None
+    total: int = 0
 
     def over(self, optimizer: Optimizer, steps_per_epoch: int, total: int) -> Plan:
         """Give an optimizer its schedule for ``total`` steps, those already made included.
@@ -43,10 +46,13 @@ class Plan:
             given = planned = optimizer.schedule
         elif not going_on:
             planned = given
-        if planned is given and self.lr_decay != 1.0:
-            planned = Step(every=steps_per_epoch, factor=self.lr_decay)
-        elif planned is given and isinstance(given, Schedule):
-            planned = given.over(total)
+        planned_for = self.total
+        if planned is given:
+            planned_for = total
+            if self.lr_decay != 1.0:
+                planned = Step(every=steps_per_epoch, factor=self.lr_decay)
+            elif isinstance(given, Schedule):
+                planned = given.over(total)
         if going_on and _end(planned) < total:
             raise ConfigError(
                 f"`Trainer.resume`: expected a schedule for {total} steps, got {planned!r}, of "
@@ -54,7 +60,7 @@ class Plan:
                 "start another training with fit"
             )
         optimizer.schedule = planned
-        return Plan(self.lr_decay, given, planned)
+        return Plan(self.lr_decay, given, planned, planned_for)
 
 
 def last_rate(optimizer: Optimizer) -> Any:

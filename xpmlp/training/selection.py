@@ -10,6 +10,7 @@ import numpy as np
 
 from ..backend import Array, asarray_like, to_numpy
 from ..errors import ConfigError
+from ..layers.base import Layer
 from ..losses import Loss
 from ..optim import Optimizer
 from ..penalties import Penalty
@@ -22,18 +23,32 @@ def select_hyper(value: Any, members: Sequence[int]) -> Any:
     return float(value[members[0]]) if len(members) == 1 else np.asarray(value)[list(members)]
 
 
-def select_optimizer(optimizer: Optimizer, members: Sequence[int]) -> Optimizer:
-    """An optimizer that goes on for some members, with their hyperparameters and memory."""
-    chosen = copy.copy(optimizer)
+def select_optimizer(
+    optimizer: Optimizer, members: Sequence[int], source: Layer, chosen: Layer
+) -> Optimizer:
+    """An optimizer that goes on for some members, with their hyperparameters and memory.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Of ``source``.
+    members : sequence of int
+    source, chosen : Layer
+        The population, and those members of it: without the widest they may be narrower, and
+        without those that drop units their parameters have other names. The order is the same.
+    """
+    own = copy.copy(optimizer)
     for name, value in vars(optimizer).items():
         if isinstance(value, np.ndarray):
-            setattr(chosen, name, select_hyper(value, members))
-    chosen.state = {
-        name: tuple(_rows(array, members) for array in slots)
-        for name, slots in optimizer.state.items()
+            setattr(own, name, select_hyper(value, members))
+    pairs = zip(source.params, chosen.params.items(), strict=True)
+    own.state = {
+        name: tuple(_rows(array, members, w.shape) for array in optimizer.state[old])
+        for old, (name, w) in pairs
+        if old in optimizer.state
     }
-    chosen._arrays = {}
-    return chosen
+    own._arrays = {}
+    return own
 
 
 def select_loss(loss: Loss, members: Sequence[int]) -> Loss:
@@ -77,5 +92,7 @@ def check_hypers(population: int, **owners: Any) -> None:
                 )
 
 
-def _rows(array: Array, members: Sequence[int]) -> Array:
-    return asarray_like(to_numpy(array)[list(members)], array)
+def _rows(array: Array, members: Sequence[int], shape: Sequence[int]) -> Array:
+    """Some members' part of an array, cut to a shape."""
+    part = to_numpy(array)[list(members)][tuple(slice(size) for size in shape)]
+    return asarray_like(np.ascontiguousarray(part), array)

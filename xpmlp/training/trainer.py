@@ -2,62 +2,40 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_namespace, to_numpy
+from ..backend import to_numpy
 from ..data.normalization import Normalization
-from ..data.resident import ResidentBatches
 from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss, loss_for
-from ..metrics import answers_given, as_rows
 from ..optim import Adam, Optimizer
 from ..penalties import Penalty
 from ..schedules import Constant
 from ..step import TrainStep
 from .callbacks import Callback, as_callbacks
+from .checkpoint_callback import Checkpoint
+from .epoch import run_epoch
 from .history import History
 from .minibatches import is_pair, minibatches, width_of
 from .parameters import copies_of, finite_networks
 from .progress import Progress
 from .rate_plan import Plan, last_rate
-from .scores import check_outputs, check_reduces, pooled_loss, scores_of, share, together
+from .resumable import Resumable
+from .scores import check_outputs, check_reduces, scores_of
+from .tally import EpochFigures
 
 Data = tuple[Any, Any]
 _CALM = "lower the learning rate or clip the gradients"
 
 
-@dataclass
-class EpochFigures:
-    """What came of one epoch of training; (…) is () or (P,).
-
-    Attributes
-    ----------
-    step_losses : ndarray, shape (steps, …)
-    loss, accuracy : ndarray, shape (…)
-        Means over the rows; the accuracy is None where targets are not classes.
-    samples : int
-        Rows that each network saw.
-    seconds : float
-    """
-
-    step_losses: np.ndarray
-    loss: np.ndarray
-    accuracy: np.ndarray | None
-    samples: int
-    seconds: float
-
-
-class Trainer:
+class Trainer(Resumable):
     """Train a model on arrays.
 
     Parameters
@@ -148,6 +126,7 @@ class Trainer:
                     f"`Trainer`: expected {name} to be a {kind.__name__}, such as {example}, got "
                     f"{value!r}"
                 )
+        super().__init__()
         self.model = model
         self.loss = loss_for(getattr(model, "output", None)) if loss is None else loss
         check_reduces("Trainer", self.loss)
@@ -162,26 +141,33 @@ class Trainer:
             )
         self.epochs = epochs
         self.batch_size = batch_size
-        self.lr_decay = lr_decay
+        self.lr_decay, self._plan = lr_decay, Plan(lr_decay)
         self.penalty = penalty
         self.clip_norm = clip_norm
         self.precision = precision
         self.normalization = normalization
         self.restore_best = restore_best
         self.monitor = monitor
-        self.callbacks = as_callbacks(callbacks) + ([Progress()] if progress else [])
+        given = as_callbacks(callbacks) + ([Progress()] if progress else [])
+        # Checkpoints come last: what the others remember of an epoch is in them.
+        self.callbacks = sorted(given, key=lambda callback: isinstance(callback, Checkpoint))
         self.seed = seed
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self.history = History()
-        self.epoch = 0
-        self.steps_per_epoch = 0
-        self.total_steps = 0
-        self._ending: str | None = None
-        self._plan = Plan(lr_decay)
+        self._step: Any = None
+        self._best: Any = None  # its score and its arrays
+        self._finite: dict[str, Any] = {}
 
-    def fit(self, x: Any, y: Any, validation: Data | None = None) -> History:
-        """Start a training of the model as it is.
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        validation: Data | None = None,
+        *,
+        resume: str | Path | None = None,
+        strict: bool = True,
+    ) -> History:
+        """Start a training of the model as it is, or go on with a saved one.
 
         Parameters
         ----------
@@ -190,17 +176,26 @@ class Trainer:
         y : array_like, shape (N,) of class numbers, or (N, M)
         validation : (x, y), optional
             Evaluated after every epoch.
+        resume : path, optional
+            A file that :class:`Checkpoint` has written, or the folder of a run: the training goes
+            on where it was saved, and ends with the bits that it would have ended with (with the
+            same array library and threads). One that had come to its end is given back.
+        strict : bool
+            Whether to refuse a checkpoint of other data, settings or another version of xpmlp.
 
         Returns
         -------
         History
-            Ctrl-C ends the training after the step that runs, keeps the best result so far and
-            returns as well; ``history.interrupted`` then says so. A second Ctrl-C raises.
+            Ctrl-C, SIGTERM and SIGHUP end the training after the step that runs, keep the best
+            result so far and return as well; ``history.interrupted`` then says so. A second Ctrl-C
+            raises.
 
         Raises
         ------
         ConfigError, DataError, ShapeError, DTypeError
             For what cannot be trained, before the first step if it can be known then.
+        CheckpointError
+            If there is nothing to go on from, or it is of another training.
 
         Notes
         -----
@@ -209,7 +204,7 @@ class Trainer:
         """
         self.optimizer = self.optimizer.fresh()
         self.epoch = 0
-        return self._train(x, y, validation, self.epochs, History())
+        return self._train(x, y, validation, self.epochs, History(), resume, strict)
 
     def resume(
         self, x: Any, y: Any, validation: Data | None = None, *, epochs: int | None = None
@@ -247,7 +242,14 @@ class Trainer:
         return self._train(x, y, validation, self.epoch + int(left), self.history)
 
     def _train(
-        self, x: Any, y: Any, validation: Data | None, last: int, before: History
+        self,
+        x: Any,
+        y: Any,
+        validation: Data | None,
+        last: int,
+        before: History,
+        resume: Any = None,
+        strict: bool = True,
     ) -> History:
         """Train up to an epoch; ``before`` are those that there have been."""
         check_reduces("Trainer.fit", self.loss)
@@ -268,10 +270,14 @@ class Trainer:
         )
         held_out = None if validation is None else self._held_out(*validation)
         check_outputs("Trainer.fit", self.loss, width_of(self.model, batches.x), batches.y)
+        saved = self._saved(x, y, validation, resume, strict)
         self.steps_per_epoch = len(batches)
-        self.total_steps = self.optimizer.steps + (last - self.epoch) * len(batches)
-        self._plan = self._plan.over(self.optimizer, self.steps_per_epoch, self.total_steps)
-        step = TrainStep(
+        self._begin_at(last, before.behind())
+        self._best, self._finite = None, copies_of(self.model)
+        if held_out is not None and before.best_epoch is not None:
+            self._best = self._score(before.rows[before.best_epoch - 1]), self.model.state_dict()
+        self._put_back(saved, resume)
+        self._step = TrainStep(
             self.model,
             self.loss,
             self.optimizer,
@@ -279,53 +285,80 @@ class Trainer:
             clip_norm=self.clip_norm,
             precision=self.precision,
         )
-        self.history = history = History(rows=list(before.rows), best_epoch=before.best_epoch)
-        self._ending = None
-        best: tuple[Any, dict[str, np.ndarray]] | None = None
-        if held_out is not None and before.best_epoch is not None:
-            best = self._score(before.rows[before.best_epoch - 1]), self.model.state_dict()
-        finite = copies_of(self.model)
-        losses: list[np.ndarray] = [before.step_losses] if before.rows else []
-        for callback in self.callbacks:
-            callback.on_start(self)
-        start = time.perf_counter() - before.seconds
-        with self._ctrl_c():
-            for epoch in range(self.epoch + 1, last + 1):
+        self._tell_of_the_start(saved)
+        history, inside = self.history, False
+        with self.stopping.listening():
+            for epoch in range(self.epoch + 1, self._last + 1):
+                if self._ending is not None:
+                    break
                 self.epoch = epoch
-                figures = self._run_epoch(step, batches)
-                losses.append(figures.step_losses)
+                figures = self._run_epoch(self._step, batches)
+                inside = self.interrupted and len(figures.step_losses) < len(batches)
+                if inside:
+                    self._tell_of_the_stop()
+                self._end_epoch(figures.step_losses)
                 row = self._row(figures)
                 if held_out is not None:
                     scores = self._evaluate(held_out)
                     row |= {f"val_{name}": value for name, value in scores.items()}
                     score = self._score(row)
-                    if best is None or score > best[0]:
-                        best = score, self.model.state_dict()
+                    if self._best is None or score > self._best[0]:
+                        self._best = score, self.model.state_dict()
                         history.best_epoch = epoch
                 history.rows.append(row)
-                history.seconds = time.perf_counter() - start
+                history.seconds = time.perf_counter() - self._start
                 if not np.isfinite(row["train_loss"]):
                     self.stop(
                         f"diverged: the loss is {row['train_loss']} in epoch {epoch}; {_CALM}"
                     )
                 elif not np.all(finite_networks(self.model)):
                     self.stop(f"diverged: the network is not finite after epoch {epoch}; {_CALM}")
-                elif best is None or not self.restore_best:
-                    finite = copies_of(self.model)
+                elif not self._restores:
+                    self._finite = copies_of(self.model)
                 for callback in self.callbacks:
                     callback.on_epoch(self, row)
-                if self._ending is not None:
-                    break
-        history.ending = self._ending or "finished"
-        history.step_losses = np.concatenate(losses) if losses else np.zeros(0)
-        if best is not None and self.restore_best:
-            self.model.load_state_dict(best[1])
+            self._ending = self._ending or "finished"
+            if not inside:
+                self._tell_of_the_stop()
+        history.ending = self._ending
+        history.step_losses = np.concatenate(self._losses) if self._losses else np.zeros(0)
+        if self._best is not None and self.restore_best:
+            self.model.load_state_dict(self._best[1])
         elif history.ending.startswith("diverged"):
-            self.model.load_state_dict(finite)
-        history.seconds = time.perf_counter() - start
+            self.model.load_state_dict(self._finite)
+        history.seconds = time.perf_counter() - self._start
+        self._step, self._best, self._finite, self._losses = None, None, {}, []
         for callback in self.callbacks:
             callback.on_end(self, history)
         return history
+
+    def state_dict(self) -> dict[str, Any]:
+        self._step.settle()
+        best, common = self._best, self._common_state()
+        state = common | {
+            "model": self.model.state_dict(),
+            "counters": self.model.counters(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": None if best is None else {"score": list(best[0]), "model": best[1]},
+        }
+        # What it would fall back on, where that is not what the model is now.
+        if not self._restores and (common["inside"] or common["ending"].startswith("diverged")):
+            state["finite"] = {name: to_numpy(array) for name, array in self._finite.items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._load_common_state(state)
+        self.model.load_state_dict(state["model"])
+        self.model.set_counters(state["counters"])
+        self.optimizer.load_state_dict(state["optimizer"], self.model.params)
+        best = state["best"]
+        self._best = None if best is None else (tuple(best["score"]), best["model"])
+        self._finite = state.get("finite") or copies_of(self.model)
+
+    @property
+    def _restores(self) -> bool:
+        """Whether it ends with the best parameters."""
+        return self.restore_best and self._best is not None
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         """Loss and accuracy (or R²) on other data, in evaluation mode.
@@ -338,10 +371,6 @@ class Trainer:
         """
         return self._evaluate(self._held_out(x, y))
 
-    def stop(self, reason: str) -> None:
-        """End the training after the current step; callbacks may call this."""
-        self._ending = reason
-
     def _held_out(self, x: Any, y: Any) -> Any:
         """Batches to evaluate on."""
         options: dict[str, Any] = {"normalization": self.normalization, "shuffle": False}
@@ -349,61 +378,7 @@ class Trainer:
         return minibatches(self.model, x, y, batch_size=4096, **options)
 
     def _run_epoch(self, step: TrainStep, batches: Any) -> EpochFigures:
-        """All batches once; values stay on the device until the end."""
-        start = time.perf_counter()
-        number = self.epoch - 1
-        watched = any(getattr(callback, "sees_steps", True) for callback in self.callbacks)
-        # What rows count for, and how many outputs have a sign, is not known of a whole epoch.
-        plain = not self.loss.weighs_rows and self.loss.answers != "yes_no"
-        if isinstance(batches, ResidentBatches) and plain and not watched:
-            losses, hits = step.run_epoch(batches, number, lambda: self._ending is not None)
-            sizes = list(batches.sizes())[: losses.shape[0]]
-            units = given = sizes
-        else:
-            losses, hits, units, given, sizes = self._step_by_step(step, batches.epoch(number))
-        step.settle()
-        values = to_numpy(losses)
-        return EpochFigures(
-            values,
-            pooled_loss(self.loss, values, units),
-            None if hits is None else share(to_numpy(hits), given),
-            sum(sizes),
-            time.perf_counter() - start,
-        )
-
-    def _step_by_step(
-        self, step: TrainStep, batches: Iterable[tuple[Array, Array]]
-    ) -> tuple[Array, Array | None, Any, Any, list[int]]:
-        """Losses, right answers, what both are shares of, and rows of each step."""
-        loss, population = self.loss, self.model.population
-        losses, hits, units, given, sizes = [], [], [], [], []
-        counts_rows = not loss.weighs_rows and loss.answers in ("classes", "numbers")
-        for xb, yb in batches:
-            value = step(xb, yb)
-            losses.append(value)
-            outputs = step.lent_outputs
-            if counts_rows and outputs.ndim == (2 if population is None else 3):
-                sizes.append(outputs.shape[-2])
-            else:
-                outputs, targets = as_rows(outputs, yb, population)
-                sizes.append(outputs.shape[-2])
-                units.append(loss.units(outputs, targets))
-                given.append(answers_given(loss, outputs, targets))
-            correct = step.correct
-            if correct is not None:
-                hits.append(correct)
-            for callback in self.callbacks:
-                callback.on_step(self, value)
-            if self._ending is not None:
-                break
-        found = array_namespace(losses[0]).stack(losses)
-        return (
-            found,
-            array_namespace(hits[0]).stack(hits) if hits else None,
-            together(units) if units else sizes,
-            together(given) if given else sizes,
-            sizes,
-        )
+        return run_epoch(self, step, batches)
 
     def _row(self, figures: EpochFigures) -> dict[str, Any]:
         """An epoch's row of the history; of a population, means over its members."""
@@ -433,21 +408,3 @@ class Trainer:
         value = row[monitor] if monitor.endswith(("accuracy", "r2")) else -row[monitor]
         scores = value, -row["val_loss"]
         return tuple(score if np.isfinite(score) else -np.inf for score in scores)
-
-    @contextmanager
-    def _ctrl_c(self) -> Iterator[None]:
-        """Let the first Ctrl-C end the training after the current step, the second one raise."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def interrupt(number: int, frame: Any) -> None:
-            if self._ending == "interrupted":
-                raise KeyboardInterrupt
-            self.stop("interrupted")
-
-        previous = signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,60 @@
+"""The steps of one epoch: as a whole where a device can, else one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ..backend import Array
+from ..data.resident import ResidentBatches
+from ..metrics import answers_given, as_rows
+from ..step import TrainStep
+from .tally import EpochFigures, Tally
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+def run_epoch(trainer: Trainer, step: TrainStep, batches: Any) -> EpochFigures:
+    """All batches that are left of an epoch; values stay on the device until the end."""
+    if not trainer._tally.steps:
+        trainer._tally = Tally()  # its clock starts now
+    loss, tally, number = trainer.loss, trainer._tally, trainer.epoch - 1
+    watched = any(getattr(callback, "sees_steps", True) for callback in trainer.callbacks)
+    # What rows count for, and how many outputs have a sign, is not known of a whole epoch.
+    plain = not loss.weighs_rows and loss.answers != "yes_no"
+    if isinstance(batches, ResidentBatches) and plain and not watched and not tally.steps:
+        losses, hits = step.run_epoch(batches, number, lambda: trainer._ending is not None)
+        step.settle()
+        tally.take(losses, hits, list(batches.sizes())[: losses.shape[0]])
+    else:
+        _step_by_step(trainer, step, islice(batches.epoch(number), tally.steps, None))
+        step.settle()
+    return tally.figures(loss)
+
+
+def _step_by_step(
+    trainer: Trainer, step: TrainStep, batches: Iterable[tuple[Array, Array]]
+) -> None:
+    loss, population, tally = trainer.loss, trainer.model.population, trainer._tally
+    counts_rows = not loss.weighs_rows and loss.answers in ("classes", "numbers")
+    for xb, yb in batches:
+        value = step(xb, yb)
+        tally.losses.append(value)
+        outputs = step.lent_outputs
+        if counts_rows and outputs.ndim == (2 if population is None else 3):
+            rows = outputs.shape[-2]
+        else:
+            outputs, targets = as_rows(outputs, yb, population)
+            rows = outputs.shape[-2]
+            tally.units.append(loss.units(outputs, targets))
+            tally.given.append(answers_given(loss, outputs, targets))
+        correct = step.correct
+        if correct is not None:
+            tally.hits.append(correct)
+        tally.sizes.append(rows)
+        for callback in trainer.callbacks:
+            callback.on_step(trainer, value)
+        if trainer._ending is not None:
+            break
