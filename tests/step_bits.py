@@ -9,7 +9,7 @@ and after it, on the same machine (instruction sets and BLAS decide the last bit
     python -m tests.step_bits --check /tmp/before.json
 
 Each case is a network after thirty compiled steps: parameters, gradients, losses, what layers keep
-and the optimizer remembers; or the results of an op. The cases are those of tests/training and a
+and the optimizer remembers; or the results of an op. The cases are those of tests/step and a
 few that are cut in their own way.
 """
 

@@ -302,6 +302,11 @@ def on_host(array: Array) -> bool:
     return not array_api_compat.is_cupy_array(array)
 
 
+def jit(function: Any) -> Any:
+    """A function of JAX arrays, compiled by JAX for each shape of them."""
+    return importlib.import_module("jax").jit(function)
+
+
 def synchronize() -> None:
     """Wait until the current backend's device has finished all work given to it."""
     backend = get_backend()

@@ -20,24 +20,39 @@ def by_layers(task: Task, x: Array, y: Array) -> tuple[Array, Array]:
     model, x, y = task.model, detached(x), detached(y)
     before = _state_of(model)
     try:
-        outputs = model.forward(x, training=True)
-        rows, targets = as_rows(outputs, y, model.population)
-        value = task.loss.forward(rows, targets)
-        dy = task.loss.backward()
-        if rows is not outputs:
-            dy = array_namespace(dy).reshape(dy, outputs.shape)
-        if isinstance(model, Sequential):
-            model.backward(dy, input_grad=False)
-        else:
-            model.backward(dy)
+        value, outputs = forward_and_backward(task, x, y)
         return update(task, value), outputs
     except Exception:
         _put_back(before)  # running statistics and masks: as if there had been no such batch
         raise
 
 
+def forward_and_backward(task: Task, x: Array, y: Array) -> tuple[Array, Array]:
+    """The loss and the outputs; leaves gradients in the layers."""
+    model = task.model
+    outputs = model.forward(x, training=True)
+    rows, targets = as_rows(outputs, y, model.population)
+    value = task.loss.forward(rows, targets)
+    dy = task.loss.backward()
+    if rows is not outputs:
+        dy = array_namespace(dy).reshape(dy, outputs.shape)
+    if isinstance(model, Sequential):
+        model.backward(dy, input_grad=False)
+    else:
+        model.backward(dy)
+    return value, outputs
+
+
 def update(task: Task, value: Array) -> Array:
     """Penalty, clipping and update; the loss with the penalty."""
+    model = task.model
+    value, grads = constrained(task, value)
+    model.params = task.optimizer.update(model.params, grads, model.weight_params)
+    return value
+
+
+def constrained(task: Task, value: Array) -> tuple[Array, dict[str, Array]]:
+    """The loss with the penalty, and the gradients of that, clipped."""
     model, penalty = task.model, task.penalty
     params, grads, weights = model.params, model.grads, model.weight_params
     if penalty is not None:
@@ -46,8 +61,7 @@ def update(task: Task, value: Array) -> Array:
         grads = {n: g + extra[n] if n in extra else g for n, g in grads.items()}
     if task.clip_norm is not None:
         grads = clip_by_global_norm(grads, task.clip_norm, model.population)
-    model.params = task.optimizer.update(params, grads, weights)
-    return value
+    return value, grads
 
 
 def _state_of(model: Layer) -> list[tuple[Layer, dict[str, Any]]]:

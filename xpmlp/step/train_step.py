@@ -2,7 +2,7 @@
 
 :meth:`TrainStep.by_layers` is the definition. For NumPy arrays the same is done by a program made
 from the model at the first batch of each shape, where that is possible (compiled/), for CuPy
-arrays by a recorded graph (captured/).
+arrays by a recorded graph (captured/), for JAX arrays by a jitted function (jitted.py).
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from ..errors import BackendError
 from ..layers.base import Layer
 from ..losses import Loss
 from ..metrics import as_rows, right_answers
+from ..ops.dispatch import why_kernels_are_off
 from ..optim import Optimizer
 from ..penalties import Penalty
 from .by_layers import by_layers, update
 from .captured import CapturedStep
 from .compiled import CompiledStep, NotCompiled, StepMemory, compile_step
+from .jitted import JittedStep, NotJitted
 from .task import Task
 
 
@@ -86,16 +88,15 @@ class TrainStep:
         self._targets: Any = None
         self._hits: Any = None
         self._captured: CapturedStep | None = None
+        self._jitted: JittedStep | str | None = None
         self._memory: StepMemory | None = None
         self._programs: dict[tuple, CompiledStep | str] = {}
         self._made_of: Task | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # What is compiled is for this process, and for these very arrays.
-        nothing = dict.fromkeys(
-            ("_outputs", "_targets", "_hits", "_captured", "_memory", "_made_of")
-        )
-        return vars(self) | nothing | {"_programs": {}}
+        made = "_outputs", "_targets", "_hits", "_captured", "_jitted", "_memory", "_made_of"
+        return vars(self) | dict.fromkeys(made) | {"_programs": {}}
 
     @property
     def correct(self) -> Any:
@@ -127,6 +128,8 @@ class TrainStep:
             self._outputs, self._outputs_lent, self._targets = captured.outputs, True, y
             self._hits = None if captured.correct is None else captured.correct.copy()
             return value
+        if array_api_compat.is_jax_array(x):
+            return self._by_jax(x, y)
         program = self._program(x, y)
         if isinstance(program, str):
             return self.by_layers(x, y)
@@ -162,6 +165,9 @@ class TrainStep:
         """How a step on such a batch runs, and why, in one line."""
         if array_api_compat.is_cupy_array(x):
             return self._capture().explain(x, y)
+        if array_api_compat.is_jax_array(x):
+            jitted = self._jit()
+            return f"layer by layer ({jitted})" if isinstance(jitted, str) else "jitted"
         program = self._program(x, y)
         if isinstance(program, str):
             return f"layer by layer ({program})"
@@ -200,13 +206,39 @@ class TrainStep:
             )
         return self._captured
 
+    def _by_jax(self, x: Array, y: Array) -> Array:
+        """One jitted function; layer by layer where it cannot be traced, from then on."""
+        jitted = self._jit()
+        if not isinstance(jitted, str):
+            try:
+                value = jitted(x, y)
+            except NotJitted as reason:
+                self._jitted = str(reason)
+            else:
+                self._outputs, self._outputs_lent = jitted.outputs, False
+                self._targets, self._hits = y, None
+                return value
+        return self.by_layers(x, y)
+
+    def _jit(self) -> JittedStep | str:
+        """The jitted step, or why there is none."""
+        if off := why_kernels_are_off():
+            return off
+        self._refuse_precision("JAX arrays")
+        task, jitted = self.task, self._jitted
+        if not task.is_made_of(self._made_of):
+            self._made_of, jitted = task, None
+        if jitted is None or (isinstance(jitted, JittedStep) and jitted.is_stale()):
+            try:
+                jitted = JittedStep(task)
+            except NotJitted as reason:
+                jitted = str(reason)
+            self._jitted = jitted
+        return jitted
+
     def _program(self, x: Array, y: Array) -> CompiledStep | str:
         """The program for such a batch, or why there is none."""
-        if self.precision is not None:
-            raise BackendError(
-                f"`TrainStep`: expected CuPy arrays for precision={self.precision!r}, got "
-                f"{type(x).__name__}; set XPMLP_BACKEND=cupy, or leave precision out"
-            )
+        self._refuse_precision(type(x).__name__)
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
             return "not NumPy arrays"
         task = self.task
@@ -224,6 +256,13 @@ class TrainStep:
                 program = str(reason)
             self._programs[shape] = program
         return program
+
+    def _refuse_precision(self, got: str) -> None:
+        if self.precision is not None:
+            raise BackendError(
+                f"`TrainStep`: expected CuPy arrays for precision={self.precision!r}, got {got}; "
+                "set XPMLP_BACKEND=cupy, or leave precision out"
+            )
 
 
 _SHAPES = 8  # programs kept, each with its buffers; more shapes than that take turns

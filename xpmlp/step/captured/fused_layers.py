@@ -7,7 +7,7 @@ all the rest. Layers that are none of these run as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,6 @@ from ...backend import Array, array_namespace
 from ...errors import ShapeError
 from ...layers import Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
 from ...layers.base import Layer
-from ...layers.containers import Container
 from ...layers.linear import _split
 from ...ops.dropout import check_rates
 
@@ -181,10 +180,3 @@ def _rows(x: Array, W: Array) -> Array:
 def _cast(x: Array, dtype: Any) -> Array:
     xp = array_namespace(x)
     return xp.astype(x, getattr(xp, dtype) if isinstance(dtype, str) else dtype, copy=False)
-
-
-def all_layers(model: Layer) -> Sequence[Layer]:
-    """Every layer that is no container."""
-    if not isinstance(model, Container):
-        return [model]
-    return [leaf for child in model.children.values() for leaf in all_layers(child)]

@@ -11,7 +11,7 @@ from typing import Any
 from ...backend import Array, array_namespace
 from ...layers import Linear
 from ...layers.base import Layer
-from .fused_layers import all_layers
+from ..task import all_layers
 
 
 class DeviceMemory:

@@ -16,8 +16,8 @@ import numpy as np
 from ...backend import Array, array_namespace, asarray_like, dtype_name
 from ...errors import DTypeError, XpmlpError
 from ...optim import clip_by_global_norm
+from ..task import Task, all_layers
 from .counters import Counters
-from .fused_layers import all_layers
 from .memory import DeviceMemory, cast
 from .optimizer import DeviceOptimizer, flat_kind
 from .work import RecordedWork, StepResult
@@ -242,16 +242,10 @@ class Recordings:
 
 def _options(step: Any) -> Iterator[tuple[Any, str, Any]]:
     """(object, attribute, value) of everything that a recording fixes."""
-    arrays = ("params", "grads", "state", "step", "layers", "children")
-    for owner in (step.loss, step.penalty, *dict.fromkeys(all_layers(step.model))):
-        for name, value in () if owner is None else vars(owner).items():
-            if not name.startswith("_") and name not in arrays:
-                yield owner, name, value
-    for name in ("model", "loss", "optimizer", "penalty", "clip_norm", "precision"):
-        yield step, name, getattr(step, name)
-    yield step.loss, "class_weights", getattr(step.loss, "class_weights", None)
-    for name in ("slots", "nesterov"):
-        yield step.optimizer, name, getattr(step.optimizer, name, None)
+    parts = {name: getattr(step, name) for name in Task._fields}
+    for name, part in parts.items():
+        yield step, name, part
+    yield from Task(**parts).options()
 
 
 def _device_options(step: Any) -> Iterator[tuple[Any, str, Any]]:

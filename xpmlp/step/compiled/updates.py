@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,36 +11,14 @@ from ..task import Task
 from .penalties import can_penalise, lower_clipping, lower_penalty
 from .program import Program
 
-# What an update instruction needs to know at each step, but for weight decay.
-
-
-def _sgd(o: optim.SGD, lr: Any) -> tuple[Any, ...]:
-    if o.slots:
-        return lr, o.momentum, o.nesterov
-    o.check_momentum()
-    return (lr,)
-
-
-def _adagrad(o: optim.AdaGrad, lr: Any) -> tuple[Any, ...]:
-    return lr, o.eps
-
-
-def _rmsprop(o: optim.RMSProp, lr: Any) -> tuple[Any, ...]:
-    return lr, 1.0 - o.decay, o.eps
-
-
-def _adam(o: optim.Adam, lr: Any) -> tuple[Any, ...]:
-    corrections = 1.0 - o.beta1**o.steps, 1.0 - o.beta2**o.steps
-    return lr, 1.0 - o.beta1, 1.0 - o.beta2, *corrections, o.eps
-
-
-OPTIMIZERS: dict[type, tuple[str, Callable[[Any, Any], tuple[Any, ...]]]] = {
-    optim.SGD: ("sgd", _sgd),
-    optim.AdaGrad: ("adagrad", _adagrad),
-    optim.RMSProp: ("rmsprop", _rmsprop),
-    optim.Adam: ("adam", _adam),
-    optim.AdamW: ("adam", _adam),
+OPTIMIZERS: dict[type, str] = {
+    optim.SGD: "sgd",
+    optim.AdaGrad: "adagrad",
+    optim.RMSProp: "rmsprop",
+    optim.Adam: "adam",
+    optim.AdamW: "adam",
 }
+"""Which instruction does what an optimizer does. It takes the optimizer's rates in their order."""
 
 
 def can_update(task: Task) -> bool:
@@ -61,11 +38,11 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
     The penalty is added to ``value``, (P,).
     """
     optimizer = task.optimizer
-    kind, rates = OPTIMIZERS[type(optimizer)]
+    kind = OPTIMIZERS[type(optimizer)]
     kind = "momentum" if kind == "sgd" and optimizer.slots else kind
     instruction = getattr(program.instructions, kind)
     memory, members = program.memory, program.members
-    count = len(rates(optimizer, optimizer.lr)) + 3
+    count = len(optimizer.rates(optimizer.lr)) + 3
     of_weights, of_others = tables = [
         program.buffer(members, count, dtype=np.float64) for _ in range(2)
     ]
@@ -88,10 +65,7 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
     def write_rates() -> None:
         lr = optimizer.lr * optimizer.schedule(optimizer.steps)
         optimizer.steps += 1
-        decay, shrink = optimizer.weight_decay, 1.0
-        if optimizer.decoupled:
-            decay, shrink = 0.0, 1.0 - lr * decay
-        values = *rates(optimizer, lr), decay, shrink
+        values = *optimizer.rates(lr).values(), *optimizer.decay_of_weights(lr)
         if program.population is None:
             if values != written[0]:
                 of_weights[0, :-1] = values
