@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
@@ -83,16 +83,21 @@ def _by_reference(op: Callable, args: tuple, kwargs: dict[str, Any], error: Exce
 
 def look(array: Any) -> None:
     """Raise TypeError for an array of anything but real numbers."""
-    # By the array's type as well: dtypes of two libraries may not like to be compared.
-    kind = array.dtype if type(array) is np.ndarray else (type(array), array.dtype)
-    if kind not in _real:
-        if not _is_real(array.dtype):
-            raise TypeError(f"{dtype_name(array.dtype)} is no dtype of real numbers")
-        _real.add(kind)
+    if type(array) is np.ndarray:
+        real = array.dtype in _real or _is_real(np.ndarray, array.dtype)
+        if real:
+            _real.add(array.dtype)
+    else:
+        real = _is_real(type(array), array.dtype)
+    if not real:
+        raise TypeError(f"{dtype_name(array.dtype)} is no dtype of real numbers")
 
 
-def _is_real(dtype: Any) -> bool:
-    return any(kind in dtype_name(dtype) for kind in ("float", "int", "bool"))
+@cache
+def _is_real(kind: type, dtype: Any) -> bool:
+    # By the array's type as well: dtypes of two libraries may not like to be compared. And by a
+    # cache, not a dict of ours, which torch.compile would not like to see changed.
+    return any(word in dtype_name(dtype) for word in ("float", "int", "bool"))
 
 
 def _explain(op: Callable, args: tuple, kwargs: dict[str, Any], error: Exception) -> None:
@@ -111,7 +116,7 @@ def _explain(op: Callable, args: tuple, kwargs: dict[str, Any], error: Exception
             continue
         try:
             array_namespace(value)  # refuses what is of no known library
-            good = _is_real(getattr(value, "dtype", ""))  # a list has none
+            good = _is_real(type(value), getattr(value, "dtype", ""))  # a list has none
         except (DTypeError, AttributeError, ValueError):
             good = False
         if not good:
