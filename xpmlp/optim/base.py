@@ -320,6 +320,7 @@ class Optimizer:
 
 
 def is_set(value: Any) -> bool:
+    """Whether a hyperparameter, or one of a member, is other than 0."""
     return bool(np.any(np.asarray(value) != 0.0))
 
 
