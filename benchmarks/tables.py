@@ -216,6 +216,7 @@ def measure(
     found["predict_seconds"] = round(time.process_time() - start, 3)
     if hasattr(model, "n_iter_") and method == "xpmlp":
         found["epochs"] = model.n_iter_
+        found["held_out"] = [round(v, 5) for v in model.history_["ensemble_loss"]]
     return found
 
 

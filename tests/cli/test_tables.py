@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from xpmlp.cli import main
-from xpmlp.data.tables import read_table
+from xpmlp.data.tables import NumberCodes, read_table
 from xpmlp.training import load_model, save_model
 
 QUICK = ("--epochs", "2", "--hidden", "8", "--quiet", "--no-plots")
@@ -112,7 +113,8 @@ def test_inputs_that_vary_in_the_validation_rows_only_are_no_inputs(command):
     x = np.zeros((40, 2))
     x[:, 0] = np.arange(40)
     np.savez("t.npz", x_train=x, y_train=np.arange(40) % 2, x_test=x + 1, y_test=np.arange(40) % 2)
-    assert command("train", "t.npz", *QUICK, "--out", "run")[0] == 0
+    alone = ("--members", "1", "--bins", "0")
+    assert command("train", "t.npz", *QUICK, *alone, "--out", "run")[0] == 0
     model, extras = load_model("run/model.safetensors")
     assert model.config["sizes"][0] == 1 and extras["columns"] == [0]
     assert command("evaluate", "run")[0] == 0
@@ -337,3 +339,46 @@ def test_runs_of_before_encoders_are_still_scored_and_predict(command):
     assert status == 0, err
     assert last_json(out)["loss"] == new["loss"] and "no fingerprint" in out
     assert last_json(command("predict", "run", "t.csv", "--json")[1]) == predicted
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_table_becomes_an_ensemble_that_answers_as_one(command, task):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    value = 5 * x[:, 0] + x[:, 1]
+    y = value if task == "regression" else np.where(value > 0, "up", "down")
+    pd.DataFrame(x, columns=list("abc")).assign(y=y).to_csv("t.csv", index=False)
+    quick = ("--hidden", "16", "--lr", "0.01", "--quiet", "--no-plots", "--members", "4")
+    status, out, _ = command("train", "t.csv", *quick, "--folds", "4", "--out", "run", "--json")
+    result = last_json(out)
+    assert status == 0 and result["best_epoch"] >= 1 and np.isfinite(result["val_loss"])
+    model, extras = load_model("run/model.safetensors")
+    assert model.population == 4
+    inputs = NumberCodes.from_dict(extras["codes"]).transform(x)
+    outputs = np.asarray(model.outputs(inputs))
+    status, out, _ = command("predict", "run", "t.csv", "--out", "p.csv")
+    predicted = pd.read_csv("p.csv")
+    if task == "regression":
+        target = extras["target_normalization"]
+        wanted = outputs.mean(axis=0)[:, 0] * np.ravel(target["std"]) + np.ravel(target["mean"])
+        np.testing.assert_allclose(predicted["prediction"], wanted, rtol=1e-4, atol=1e-4)
+    else:
+        powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        mean = (powers / powers.sum(axis=-1, keepdims=True)).mean(axis=0)
+        mean = mean ** (1 / extras["temperature"])
+        wanted = mean[:, 1] / mean.sum(axis=1)
+        np.testing.assert_allclose(predicted["p(up)"], wanted, atol=1e-4)
+    scored = last_json(command("evaluate", "run", "--json")[1])
+    name = "r2" if task == "regression" else "accuracy"
+    assert scored[name] == pytest.approx(result[f"test_{name}"], rel=1e-6) and scored[name] > 0.8
+
+
+def test_groups_and_time_make_the_folds_of_an_ensemble(command):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=120), "g": np.arange(120) % 10})
+    frame["t"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(120), "D")
+    frame.assign(y=frame["a"] * 2).to_csv("t.csv", index=False)
+    for option, column in (("--group", "g"), ("--time", "t")):
+        status, out, err = command("train", "t.csv", *QUICK, option, column, "--json")
+        assert status == 0, err
+        assert np.isfinite(last_json(out)["val_loss"])

@@ -98,6 +98,14 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without improvement.")
     ] = None,
+    members: Annotated[int | None, typer.Option(help="Networks of an ensemble.")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Each network leaves out one of so many parts, which all stop by."),
+    ] = None,
+    bins: Annotated[
+        int | None, typer.Option(help="Of the code of each number of a table; 0 for none.")
+    ] = None,
     target: t.Target = None,
     drop: t.Drop = None,
     task: t.Task = None,
@@ -174,6 +182,9 @@ def train(
             "clip_norm": clip_norm,
             "validation": validation,
             "patience": patience,
+            "members": members,
+            "folds": folds,
+            "bins": bins,
         }
     )
     folder, result = run_training(
@@ -334,7 +345,7 @@ def sweep(
     """
     _choose_backend(backend, device)
     from ..data import load_dataset
-    from .recipes import recipe_for
+    from .recipes import RECIPES, recipe_for, single_recipe
     from .sweep import run_sweep, verdict
 
     axes = {
@@ -369,7 +380,9 @@ def sweep(
     dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
     if dataset.table is not None:
         t.print_summary(console, dataset.table)
-    recipe = recipe_for(dataset).with_options(
+    named = dataset.name in RECIPES
+    found = recipe_for(dataset) if named else single_recipe(len(dataset.x_train))
+    recipe = found.with_options(
         {
             "epochs": epochs,
             "activation": activation,

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import to_numpy
 from ..data import DATASET_NAMES, Dataset, Normalization, load_dataset, load_features
 from ..data.features import info_from_dict, read_array_rows, read_rows
 from ..data.tables.columns import listed
@@ -22,6 +21,7 @@ from ..models import FullyConnectedNet
 from ..training import confusion_matrix
 from .outputs import check_output, write_rows
 from .runs import open_run
+from .together import TEMPERATURE, answers, network_inputs
 from .train import identity_of, score
 
 
@@ -38,7 +38,7 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool)
     model, extras, config = open_run(run)
     classes = None if extras["classes"] is None else tuple(extras["classes"])
     test = _find_test(extras, config, data, data_dir, download, classes)
-    x = _select(test.x, extras)
+    x = network_inputs(test.x, extras, test.name)
     inputs, needed = int(np.prod(x.shape[1:])), model.config["sizes"][0]
     if inputs != needed:
         raise DataError(
@@ -51,10 +51,11 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool)
         "run": str(run),
         "dataset": test.name,
         "samples": len(x),
-        **score(model, x, test.y, normalization, target_normalization),
+        **score(model, x, test.y, normalization, target_normalization, _temperature(extras)),
     }
     if classes is not None:
-        predicted = model.predict(normalization.apply(x, model.dtype))
+        shares_of = answers(model, normalization.apply(x, model.dtype))
+        predicted = shares_of.argmax(axis=1)
         matrix = confusion_matrix(test.y, predicted, len(classes))
         counts = matrix.sum(axis=1)
         shares = [
@@ -204,10 +205,8 @@ def _is_name(data: str) -> bool:
     return data.lower().replace("_", "-") in (*DATASET_NAMES, "fashionmnist", "cifar-10")
 
 
-def _select(x: np.ndarray, extras: dict[str, Any]) -> np.ndarray:
-    """The inputs that the network has."""
-    columns = extras.get("columns")
-    return x if columns is None else x[:, columns]
+def _temperature(extras: dict[str, Any]) -> float:
+    return extras.get(TEMPERATURE) or 1.0
 
 
 def _filled_words(filled: dict[str, int]) -> str:
@@ -237,7 +236,7 @@ def predict(
         x, filled, carried = found.x, found.filled, found.ids
     else:
         x = load_features(file, extras["features"])
-    x = _select(x, extras)
+    x = network_inputs(x, extras, file)
     length, needed = int(np.prod(x.shape[1:])), model.config["sizes"][0]
     if length != needed:
         raise DataError(
@@ -273,14 +272,14 @@ def _predict_rows(
     classes = extras["classes"]
     if classes is None:
         assert target_normalization is not None  # every regression run has one
-        values = target_normalization.undo(to_numpy(model.predict(x)).astype(np.float64))
+        values = target_normalization.undo(answers(model, x).astype(np.float64))
         names = (
             ["prediction"]
             if values.shape[1] == 1
             else [f"prediction_{column}" for column in range(values.shape[1])]
         )
         return [dict(zip(names, row, strict=True)) for row in values.tolist()]
-    probabilities = to_numpy(model.predict_proba(x))
+    probabilities = answers(model, x, _temperature(extras))
     return [
         {"prediction": classes[int(np.argmax(row))]}
         | {f"p({name})": round(float(p), 6) for name, p in zip(classes, row, strict=True)}

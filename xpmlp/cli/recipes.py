@@ -6,14 +6,29 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..data import Dataset
+from ..data.tables.recipe import (
+    AVERAGE,
+    BINS,
+    DECAY,
+    EPOCHS,
+    FOLDS,
+    HIDDEN,
+    MEMBERS,
+    PATIENCE,
+    RATE,
+    batch_rows,
+)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how to train it; every field but ``center`` is an option of ``xpmlp train``.
+    """Networks and how to train them; most fields are options of ``xpmlp train``.
 
-    ``center`` says whether inputs are shifted to mean 0. Images on a background of 0 are not, so
-    that background pixels stay exactly 0; see :meth:`xpmlp.data.Normalization.fit`.
+    ``members`` networks are an ensemble, each trained without one of ``folds`` parts of the rows.
+    ``bins`` are those of piecewise-linear codes of numbers. For ``average`` see
+    :class:`~xpmlp.training.PopulationTrainer`. ``center`` says whether inputs are shifted to mean
+    0. Images on a background of 0 are not, so that background pixels stay exactly 0; see
+    :meth:`xpmlp.data.Normalization.fit`.
     """
 
     hidden: tuple[int, ...]
@@ -31,10 +46,17 @@ class Recipe:
     validation: float = 0.1
     center: bool = True
     patience: int | None = None
+    members: int = 1
+    folds: int = 0
+    bins: int = 0
+    average: float = 0.0
 
     def with_options(self, options: dict[str, Any]) -> Recipe:
         """The recipe with those options replaced that are not None."""
         given = {name: value for name, value in options.items() if value is not None}
+        if given.get("members") == 1 or given.get("validation", 0) > 0:
+            # Rows held out take the place of folds; one network has nothing else to stop by.
+            given = {"folds": 0, "validation": 0.1} | given
         if given.get("normalization") == "none":
             given["normalization"] = None
         return replace(self, **given)
@@ -69,6 +91,27 @@ def recipe_for(dataset: Dataset) -> Recipe:
     if dataset.name in RECIPES:
         return RECIPES[dataset.name]
     rows = len(dataset.x_train)
+    if dataset.x_train.ndim == 2 and rows > MEMBERS:
+        return Recipe(
+            hidden=HIDDEN,
+            epochs=EPOCHS,
+            batch_size=batch_rows(rows),
+            lr=RATE,
+            normalization=None,
+            schedule="constant",
+            weight_decay=DECAY,
+            validation=0,
+            patience=PATIENCE,
+            members=MEMBERS,
+            folds=FOLDS,
+            bins=BINS,
+            average=AVERAGE,
+        )
+    return single_recipe(rows)
+
+
+def single_recipe(rows: int) -> Recipe:
+    """For one network on a table, or many to compare, with a part of the rows held out."""
     batch_size = 32 if rows < 5_000 else 128 if rows < 50_000 else 512
     # About 6,000 steps, which a small network settles in, whatever the table's length.
     epochs = max(10, min(200, 6_000 * batch_size // rows))

@@ -11,19 +11,35 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, get_backend, to_numpy
+from ..calibration import fit_temperature
 from ..data import DATASET_NAMES, Dataset, Normalization
+from ..data.orders import group_folds
+from ..data.tables import NumberCodes
 from ..data.tables.content import read_content
 from ..data.tables.reader import digest_of
+from ..data.tables.recipe import drops_last
 from ..errors import ConfigError, DataError
 from ..files import expanded
 from ..losses import MSE, SoftmaxCrossEntropy
+from ..metrics import r2
 from ..models import FullyConnectedNet
 from ..ops.dispatch import kernel_summary
 from ..ops.shapes import check_choice
 from ..optim import OPTIMIZERS
-from ..training import Callback, EarlyStopping, History, SaveHistory, Trainer, save_model
+from ..training import (
+    Callback,
+    EarlyStopping,
+    History,
+    PopulationHistory,
+    PopulationTrainer,
+    SaveHistory,
+    Trainer,
+    save_model,
+)
+from ..training.out_of_fold import LOSS
 from .recipes import Recipe
 from .runs import MODEL, create_run_folder, discard_run_folder, write_json
+from .together import TEMPERATURE, answers
 
 
 @dataclasses.dataclass
@@ -42,6 +58,8 @@ class Prepared:
     columns : ndarray of int or None
         Which inputs differ between the rows trained on: weights of the others would never be
         trained, so they are not part of the network. None where all of them do.
+    codes : NumberCodes or None
+        How they are written, in place of the normalization.
     """
 
     x: np.ndarray
@@ -50,9 +68,12 @@ class Prepared:
     normalization: Normalization
     target_normalization: Normalization | None
     columns: np.ndarray | None = None
+    codes: NumberCodes | None = None
 
     def select(self, x: np.ndarray) -> np.ndarray:
         """The inputs that the network has, of other rows."""
+        if self.codes is not None:
+            return self.codes.transform(x)
         return x if self.columns is None else x[:, self.columns]
 
     def extras(self, dataset: Dataset) -> dict[str, Any]:
@@ -66,6 +87,7 @@ class Prepared:
             "target_normalization": target and target.to_dict(),
             "table": dataset.table and dataset.table.to_dict(),
             "columns": None if self.columns is None else self.columns.tolist(),
+            "codes": self.codes and self.codes.to_dict(),
         }
 
 
@@ -73,6 +95,8 @@ def prepare(dataset: Dataset, recipe: Recipe, seed: int) -> Prepared:
     """Split off validation data and fit the normalizations on the rest."""
     (x, y), validation = _split(dataset, recipe.validation, seed)
     images = dataset.x_train.ndim > 2
+    if recipe.bins and not images:
+        return _coded(x, y, validation, dataset, recipe)
     columns = None if images else _varying(x, dataset)
     if columns is not None:
         x = x[:, columns]
@@ -80,10 +104,29 @@ def prepare(dataset: Dataset, recipe: Recipe, seed: int) -> Prepared:
     normalization = Normalization.fit(x, per_feature=not images, center=recipe.center)
     if dataset.classes is not None:
         return Prepared(x, y, validation, normalization, None, columns)
-    target_normalization = Normalization.fit(y)
-    y, *rest = (_as_columns(target_normalization.apply(part)) for part in (y, *_ys(validation)))
-    validation = (validation[0], rest[0]) if validation is not None else None
+    y, validation, target_normalization = _normalized_targets(y, validation)
     return Prepared(x, y, validation, normalization, target_normalization, columns)
+
+
+def _coded(x: Any, y: Any, validation: Any, dataset: Dataset, recipe: Recipe) -> Prepared:
+    """The same with numbers scaled and coded, in the way of the rows to train on."""
+    table = dataset.table
+    codes = NumberCodes(recipe.bins).fit(
+        x, y, numbers=table and table.encoder.numbers, names=dataset.features
+    )
+    x = codes.transform(x)
+    validation = validation and (codes.transform(validation[0]), validation[1])
+    as_it_is = Normalization(np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    if dataset.classes is not None:
+        return Prepared(x, y, validation, as_it_is, None, None, codes)
+    y, validation, targets = _normalized_targets(y, validation)
+    return Prepared(x, y, validation, as_it_is, targets, None, codes)
+
+
+def _normalized_targets(y: Any, validation: Any) -> tuple[Any, Any, Normalization]:
+    normalization = Normalization.fit(y)
+    y, *rest = (_as_columns(normalization.apply(part)) for part in (y, *_ys(validation)))
+    return y, (validation[0], rest[0]) if validation is not None else None, normalization
 
 
 def _varying(x: np.ndarray, dataset: Dataset) -> np.ndarray | None:
@@ -168,13 +211,16 @@ def train(
             progress,
             folder,
             data.validation is not None,
+            _folds(dataset, recipe, seed),
+            len(data.x),
         )
         history = trainer.fit(data.x, data.y, data.validation)
     except BaseException:
         discard_run_folder(folder)
         raise
-    save_model(folder / MODEL, model, data.extras(dataset))
-    result = _result(dataset, model, trainer, history, seed, backend, data)
+    temperature = _fit_temperature(trainer, data.y)
+    save_model(folder / MODEL, model, data.extras(dataset) | {TEMPERATURE: temperature})
+    result = _result(dataset, model, trainer, history, seed, backend, data, temperature)
     write_json(folder / "result.json", result)
     if plots and importlib.util.find_spec("matplotlib") is not None:
         from ..plots import plot_history
@@ -189,8 +235,11 @@ def score(
     y: np.ndarray,
     normalization: Normalization,
     target_normalization: Normalization | None,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """Loss and accuracy of a classifier, or loss, R² and RMSE (in the targets' units)."""
+    if model.population is not None:
+        return _score_together(model, normalization.apply(x), y, target_normalization, temperature)
     trainer = Trainer(model, _loss(0.0, target_normalization), normalization=normalization)
     if target_normalization is None:
         return trainer.evaluate(x, y)
@@ -199,6 +248,46 @@ def score(
     predicted = target_normalization.undo(outputs)
     scores["rmse"] = float(np.sqrt(np.mean((predicted - _as_columns(y)) ** 2)))
     return scores
+
+
+def _score_together(
+    model: FullyConnectedNet, x: Any, y: Any, targets: Normalization | None, temperature: float
+) -> dict[str, Any]:
+    """The same of an ensemble: of the mean of its members' answers."""
+    found = answers(model, x, temperature).astype(np.float64)
+    if targets is None:
+        true = np.maximum(found[np.arange(len(y)), y], 1e-7)
+        hits = found.argmax(axis=1) == y
+        return {"loss": float(-np.mean(np.log(true))), "accuracy": float(np.mean(hits))}
+    wanted = _as_columns(targets.apply(y)).astype(np.float64)
+    errors = targets.undo(found) - _as_columns(y)
+    return {
+        "loss": float(np.mean((found - wanted) ** 2)),
+        "r2": float(r2(found, wanted)),
+        "rmse": float(np.sqrt(np.mean(errors**2))),
+    }
+
+
+def _folds(dataset: Dataset, recipe: Recipe, seed: int) -> Any:
+    """Which rows an ensemble's members leave out: whole groups, or stretches of time."""
+    if recipe.members < 2 or not recipe.folds:
+        return None
+    table = dataset.table
+    if table is not None and table.groups is not None:
+        return group_folds(table.groups, recipe.folds, seed=seed)
+    if table is not None and table.ordered:
+        return np.array_split(np.arange(len(dataset.x_train)), recipe.folds)
+    return recipe.folds
+
+
+def _fit_temperature(trainer: Trainer, y: np.ndarray) -> float | None:
+    """Of an ensemble of classifiers, by the rows that its members were not trained on."""
+    held = getattr(trainer, "out_of_fold", None)
+    model: Any = trainer.model
+    if held is None or model.output != "softmax":
+        return None
+    mean, known = held.outputs(model)
+    return fit_temperature(mean[known], y[known])
 
 
 def _split(dataset: Dataset, validation: float, seed: int) -> tuple:
@@ -238,6 +327,7 @@ def _build(
         normalization=recipe.normalization,
         dropout=recipe.dropout,
         output="identity" if dataset.classes is None else "softmax",
+        population=recipe.members if recipe.members > 1 else None,
         seed=seed,
         dtype=dtype,
     )
@@ -258,14 +348,25 @@ def _trainer(
     progress: bool,
     folder: Path,
     validated: bool,
+    folds: Any,
+    rows: int,
 ) -> Trainer:
     check_choice("xpmlp train", "optimizer", recipe.optimizer, tuple(OPTIMIZERS))
     callbacks: list[Callback] = [SaveHistory(folder / "history.csv")]
+    held = "val_loss" if folds is None else LOSS
     if recipe.patience is not None:
-        callbacks.append(
-            EarlyStopping(recipe.patience, monitor="val_loss" if validated else "train_loss")
-        )
-    return Trainer(
+        monitor = held if validated or folds is not None else "train_loss"
+        callbacks.append(EarlyStopping(recipe.patience, monitor=monitor))
+    options: dict[str, Any] = {"normalization": normalization}
+    maker: type[Trainer] = Trainer
+    if model.population is not None:
+        maker = PopulationTrainer
+        options = {"folds": folds, "average": recipe.average, "sampling": "own"}
+        seen = rows - -(-rows // recipe.folds) if recipe.folds else rows
+        options["drop_last"] = drops_last(seen, recipe.batch_size)
+    if recipe.bins:  # a table: by its loss, since few rows make coarse accuracies
+        options["monitor"] = held
+    return maker(
         model,
         MSE() if regression else SoftmaxCrossEntropy(label_smoothing=recipe.label_smoothing),
         OPTIMIZERS[recipe.optimizer](
@@ -274,10 +375,10 @@ def _trainer(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         clip_norm=recipe.clip_norm,
-        normalization=normalization,
         callbacks=callbacks,
         progress=progress,
         seed=seed,
+        **options,
     )
 
 
@@ -289,6 +390,7 @@ def _result(
     seed: int,
     backend: Any,
     data: Prepared,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     test = score(
         model,
@@ -296,8 +398,10 @@ def _result(
         dataset.y_test,
         data.normalization,
         data.target_normalization,
+        temperature or 1.0,
     )
-    kept = history.rows[(history.best_epoch or len(history)) - 1]
+    best = best_epoch(history)
+    kept = history.rows[(best or len(history)) - 1]
     return {
         "dataset": dataset.name,
         "backend": backend.name,
@@ -305,19 +409,34 @@ def _result(
         "kernels": kernel_summary(backend.name),
         "seed": seed,
         "epochs": len(history),
-        "best_epoch": history.best_epoch,
-        "ending": history.ending,
+        "best_epoch": best,
+        "ending": ending_of(history),
         "steps": trainer.optimizer.steps,
         "parameters": sum(math.prod(p.shape) for p in model.params.values()),
         "train_seconds": round(history.seconds, 3),
         "train_loss": kept["train_loss"],
-        "val_loss": kept.get("val_loss"),
-        "val_accuracy": kept.get("val_accuracy"),
+        "val_loss": kept.get("val_loss", kept.get(LOSS)),
+        "val_accuracy": kept.get("val_accuracy", kept.get("ensemble_accuracy")),
         "test_loss": test["loss"],
         "test_accuracy": test.get("accuracy"),
         **{f"test_{name}": test[name] for name in ("r2", "rmse") if name in test},
         "version": __version__,
     }
+
+
+def best_epoch(history: History) -> int | None:
+    """The epoch whose parameters were kept; of a population, that of most members."""
+    if isinstance(history, PopulationHistory):
+        return int(np.median(history.best_epochs)) or None
+    return history.best_epoch
+
+
+def ending_of(history: History) -> str:
+    """How a training ended; of a population whose members ended alike, how they did."""
+    if isinstance(history, PopulationHistory) and history.ending == "finished":
+        ways = {ending.partition(":")[0] for ending in history.endings}
+        return history.endings[0] if len(ways) == 1 else history.ending
+    return history.ending
 
 
 def device_name(backend: Any) -> str:

@@ -187,6 +187,39 @@ def fold_rows(
     return [np.sort(order[fold::folds]) for fold in range(folds)]
 
 
+def group_folds(groups: np.ndarray, folds: int, *, seed: int = 0) -> list[np.ndarray]:
+    """Divide rows into k folds of about equal size, all rows of a group in the same one.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (N,)
+    folds : int
+        k, at most; of fewer groups, as many as there are.
+    seed : int
+
+    Returns
+    -------
+    list of int64 arrays
+        The rows of each fold, ascending.
+
+    Raises
+    ------
+    ConfigError
+        If there is only one group.
+    """
+    names, places, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        raise ConfigError("`group`: expected at least two groups to divide, got one")
+    order = permutation(len(names), seed=seed)
+    order = order[np.argsort(-counts[order], kind="stable")]  # the largest first
+    sizes = np.zeros(min(folds, len(names)), dtype=np.int64)
+    fold_of = np.zeros(len(names), dtype=np.int64)
+    for group in order:
+        fold_of[group] = int(np.argmin(sizes))
+        sizes[fold_of[group]] += counts[group]
+    return [np.flatnonzero(fold_of[places] == fold) for fold in range(len(sizes))]
+
+
 def orders_for(sampling: str, n: int, seeds: Sequence[int]) -> Orders | None:
     """The orders that a name of :data:`SAMPLINGS` means; None for one shared order."""
     check_choice("orders", "sampling", sampling, SAMPLINGS)

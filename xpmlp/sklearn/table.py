@@ -18,7 +18,19 @@ from sklearn.utils.validation import (
 
 from ..backend import get_backend, to_numpy, use_backend
 from ..data.tables import Column, NumberCodes, TableEncoder
-from ..data.tables.recipe import batch_rows, drops_last
+from ..data.tables.recipe import (
+    AVERAGE,
+    BINS,
+    DECAY,
+    EPOCHS,
+    FOLDS,
+    HIDDEN,
+    MEMBERS,
+    PATIENCE,
+    RATE,
+    batch_rows,
+    drops_last,
+)
 from ..errors import CheckpointError, DataError
 from ..losses import Loss
 from ..models import FullyConnectedNet
@@ -45,16 +57,17 @@ class BaseTable(BaseEstimator):
     def __init__(
         self,
         *,
-        n_members: int = 16,
-        folds: int = 8,
-        hidden_layer_sizes: int | tuple[int, ...] = (128, 128),
+        n_members: int = MEMBERS,
+        folds: int = FOLDS,
+        hidden_layer_sizes: int | tuple[int, ...] = HIDDEN,
         activation: str = "relu",
-        learning_rate_init: float = 1e-3,
-        alpha: float = 1e-4,
+        dropout: float = 0.0,
+        learning_rate_init: float = RATE,
+        alpha: float = DECAY,
         batch_size: int | str = "auto",
-        max_iter: int = 200,
-        n_iter_no_change: int = 16,
-        bins: int = 32,
+        max_iter: int = EPOCHS,
+        n_iter_no_change: int = PATIENCE,
+        bins: int = BINS,
         max_levels: int = 100,
         time_limit: float | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -66,6 +79,7 @@ class BaseTable(BaseEstimator):
         self.folds = folds
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.dropout = dropout
         self.learning_rate_init = learning_rate_init
         self.alpha = alpha
         self.batch_size = batch_size
@@ -150,6 +164,7 @@ class BaseTable(BaseEstimator):
         self._network = FullyConnectedNet(
             [x.shape[1], *map(int, hidden), outputs],
             activation=self.activation,
+            dropout=self.dropout,
             output=self._output,
             population=int(self.n_members),
             seed=seed,
@@ -165,6 +180,7 @@ class BaseTable(BaseEstimator):
             self._loss(),
             AdamW(self.learning_rate_init, weight_decay=self.alpha),
             folds=folds,
+            average=AVERAGE,
             epochs=int(self.max_iter),
             batch_size=size,
             drop_last=drops_last(seen, size),

@@ -10,6 +10,7 @@ from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from ..calibration import fit_temperature, temper
+from ..data.tables.recipe import BINS, DECAY, EPOCHS, FOLDS, HIDDEN, MEMBERS, PATIENCE, RATE
 from ..errors import ConfigError, DataError
 from ..losses import Loss, SoftmaxCrossEntropy
 from .table import BaseTable
@@ -32,6 +33,8 @@ class TableClassifier(ClassifierMixin, BaseTable):
     hidden_layer_sizes : int or sequence of int
     activation : str
         Any that :class:`xpmlp.models.FullyConnectedNet` knows.
+    dropout : float
+        Probability to drop a hidden unit in training.
     learning_rate_init : float
         Of AdamW.
     alpha : float
@@ -89,16 +92,17 @@ class TableClassifier(ClassifierMixin, BaseTable):
     def __init__(
         self,
         *,
-        n_members: int = 16,
-        folds: int = 8,
-        hidden_layer_sizes: int | tuple[int, ...] = (128, 128),
+        n_members: int = MEMBERS,
+        folds: int = FOLDS,
+        hidden_layer_sizes: int | tuple[int, ...] = HIDDEN,
         activation: str = "relu",
-        learning_rate_init: float = 1e-3,
-        alpha: float = 1e-4,
+        dropout: float = 0.0,
+        learning_rate_init: float = RATE,
+        alpha: float = DECAY,
         batch_size: int | str = "auto",
-        max_iter: int = 200,
-        n_iter_no_change: int = 16,
-        bins: int = 32,
+        max_iter: int = EPOCHS,
+        n_iter_no_change: int = PATIENCE,
+        bins: int = BINS,
         max_levels: int = 100,
         time_limit: float | None = None,
         class_weight: str | dict | None = None,
@@ -113,6 +117,7 @@ class TableClassifier(ClassifierMixin, BaseTable):
             folds=folds,
             hidden_layer_sizes=hidden_layer_sizes,
             activation=activation,
+            dropout=dropout,
             learning_rate_init=learning_rate_init,
             alpha=alpha,
             batch_size=batch_size,

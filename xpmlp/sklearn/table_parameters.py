@@ -45,6 +45,9 @@ def check_parameters(estimator: Any) -> None:
         low = np.nextafter(0.0, 1.0) if name == "learning_rate_init" else 0.0
         fits = isinstance(value, Real) and low <= float(value) < np.inf
         check(fits, name, f"a finite number {'≥' if low == 0.0 else '>'} 0")
+    dropout = estimator.dropout
+    fits = isinstance(dropout, Real) and 0.0 <= float(dropout) < 1.0
+    check(fits, "dropout", "a number in [0, 1)")
     limit = estimator.time_limit
     fits = limit is None or (isinstance(limit, Real) and float(limit) > 0.0)
     check(fits, "time_limit", "None or seconds > 0")

@@ -45,7 +45,7 @@ class BestMembers:
         chosen = better[work.members]
         if chosen.any():
             self.scores[:, better] = scores[:, better]
-            theirs = work.step.model._arrays().values()
+            theirs = work.judged._arrays().values()
             for own, array in zip(self.arrays.values(), theirs, strict=True):
                 part = tuple(slice(size) for size in array.shape[1:])
                 own[(work.members[chosen], *part)] = to_numpy(array)[chosen]

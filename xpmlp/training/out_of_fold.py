@@ -144,6 +144,11 @@ class OutOfFold:
         rows = values.reshape(len(y), -1).mean(axis=1)
         return {LOSS: _mean(rows, weights), "ensemble_r2": float(r2(mean, y))}
 
+    def no_scores(self, model: FullyConnectedNet) -> dict[str, float]:
+        """The same where no member is left to judge."""
+        other = "r2" if model.output == "identity" else "accuracy"
+        return dict.fromkeys((LOSS, f"ensemble_{other}"), float("nan"))
+
 
 def _probabilities(model: FullyConnectedNet, outputs: Array) -> Array:
     if model.output == "identity":

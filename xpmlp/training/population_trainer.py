@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ class PopulationTrainer(Trainer):
         the loss of the mean of their predictions, and all members keep the parameters of the epoch
         at which that was smallest. ``EarlyStopping(monitor="ensemble_loss")`` stops by it. A number
         means as many folds of equal size, with every class spread evenly over them.
+    average : float
+        From 0 to below 1: how much of the mean over earlier epochs' parameters stays in it after
+        each. Above 0, that mean is what is evaluated and kept, in place of the last parameters:
+        less noise, as of a smaller learning rate.
     normalization : Normalization, or P of them, optional
         P need ``sampling`` other than "shared", or ``orders``.
     progress, shuffle, drop_last
@@ -113,6 +118,7 @@ class PopulationTrainer(Trainer):
         seed: int | Sequence[int] = 0,
         orders: Orders | None = None,
         folds: int | Sequence[Any] | None = None,
+        average: float = 0.0,
         normalization: Normalization | Sequence[Normalization] | None = None,
         **options: Any,
     ):
@@ -124,6 +130,11 @@ class PopulationTrainer(Trainer):
         check_choice("PopulationTrainer", "sampling", sampling, SAMPLINGS)
         if orders is not None and folds is not None:
             raise ConfigError("`PopulationTrainer`: expected orders or folds, got both; drop one")
+        if not isinstance(average, Real) or not 0.0 <= float(average) < 1.0:
+            raise ConfigError(
+                f"`PopulationTrainer`: expected average to be a number in [0, 1), got {average!r}"
+            )
+        self.average = float(average)
         shared = sampling == "shared" and orders is None and folds is None
         seeds = _member_seeds(seed, model.population, shared)
         own = normalization if isinstance(normalization, Sequence) else None
@@ -225,6 +236,7 @@ class PopulationTrainer(Trainer):
                 inside = self.interrupted and len(figures.step_losses) < len(work.batches)
                 if inside:
                     self._tell_of_the_stop()
+                work.end_epoch()
                 curves = self._curves(work, figures, held_out)
                 self._end_epoch(self._spread(work, figures.step_losses))
                 self._keep_best(work, curves)
@@ -261,7 +273,7 @@ class PopulationTrainer(Trainer):
         self.optimizer.steps = self._work.step.optimizer.steps
 
     def _settings(self) -> dict[str, Any]:
-        names = ("sampling", "seeds", "orders", "folds", "normalizations")
+        names = ("sampling", "seeds", "orders", "folds", "average", "normalizations")
         return super()._settings() | {name: getattr(self, name) for name in names}
 
     def resume(self, *data: Any, **options: Any) -> Any:
@@ -408,7 +420,7 @@ class PopulationTrainer(Trainer):
         if figures.accuracy is not None:
             found["train_accuracy"] = figures.accuracy
         if held_out is not None:
-            scores = scores_of(work.step.model, work.step.loss, held_out.epoch())
+            scores = scores_of(work.judged, work.step.loss, held_out.epoch())
             found |= {f"val_{name}": values for name, values in scores.items()}
         if self.out_of_fold is not None:
             found |= self._together(work, figures)
@@ -417,12 +429,13 @@ class PopulationTrainer(Trainer):
     def _together(self, work: Work, figures: EpochFigures) -> dict[str, np.ndarray]:
         """The ensemble's figures out of fold, of the members that run: the same for each one."""
         runs = np.isin(work.members, self.running) & np.isfinite(figures.loss)
-        if self.out_of_fold is None or not runs.any():
+        if self.out_of_fold is None:
             return {}
-        model: Any = work.step.model
-        if not runs.all():
+        model = work.judged
+        if runs.any() and not runs.all():
             model = model.select(np.flatnonzero(runs).tolist())
-        scores = self.out_of_fold.scores(model, self.loss, work.members[runs].tolist())
+        held, chosen = self.out_of_fold, work.members[runs].tolist()
+        scores = held.scores(model, self.loss, chosen) if chosen else held.no_scores(model)
         return {name: np.full(len(work.members), value) for name, value in scores.items()}
 
     def _spread(self, work: Work, values: np.ndarray) -> np.ndarray:

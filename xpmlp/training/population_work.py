@@ -10,6 +10,7 @@ import numpy as np
 from ..data.member_batches import MemberBatches
 from ..errors import CheckpointError
 from ..step import TrainStep
+from .average import Average
 from .selection import select_hyper, select_loss, select_optimizer, select_penalty
 
 if TYPE_CHECKING:
@@ -38,6 +39,18 @@ class Work:
             clip_norm=trainer.clip_norm,
             precision=trainer.precision,
         )
+        self.average = Average(trainer.model, trainer.average) if trainer.average else None
+
+    @property
+    def judged(self) -> Any:
+        """The networks that are evaluated and kept."""
+        return self.step.model if self.average is None else self.average.model
+
+    def end_epoch(self) -> None:
+        """Note the parameters that an epoch ended with."""
+        if self.average is not None:
+            model: Any = self.step.model
+            self.average.add(model)
 
     def without_the_stopped(self) -> Work:
         """The same for the members that still run, if enough have stopped to make it worth it."""
@@ -65,6 +78,7 @@ class Work:
             clip_norm=select_hyper(step.clip_norm, places),
             precision=step.precision,
         )
+        smaller.average = None if self.average is None else self.average.select(places)
         return smaller
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,6 +89,7 @@ class Work:
             "model": model.state_dict(),
             "counters": model.counters(),
             "optimizer": self.step.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
         }
 
     def at(self, state: Mapping[str, Any]) -> Work:
@@ -90,4 +105,6 @@ class Work:
         model.load_state_dict(state["model"])
         model.set_counters(state["counters"])
         work.step.optimizer.load_state_dict(state["optimizer"], model.params)
+        if work.average is not None:
+            work.average.load_state_dict(state["average"])
         return work

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from xpmlp.data.tables import NumberCodes
+from xpmlp.data.tables.telling_values import telling_values
 from xpmlp.data.tables.tree_edges import tree_edges
 from xpmlp.errors import ConfigError, DataError
 
@@ -115,3 +116,32 @@ def test_a_tree_does_not_cut_noise_of_equal_values_or_few_rows():
     assert not len(tree_edges(np.ones(100), RNG.normal(size=(100, 1)), 8, 5))
     assert not len(tree_edges(np.arange(9.0), np.arange(9.0)[:, None], 8, 5))
     assert not len(tree_edges(np.arange(90.0), np.ones((90, 1)), 8, 5))
+
+
+def test_values_unlike_their_neighbours_have_an_input_of_their_own():
+    values = RNG.integers(1, 400, 3000).astype(float)
+    values[RNG.random(3000) < 0.3] = 0.0  # none
+    values[RNG.random(3000) < 0.02] = 99.0  # unknown
+    y = values / 400 + 0.1 * RNG.normal(size=3000)
+    y[values == 0] += 2.0
+    y[values == 99] -= 1.0
+    assert telling_values(values, y[:, None]).tolist() == [0.0, 99.0]
+    codes = NumberCodes(bins=8).fit(values[:, None], y, names=["n"])
+    assert codes.names[-2:] == ("n=0", "n=99")
+    new = codes.transform(np.array([[0.0], [99.0], [98.0]]))[:, -2:]
+    assert new.tolist() == [[1, 0], [0, 1], [0, 0]]
+
+
+def test_a_curve_a_step_and_noise_have_no_telling_values():
+    values = RNG.integers(0, 300, 4000).astype(float)
+    step = (values >= 150).astype(float)
+    noise = RNG.normal(size=4000)
+    for y in (noise, np.sin(values / 30) + 0.3 * noise, step, np.ones(4000)):
+        assert len(telling_values(values, y[:, None])) <= 1
+    assert not len(telling_values(np.arange(4.0), np.arange(4.0)[:, None]))
+
+
+def test_where_every_value_is_an_edge_none_is_told_twice():
+    values = RNG.integers(0, 4, 500).astype(float)
+    codes = NumberCodes().fit(values[:, None], (values == 2).astype(float))
+    assert codes.codes[0].edges and not codes.codes[0].values

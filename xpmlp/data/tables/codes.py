@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ConfigError, DataError
+from .telling_values import telling_values
 from .tree_edges import tree_edges
 
 CLIP = 3.0
@@ -30,6 +31,8 @@ class NumberCode:
         What is subtracted, and divided by; a spread of 0 leaves the column as it is.
     edges : list of float
         Of the bins, ascending; fewer than three are no code.
+    values : list of float
+        Those with an input of their own.
     """
 
     name: str
@@ -37,12 +40,17 @@ class NumberCode:
     center: float = 0.0
     spread: float = 0.0
     edges: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
 
     def names(self) -> list[str]:
         """Names of the inputs that it becomes."""
         if not self.kept:
             return []
-        return [self.name, *(f"{self.name} from {edge:.6g}" for edge in self.edges[:-1])]
+        return [
+            self.name,
+            *(f"{self.name} from {edge:.6g}" for edge in self.edges[:-1]),
+            *(f"{self.name}={value:.6g}" for value in self.values),
+        ]
 
 
 class NumberCodes:
@@ -54,6 +62,8 @@ class NumberCodes:
       1 for the bins below x, a part for its own, 0 for those above, so that a linear layer is any
       function that is linear between the edges. Half of the edges are quantiles; the others are
       where a small regression tree of the targets cuts.
+    - Values whose targets are unlike those of their neighbours (such as 0 for none) have an input
+      of 0 and 1 beside; see :func:`~xpmlp.data.tables.telling_values.telling_values`.
     - Columns of one value are left out.
 
     Parameters
@@ -101,7 +111,7 @@ class NumberCodes:
         ----------
         x : ndarray of finite numbers, shape (N, D)
         targets : ndarray, shape (N,) of class numbers, or (N,) or (N, M) of floats, optional
-            What trees cut by. Without, all edges are quantiles.
+            What trees cut by, and values are compared by. Without, all edges are quantiles.
         numbers : D booleans, optional
             Which columns are scaled and coded; the others stay as they are. Default: all.
         names : D texts, optional
@@ -156,6 +166,9 @@ class NumberCodes:
             apart = np.diff(edges) > 1e-12 * (high - low)
             edges = edges[np.concatenate([[True], apart])]
             code.edges = edges.tolist() if len(edges) > 2 else []
+            # Where every value is an edge, the code tells them apart by itself.
+            if targets is not None and len(np.unique(values)) > len(edges) > 2:
+                code.values = telling_values(values, targets).tolist()
         return code
 
     def transform(self, x: np.ndarray, dtype: str = "float32") -> np.ndarray:
@@ -201,6 +214,9 @@ class NumberCodes:
             np.subtract(position[:, None], np.arange(bins, dtype=out.dtype), out=part)
             np.clip(part, 0.0, 1.0, out=part)
             place += bins
+            for value in code.values:
+                out[:, place] = values == value
+                place += 1
 
     def to_dict(self) -> dict[str, Any]:
         """All that was learnt, as JSON can hold it."""

@@ -1,6 +1,20 @@
-"""How networks on tables are trained: what suits a table of so many rows."""
+"""How networks on tables are trained unless told otherwise: by estimators, and by ``xpmlp train``.
+
+What each choice gave is on the page ``docs/tables.md``.
+"""
 
 from __future__ import annotations
+
+MEMBERS = 16
+FOLDS = 8
+HIDDEN = (128, 128)
+RATE = 1e-3
+DECAY = 1e-4
+EPOCHS = 200
+PATIENCE = 16
+BINS = 32
+AVERAGE = 0.7
+"""What stays of the mean over earlier epochs' parameters, which is what is evaluated and kept."""
 
 
 def batch_rows(rows: int) -> int:
