@@ -37,10 +37,7 @@ from xpmlp.layers import (
     Residual,
     RMSNorm,
     Sequential,
-    Sigmoid,
-    SiLU,
     Softmax,
-    Softplus,
     Tanh,
 )
 from xpmlp.models import ACTIVATIONS, FullyConnectedNet
@@ -51,15 +48,10 @@ D = 6
 LAYERS: dict[str, Layer] = {
     "Linear": Linear(D, 4, rng=1),
     "Linear without bias": Linear(D, 4, bias=False, rng=1),
-    "ReLU": ReLU(),
+    **{name: kind() for name, kind in ACTIVATIONS.items()},
     "LeakyReLU": LeakyReLU(0.2),
     "ELU": ELU(0.7),
-    "GELU": GELU(),
     "GELU tanh": GELU("tanh"),
-    "SiLU": SiLU(),
-    "Tanh": Tanh(),
-    "Sigmoid": Sigmoid(),
-    "Softplus": Softplus(),
     "Softmax": Softmax(),
     "LogSoftmax": LogSoftmax(),
     "BatchNorm": BatchNorm(D),

@@ -15,23 +15,8 @@ from .data.dataset import check_finite
 from .data.loader import as_array
 from .errors import ConfigError, DataError, ShapeError
 from .initializers import DEFAULT, DEFAULT_OUTPUT, Initializer
-from .layers import (
-    ELU,
-    GELU,
-    BatchNorm,
-    Dropout,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    ReLU,
-    RMSNorm,
-    Sequential,
-    Sigmoid,
-    SiLU,
-    Softplus,
-    Tanh,
-)
+from .layers import BatchNorm, Dropout, Layer, LayerNorm, Linear, RMSNorm, Sequential
+from .layers.activations import ACTIVATIONS
 from .layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from .layers.normalization import CONVENTIONS
 from .memory_budget import bytes_to_make, check_fits
@@ -39,16 +24,6 @@ from .ops.dropout import RATE
 from .ops.shapes import check_choice
 from .random import as_generator
 
-ACTIVATIONS: dict[str, Callable[..., Layer]] = {
-    "relu": ReLU,
-    "leaky_relu": LeakyReLU,
-    "elu": ELU,
-    "gelu": GELU,
-    "silu": SiLU,
-    "tanh": Tanh,
-    "sigmoid": Sigmoid,
-    "softplus": Softplus,
-}
 NORMALIZATIONS: dict[str, Callable[..., Layer]] = {
     "batchnorm": BatchNorm,
     "layernorm": LayerNorm,
@@ -71,7 +46,7 @@ class FullyConnectedNet(Sequential):
         be a list of P: ``[784, [32, 64, 64], 10]``. Narrow members are padded to the widest with
         units that stay exactly 0.
     activation : str
-        One of ``relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus``, or ``identity`` for
+        A name in ``xpmlp.layers.activations.ACTIVATIONS`` (relu, gelu, …), or ``identity`` for
         none.
     normalization : {None, "batchnorm", "layernorm", "rmsnorm"}
         Between each hidden Linear and its activation.

@@ -20,16 +20,14 @@ from xpmlp.layers import (
     Log,
     LogSoftmax,
     Matmul,
-    ReLU,
     Residual,
     RMSNorm,
     Sequential,
-    Sigmoid,
     SiLU,
     Softmax,
-    Softplus,
     Tanh,
 )
+from xpmlp.layers.activations import ACTIVATIONS
 from xpmlp.testing import gradcheck
 
 N, D, P = 4, 6, 3
@@ -51,15 +49,10 @@ CASES = {
     "linear-nobias": lambda dtype: Linear(D, 5, bias=False, rng=0, dtype=dtype),
     "linear-trailing": lambda dtype: Linear(N * D, 5, rng=0, dtype=dtype),
     "matmul": matmul,
-    "relu": lambda dtype: ReLU(),
+    **{name: lambda dtype, kind=kind: kind() for name, kind in ACTIVATIONS.items()},
     "leaky": lambda dtype: LeakyReLU(0.2),
-    "elu": lambda dtype: ELU(0.7),
-    "gelu": lambda dtype: GELU(),
+    "elu of 0.7": lambda dtype: ELU(0.7),
     "gelu-tanh": lambda dtype: GELU("tanh"),
-    "silu": lambda dtype: SiLU(),
-    "tanh": lambda dtype: Tanh(),
-    "sigmoid": lambda dtype: Sigmoid(),
-    "softplus": lambda dtype: Softplus(),
     "softmax": lambda dtype: Softmax(),
     "softmax-columns": lambda dtype: Softmax(axis=-2),
     "logsoftmax": lambda dtype: LogSoftmax(),

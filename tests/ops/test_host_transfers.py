@@ -10,6 +10,7 @@ import pytest
 import xpmlp
 from xpmlp import layers, losses, ops, optim, penalties
 from xpmlp.backend import backend_problems
+from xpmlp.layers.activations import ACTIVATIONS
 from xpmlp.models import FullyConnectedNet
 from xpmlp.random import Generator
 
@@ -54,10 +55,7 @@ def device(request, monkeypatch):
         monkeypatch.undo()
 
 
-ELEMENTWISE = (
-    *("relu", "leaky_relu", "elu", "gelu", "gelu_tanh"),
-    *("sigmoid", "silu", "tanh", "softplus"),
-)
+ELEMENTWISE = (*ACTIVATIONS, "gelu_tanh")
 
 
 def test_reading_a_value_is_noticed(device):
@@ -141,8 +139,8 @@ def make_layers():
 
 
 ACTIVATION_LAYERS = (
-    *("ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax"),
-    *("Softplus", "Tanh", "Flatten"),
+    *(kind.__name__ for kind in ACTIVATIONS.values()),
+    *("LogSoftmax", "Softmax", "Flatten"),
 )
 
 

@@ -30,6 +30,7 @@ from xpmlp.layers import (
     Softplus,
     Tanh,
 )
+from xpmlp.layers.activations import ACTIVATIONS
 from xpmlp.layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from xpmlp.losses import (
     MAE,
@@ -61,13 +62,9 @@ MODELS = {
     "batchnorm cs231n": {"normalization": "batchnorm", "batchnorm": "cs231n", "bias": False},
     "layernorm": {"normalization": "layernorm"},
     "rmsnorm": {"normalization": "rmsnorm", "dropout": 0.2},
-    "tanh": {"activation": "tanh"},
-    "sigmoid": {"activation": "sigmoid"},
-    "silu": {"activation": "silu", "dropout": 0.2},
-    "leaky relu": {"activation": "leaky_relu", "normalization": "layernorm"},
-    "elu": {"activation": "elu"},
-    "gelu": {"activation": "gelu", "dropout": 0.2},
-    "softplus": {"activation": "softplus", "normalization": "layernorm"},
+    **{name: {"activation": name} for name in ACTIVATIONS if name != "relu"},
+    "silu with dropout": {"activation": "silu", "dropout": 0.2},
+    "leaky relu normalized": {"activation": "leaky_relu", "normalization": "layernorm"},
 }
 LOSSES = {
     "cross-entropy": SoftmaxCrossEntropy,

@@ -20,9 +20,9 @@ pytest.importorskip("numba", reason='needs numba: pip install "xpmlp[fast]"')
 # Relative to the largest value: sums of a few hundred terms in another order, over three steps.
 TOLERANCES = {"float32": 2e-3, "float64": 1e-9}
 ACTIVATIONS = (
-    L.ReLU, L.LeakyReLU, L.ELU, L.GELU, L.SiLU, L.Tanh, L.Sigmoid, L.Softplus,
-    lambda: L.GELU(approximate="tanh"), lambda: L.LeakyReLU(0.3), L.Softmax, L.LogSoftmax,
-)  # fmt: skip
+    *L.activations.ACTIVATIONS.values(),
+    *(lambda: L.GELU(approximate="tanh"), lambda: L.LeakyReLU(0.3), L.Softmax, L.LogSoftmax),
+)
 CLASS_LOSSES = (
     losses.SoftmaxCrossEntropy,
     losses.MulticlassHinge,

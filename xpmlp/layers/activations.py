@@ -11,16 +11,35 @@ from ..ops.shapes import check_choice, check_same_shape
 from ..options import Number
 from .base import Layer
 
+__all__ = [
+    "ELU",
+    "GELU",
+    "Activation",
+    "LeakyReLU",
+    "Log",
+    "ReLU",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+]
+
 
 class Activation(Layer):
-    """An elementwise function; a subclass names it and its backward (``dy, x, y → dx``)."""
+    """An elementwise function; a subclass names it by its ``op`` in :mod:`xpmlp.ops`.
 
+    One that is no op of the project's gives ``function`` and ``function_backward`` instead
+    (``dy, x, y → dx``).
+    """
+
+    op: str = ""
     function: ClassVar[Callable[..., Array]]
     function_backward: ClassVar[Callable[..., Array]]
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """f(x), in x's shape."""
-        y = type(self).function(x, **self.options())
+        function = getattr(ops, self.op) if self.op else type(self).function
+        y = function(x, **self.options())
         self._saved = x, y
         return y
 
@@ -28,7 +47,8 @@ class Activation(Layer):
         """``dy ⊙ f′(x)``."""
         x, y = self._recall()
         check_same_shape(f"{type(self).__name__}.backward", "dy", dy, x.shape)
-        return type(self).function_backward(dy, x, y, **self.options())
+        own = type(self).function_backward if not self.op else getattr(ops, f"{self.op}_backward")
+        return own(dy, x, y, **self.options())
 
     def options(self) -> dict[str, float]:
         """The function's constants, by name."""
@@ -41,16 +61,13 @@ class Activation(Layer):
 class ReLU(Activation):
     """``max(x, 0)``; its subgradient at 0 is 0."""
 
-    function = staticmethod(ops.relu)
-    function_backward = staticmethod(ops.relu_backward)
+    op = "relu"
 
 
 class LeakyReLU(Activation):
     """x where x > 0, else ``slope · x`` (Maas et al. 2013)."""
 
-    function = staticmethod(ops.leaky_relu)
-    function_backward = staticmethod(ops.leaky_relu_backward)
-
+    op = "leaky_relu"
     slope: Any = Number()
 
     def __init__(self, slope: float = 0.01):
@@ -64,9 +81,7 @@ class LeakyReLU(Activation):
 class ELU(Activation):
     """x where x > 0, else ``alpha (eˣ − 1)`` (Clevert et al. 2016)."""
 
-    function = staticmethod(ops.elu)
-    function_backward = staticmethod(ops.elu_backward)
-
+    op = "elu"
     alpha: Any = Number()
 
     def __init__(self, alpha: float = 1.0):
@@ -77,7 +92,7 @@ class ELU(Activation):
         return {"alpha": self.alpha}
 
 
-class GELU(Layer):
+class GELU(Activation):
     """``x Φ(x)``, exactly or by the usual tanh expression (Hendrycks and Gimpel 2016).
 
     Parameters
@@ -90,48 +105,41 @@ class GELU(Layer):
         check_choice("GELU", "approximate", approximate, ("none", "tanh"))
         self.approximate = approximate
 
+    @property
+    def op(self) -> str:
+        """Which of the two."""
+        return "gelu" if self.approximate == "none" else "gelu_tanh"
+
     def describe(self) -> str:
         return "" if self.approximate == "none" else "approximate='tanh'"
-
-    def forward(self, x: Array, training: bool = False) -> Array:
-        """f(x), in x's shape."""
-        y = ops.gelu(x) if self.approximate == "none" else ops.gelu_tanh(x)
-        self._saved = x, y
-        return y
-
-    def backward(self, dy: Array) -> Array:
-        """``dy ⊙ f′(x)``."""
-        x, y = self._recall()
-        backward = ops.gelu_backward if self.approximate == "none" else ops.gelu_tanh_backward
-        return backward(dy, x, y)
 
 
 class SiLU(Activation):
     """``x σ(x)``, also called swish (Elfwing et al. 2018)."""
 
-    function = staticmethod(ops.silu)
-    function_backward = staticmethod(ops.silu_backward)
+    op = "silu"
 
 
 class Tanh(Activation):
     """Hyperbolic tangent."""
 
-    function = staticmethod(ops.tanh)
-    function_backward = staticmethod(ops.tanh_backward)
+    op = "tanh"
 
 
 class Sigmoid(Activation):
     """``1 / (1 + e⁻ˣ)``."""
 
-    function = staticmethod(ops.sigmoid)
-    function_backward = staticmethod(ops.sigmoid_backward)
+    op = "sigmoid"
 
 
 class Softplus(Activation):
     """``ln(1 + eˣ)``."""
 
-    function = staticmethod(ops.softplus)
-    function_backward = staticmethod(ops.softplus_backward)
+    op = "softplus"
+
+
+ACTIVATIONS: dict[str, type[Activation]] = {kind().op: kind for kind in Activation.__subclasses__()}
+"""The activations by name, as networks, files and command lines have them."""
 
 
 class Log(Layer):

@@ -4,26 +4,8 @@ A kernel may stand in for a reference where it is faster; :func:`explain` says w
 :func:`without_kernels` switches them off.
 """
 
-from .activations import (
-    elu,
-    elu_backward,
-    gelu,
-    gelu_backward,
-    gelu_tanh,
-    gelu_tanh_backward,
-    leaky_relu,
-    leaky_relu_backward,
-    relu,
-    relu_backward,
-    sigmoid,
-    sigmoid_backward,
-    silu,
-    silu_backward,
-    softplus,
-    softplus_backward,
-    tanh,
-    tanh_backward,
-)
+from . import activations
+from .activations import *  # noqa: F403
 from .arguments import checked
 from .dispatch import explain, without_kernels
 from .dropout import dropout
@@ -60,18 +42,10 @@ __all__ = [
     "batch_norm_inference",
     "batch_norm_inference_backward",
     "dropout",
-    "elu",
-    "elu_backward",
     "explain",
     "gather_rows",
-    "gelu",
-    "gelu_backward",
-    "gelu_tanh",
-    "gelu_tanh_backward",
     "layer_norm",
     "layer_norm_backward",
-    "leaky_relu",
-    "leaky_relu_backward",
     "linear",
     "linear_backward",
     "log_softmax",
@@ -80,25 +54,16 @@ __all__ = [
     "momentum_update",
     "muon_update",
     "orthogonalize",
-    "relu",
-    "relu_backward",
     "rms_norm",
     "rms_norm_backward",
     "rmsprop_update",
     "sgd_update",
-    "sigmoid",
-    "sigmoid_backward",
-    "silu",
-    "silu_backward",
     "softmax",
     "softmax_backward",
     "softmax_cross_entropy",
-    "softplus",
-    "softplus_backward",
-    "tanh",
-    "tanh_backward",
     "without_kernels",
 ]
+__all__ += activations.__all__
 
 for _name in __all__:
     if _name not in ("explain", "without_kernels"):

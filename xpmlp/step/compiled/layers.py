@@ -10,6 +10,7 @@ import numpy as np
 
 from ... import layers
 from ...layers import masked
+from ...layers.activations import ACTIVATIONS
 from ...layers.base import Layer
 from . import normalization
 from .normalization import Lowered, mask_of, masked_by, refuse_shared_batch
@@ -60,37 +61,28 @@ def _relu(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
     return program.rectify(x), lambda dy, wanted: dy
 
 
-def _activation(kind: str, constant: str | None = None) -> Callable[..., Lowered]:
-    """The lowering of an elementwise layer, whose one constant is an attribute of it."""
+def _activation(program: Program, name: str, layer: layers.Activation, x: Activation) -> Lowered:
+    refuse_shared_batch(program, name, layer, x)
+    constants = layer.options()
+    program.watch(layer, "op", *constants)
+    forward = program.instructions.ACTIVATIONS.get(layer.op)
+    if forward is None:
+        raise NotCompiled(f"there are no instructions for {type(layer).__name__}")
+    value = program.buffer(1, dtype=np.float64)
+    value[:] = list(constants.values()) or 0.0
+    members, size = program.members, program.rows * x.features
+    y = program.activation(x.features)
+    slopes = program.buffer(members, program.rows, x.features)
+    program.add(forward, x, y, slopes, members, size, value, work=size)
 
-    def lower(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
-        refuse_shared_batch(program, name, layer, x)
-        value = program.buffer(1, dtype=np.float64)
-        if constant is not None:
-            program.watch(layer, constant)
-            value[0] = getattr(layer, constant)
-        members, size = program.members, program.rows * x.features
-        y = program.activation(x.features)
-        slopes = program.buffer(members, program.rows, x.features)
-        forward = program.instructions.ACTIVATIONS[kind]
-        program.add(forward, x, y, slopes, members, size, value, work=size)
+    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        if not wanted:
+            return None
+        dy = program.own(dy)
+        program.add(program.instructions.multiplied, dy, slopes, members, size, work=size / 25)
+        return program.gate(dy, x)
 
-        def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-            if not wanted:
-                return None
-            dy = program.own(dy)
-            program.add(program.instructions.multiplied, dy, slopes, members, size, work=size / 25)
-            return program.gate(dy, x)
-
-        return y, backward
-
-    return lower
-
-
-def _gelu(program: Program, name: str, layer: layers.GELU, x: Activation) -> Lowered:
-    program.watch(layer, "approximate")
-    kind = "gelu" if layer.approximate == "none" else "gelu_tanh"
-    return _activation(kind)(program, name, layer, x)
+    return y, backward
 
 
 def _flatten(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
@@ -215,15 +207,9 @@ def _residual(program: Program, name: str, layer: layers.Residual, x: Activation
 
 
 LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
-    layers.Linear: _linear,
+    **dict.fromkeys(ACTIVATIONS.values(), _activation),
     layers.ReLU: _relu,
-    layers.LeakyReLU: _activation("leaky_relu", "slope"),
-    layers.ELU: _activation("elu", "alpha"),
-    layers.GELU: _gelu,
-    layers.SiLU: _activation("silu"),
-    layers.Tanh: _activation("tanh"),
-    layers.Sigmoid: _activation("sigmoid"),
-    layers.Softplus: _activation("softplus"),
+    layers.Linear: _linear,
     layers.Softmax: _softmax("softmax"),
     layers.LogSoftmax: _softmax("log_softmax"),
     layers.BatchNorm: normalization.batch_norm,
