@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xpmlp.data.orders import Orders, fold_orders
+from xpmlp.data.member_batches import MemberBatches
+from xpmlp.data.orders import Orders, fold_orders, fold_rows, group_folds
 from xpmlp.errors import ConfigError, DataError
 from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD, AdamW
-from xpmlp.training import EarlyStopping, PopulationTrainer, TimeLimit
-from xpmlp.training.out_of_fold import folds_of
+from xpmlp.training import Checkpoint, EarlyStopping, OnEpoch, PopulationTrainer, TimeLimit
+from xpmlp.training.out_of_fold import OutOfFold, folds_of
 
 N, P, K = 103, 6, 4
 RNG = np.random.default_rng(0)
@@ -43,6 +44,21 @@ def by_hand(model, folds, probabilities=True):
     return total / np.maximum(count, 1)[:, None], count > 0
 
 
+def carried_on(model, folds, losses, weights, y=CLASSES):
+    """The loss of all P members, from that of one and of those that share a row."""
+    count = np.zeros(N)
+    alone = total = 0.0
+    for number in range(P):
+        rows = folds[number % len(folds)]
+        p = np.asarray(model.member(number).predict_proba(X[rows]))
+        alone += weights[rows] @ -np.log(p[np.arange(len(rows)), y[rows]])
+        total += weights[rows].sum()
+        count[rows] += 1
+    few = np.average(losses, weights=weights)
+    slope = (alone / total - few) / (1 - np.average(1 / count, weights=weights))
+    return alone / total - slope * (1 - 1 / P)
+
+
 @pytest.mark.parametrize("folds", [K, [np.arange(0, 50), np.arange(50, 51), np.arange(51, N)]])
 def test_the_ensemble_is_scored_on_rows_that_its_members_did_not_see(folds):
     model = population()
@@ -54,7 +70,7 @@ def test_the_ensemble_is_scored_on_rows_that_its_members_did_not_see(folds):
     found, _ = t.out_of_fold.outputs(model)
     np.testing.assert_allclose(found, mean, atol=1e-12)
     best = int(np.argmin(history["ensemble_loss"]))
-    loss = -np.mean(np.log(mean[np.arange(N), CLASSES]))
+    loss = carried_on(model, parts, -np.log(mean[np.arange(N), CLASSES]), np.ones(N))
     np.testing.assert_allclose(history.rows[best]["ensemble_loss"], loss, rtol=1e-9)
     assert history.best_epochs == [best + 1] * P
     accuracy = np.mean(mean.argmax(axis=1) == CLASSES)
@@ -63,12 +79,66 @@ def test_the_ensemble_is_scored_on_rows_that_its_members_did_not_see(folds):
 
 def test_numbers_are_judged_by_the_mean_of_the_members():
     model = population(2, "identity")
-    t = trainer(model, MSE())
+    t = trainer(model, MSE(), folds=P)  # a row is held out by one member: nothing to carry on
     history = t.fit(X, NUMBERS)
-    mean, _ = by_hand(model, folds_of(K, NUMBERS, N, 0), probabilities=False)
+    mean, _ = by_hand(model, folds_of(P, NUMBERS, N, 0), probabilities=False)
     best = history.rows[history.best_epochs[0] - 1]
     np.testing.assert_allclose(best["ensemble_loss"], np.mean((mean - NUMBERS) ** 2), rtol=1e-9)
     assert best["ensemble_r2"] <= 1.0
+
+
+def test_the_loss_of_few_members_is_carried_on_to_all_of_them():
+    # Members that know the truth but for noise of their own: a + b/n, with a = 0.04 and b = 1.
+    rng = np.random.default_rng(1)
+    members, rows = 24, 6000
+    folds = fold_rows(rows, 8)
+    batches = MemberBatches(
+        np.zeros((rows, 1)),
+        rng.normal(scale=0.2, size=(rows, 1)),
+        fold_orders(folds, rows, range(members)),
+        batch_size=rows,
+        dtype="float64",
+    )
+    held = OutOfFold(folds, batches, rows)
+    model = FullyConnectedNet([1, 1], population=members, output="identity", dtype="float64")
+    model.forward = lambda x, training=False: rng.normal(size=x.shape)
+    found = held.scores(model, MSE())["ensemble_loss"]
+    assert found == pytest.approx(0.04 + 1 / members, abs=0.02)
+
+
+def test_a_mean_over_epochs_is_what_is_judged_and_kept():
+    model, plain = population(), population()
+    snapshots = []
+    spy = OnEpoch(lambda row: snapshots.append(plain.state_dict()))
+    trainer(plain, callbacks=[spy], restore_best=False).fit(X, CLASSES)
+    trainer(model, average=0.6, restore_best=False).fit(X, CLASSES)
+    mean = {name: values.copy() for name, values in snapshots[0].items()}
+    for number, arrays in enumerate(snapshots[1:], 2):
+        for name, values in arrays.items():
+            mean[name] += max(1 / number, 0.4) * (values - mean[name])
+    for name, values in model.state_dict().items():
+        np.testing.assert_allclose(values, mean[name], atol=1e-12)
+    with pytest.raises(ConfigError, match="average"):
+        trainer(population(), average=1.0)
+
+
+def test_a_training_with_a_mean_goes_on_from_its_checkpoint(tmp_path):
+    whole, half = population(), population()
+    options = {"average": 0.7, "epochs": 6}
+    trainer(whole, **options).fit(X, CLASSES)
+    path = tmp_path / "c.npz"
+
+    def stop(row):
+        if row["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    saving = Checkpoint(path, every=0.0, share=1.0)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(half, **options, callbacks=[saving, OnEpoch(stop)]).fit(X, CLASSES)
+    again = population()
+    trainer(again, **options, callbacks=[saving]).fit(X, CLASSES, resume=path)
+    for name, values in whole.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name], values)
 
 
 def test_members_never_train_on_their_fold():
@@ -116,7 +186,8 @@ def test_weights_count_in_the_ensembles_loss():
     mean, _ = by_hand(model, folds_of(K, CLASSES, N, 0))
     rows = -np.log(mean[np.arange(N), CLASSES])
     best = history.rows[history.best_epochs[0] - 1]
-    np.testing.assert_allclose(best["ensemble_loss"], np.average(rows, weights=weights), rtol=1e-9)
+    loss = carried_on(model, folds_of(K, CLASSES, N, 0), rows, weights)
+    np.testing.assert_allclose(best["ensemble_loss"], loss, rtol=1e-9)
 
 
 def test_rows_are_drawn_as_often_as_they_weigh():
@@ -176,3 +247,14 @@ def test_a_time_limit_ends_the_training_and_keeps_the_best():
     assert history.best_epochs[0] == int(np.argmin(history["ensemble_loss"])) + 1
     with pytest.raises(ConfigError, match="TimeLimit"):
         TimeLimit(0)
+
+
+def test_groups_stay_together_in_folds_of_about_equal_size():
+    groups = np.repeat(np.arange(12), np.arange(1, 13))
+    parts = group_folds(groups, 4, seed=1)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(groups)))
+    owners = [set(groups[part]) for part in parts]
+    assert sum(map(len, owners)) == 12 and max(map(len, parts)) - min(map(len, parts)) <= 3
+    assert len(group_folds(groups[:3], 8)) == 2
+    with pytest.raises(ConfigError, match="two groups"):
+        group_folds(np.zeros(5, dtype=int), 2)

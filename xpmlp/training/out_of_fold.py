@@ -102,17 +102,13 @@ class OutOfFold:
         known : ndarray of bool, shape (N,)
             Whether there is one.
         """
-        numbers = list(range(len(self.own))) if members is None else list(members)
-        batches = self.batches if members is None else self.batches.select(numbers)
-        parts = [to_numpy(_probabilities(model, model.forward(x))) for x, _ in batches.epoch()]
-        found = np.concatenate(parts, axis=1)
-        rows_in_all = len(self.batches.y)
+        found, numbers = self._member_outputs(model, members)
+        rows_in_all = int(self.batches.y.shape[0])
         total = np.zeros((rows_in_all, found.shape[-1]))
-        seen = np.zeros(rows_in_all)
         for place, member in enumerate(numbers):
-            rows = batches.orders.rows[place][: self.own[member].size]
+            rows = self.own[member]
             total[rows] += found[place, : len(rows)]
-            seen[rows] += 1.0
+        seen = self._seen(numbers)
         return total / np.maximum(seen, 1.0)[:, None], seen > 0
 
     def scores(
@@ -120,29 +116,61 @@ class OutOfFold:
     ) -> dict[str, float]:
         """``ensemble_loss``, and ``ensemble_accuracy`` or ``ensemble_r2``, by the rows' weights.
 
-        The loss is the log loss of the mean probabilities, or the given loss of the mean numbers.
+        Notes
+        -----
+        The loss is the log loss of mean probabilities, or the given loss of mean numbers. A row is
+        held out by few of the P members, and the mean of n members has a larger loss than that of
+        all. For squared errors the expected loss is ``a + b/n``, of [1]_ a and b the part that is
+        the same for all members and their variance; the loss of one member, ``a + b``, and that of
+        the n who share a row are known, and ``a + b/P`` follows. It has its minimum later, since
+        more members average away more of what each has learnt by heart. For other losses this is
+        an approximation.
+
+        .. [1] Krogh and Vedelsby 1995, "Neural network ensembles, cross validation, and active
+           learning".
         """
-        mean, known = self.outputs(model, members)
-        y = np.asarray(to_numpy(self.batches.y))[known]
-        weights = np.ones(len(y)) if self.weights is None else self.weights[known]
-        mean = mean[known]
+        found, numbers = self._member_outputs(model, members)
+        y = np.asarray(to_numpy(self.batches.y))
+        weights = np.ones(len(y)) if self.weights is None else self.weights
+        total = np.zeros((len(y), found.shape[-1]))
+        alone, counted = 0.0, 0.0
+        for place, member in enumerate(numbers):
+            rows = self.own[member]
+            outputs = found[place, : len(rows)]
+            total[rows] += outputs
+            alone += float(weights[rows] @ _row_losses(model, loss, outputs, y[rows]))
+            counted += float(weights[rows].sum())
+        seen = self._seen(numbers)
+        known = seen > 0
+        mean, y, weights = total[known] / seen[known][:, None], y[known], weights[known]
+        together = _mean(_row_losses(model, loss, mean, y), weights)
+        share = _mean(1.0 / seen[known], weights)
+        if share < 1.0 and counted > 0.0:
+            alone /= counted
+            together = alone - (alone - together) * (1.0 - 1.0 / len(numbers)) / (1.0 - share)
+        if model.output == "identity":
+            return {LOSS: together, "ensemble_r2": float(r2(mean, y))}
         if model.output == "softmax":
-            right = y if y.ndim == 1 else y.argmax(axis=1)
-            logs = np.log(np.maximum(mean, 1e-7))
-            chosen = y.ndim == 1
-            rows = -logs[np.arange(len(y)), y] if chosen else -(logs * y).sum(axis=1)
-            hits = mean.argmax(axis=1) == right
-            return {LOSS: _mean(rows, weights), "ensemble_accuracy": _mean(hits, weights)}
-        if model.output == "sigmoid":
-            sure = np.clip(mean, 1e-7, 1.0 - 1e-7)
-            rows = -(y * np.log(sure) + (1.0 - y) * np.log1p(-sure)).mean(axis=1)
+            hits = mean.argmax(axis=1) == (y if y.ndim == 1 else y.argmax(axis=1))
+        else:
             hits = ((mean > 0.5) == (y > 0.5)).mean(axis=1)
-            return {LOSS: _mean(rows, weights), "ensemble_accuracy": _mean(hits, weights)}
-        each = copy.copy(loss)
-        each.reduction = "none"
-        values = np.asarray(each.forward(mean, y.astype(np.float64)))
-        rows = values.reshape(len(y), -1).mean(axis=1)
-        return {LOSS: _mean(rows, weights), "ensemble_r2": float(r2(mean, y))}
+        return {LOSS: together, "ensemble_accuracy": _mean(hits, weights)}
+
+    def _member_outputs(
+        self, model: FullyConnectedNet, members: Sequence[int] | None
+    ) -> tuple[np.ndarray, list[int]]:
+        """Probabilities or numbers (P, …, M) of each member's own rows, and the members."""
+        numbers = list(range(len(self.own))) if members is None else list(members)
+        batches = self.batches if members is None else self.batches.select(numbers)
+        parts = [to_numpy(_probabilities(model, model.forward(x))) for x, _ in batches.epoch()]
+        return np.concatenate(parts, axis=1), numbers
+
+    def _seen(self, members: Sequence[int]) -> np.ndarray:
+        """How many of the members have not been trained on each row, (N,)."""
+        seen = np.zeros(int(self.batches.y.shape[0]))
+        for member in members:
+            seen[self.own[member]] += 1.0
+        return seen
 
     def no_scores(self, model: FullyConnectedNet) -> dict[str, float]:
         """The same where no member is left to judge."""
@@ -154,6 +182,22 @@ def _probabilities(model: FullyConnectedNet, outputs: Array) -> Array:
     if model.output == "identity":
         return outputs
     return ops.softmax(outputs) if model.output == "softmax" else ops.sigmoid(outputs)
+
+
+def _row_losses(
+    model: FullyConnectedNet, loss: Loss, outputs: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """The loss of each row (N,), of probabilities or numbers (N, M)."""
+    if model.output == "softmax":
+        logs = np.log(np.maximum(outputs, 1e-7))
+        return -logs[np.arange(len(y)), y] if y.ndim == 1 else -(logs * y).sum(axis=1)
+    if model.output == "sigmoid":
+        sure = np.clip(outputs, 1e-7, 1.0 - 1e-7)
+        return -(y * np.log(sure) + (1.0 - y) * np.log1p(-sure)).mean(axis=1)
+    each = copy.copy(loss)
+    each.reduction = "none"
+    values = each.forward(outputs.astype(np.float64), y.astype(np.float64))
+    return np.asarray(values).reshape(len(y), -1).mean(axis=1)
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float:
