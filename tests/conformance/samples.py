@@ -97,13 +97,15 @@ def _softplus(module: nn.Softplus) -> layers.Layer | None:
 
 LAYERS: dict[type, Callable[[Any], layers.Layer | None]] = {
     nn.Linear: _linear,
-    nn.ReLU: lambda m: layers.ReLU(),
+    # Those without options have torch's names; the others follow.
+    **{
+        getattr(nn, kind.__name__): lambda m, kind=kind: kind()
+        for kind in layers.activations.ACTIVATIONS.values()
+        if hasattr(nn, kind.__name__)
+    },
     nn.LeakyReLU: lambda m: layers.LeakyReLU(m.negative_slope),
     nn.ELU: lambda m: layers.ELU(m.alpha),
     nn.GELU: lambda m: layers.GELU(m.approximate),
-    nn.SiLU: lambda m: layers.SiLU(),
-    nn.Tanh: lambda m: layers.Tanh(),
-    nn.Sigmoid: lambda m: layers.Sigmoid(),
     nn.Softplus: _softplus,
     nn.Softmax: lambda m: layers.Softmax(m.dim),
     nn.LogSoftmax: lambda m: layers.LogSoftmax() if m.dim == -1 else None,
