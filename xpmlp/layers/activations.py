@@ -21,6 +21,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softplus",
+    "Softsign",
     "Tanh",
 ]
 
@@ -136,6 +137,12 @@ class Softplus(Activation):
     """``ln(1 + eˣ)``."""
 
     op = "softplus"
+
+
+class Softsign(Activation):
+    """``x / (1 + |x|)``: bounded like tanh, but slower towards its ends (Bergstra et al. 2009)."""
+
+    op = "softsign"
 
 
 ACTIVATIONS: dict[str, type[Activation]] = {kind().op: kind for kind in Activation.__subclasses__()}

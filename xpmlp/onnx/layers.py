@@ -177,6 +177,7 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.Tanh: _operator("Tanh"),
     L.Sigmoid: _operator("Sigmoid"),
     L.Softplus: _operator("Softplus"),
+    L.Softsign: _operator("Softsign"),
     L.Softmax: _operator("Softmax", ("axis", "axis")),
     L.LogSoftmax: _operator("LogSoftmax", ("axis", "axis")),
     L.Log: _log,

@@ -4,7 +4,7 @@
 whichever of x and y gives the derivative most cheaply; asking for their common namespace is also
 what refuses arrays of two libraries. Source of the less common ones: LeakyReLU,
 Maas et al. 2013; ELU, Clevert et al. 2016; GELU, Hendrycks and Gimpel 2016; SiLU, Elfwing et al.
-2018.
+2018; Softsign, Bergstra et al. 2009.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ __all__ = [
     "silu_backward",
     "softplus",
     "softplus_backward",
+    "softsign",
+    "softsign_backward",
     "tanh",
     "tanh_backward",
 ]
@@ -164,6 +166,17 @@ def softplus_backward(dy: Array, x: Array, y: Array) -> Array:
     """``dy · σ(x)``."""
     array_namespace(dy, x)
     return dy * sigmoid(x)
+
+
+def softsign(x: Array) -> Array:
+    """``x / (1 + |x|)``."""
+    return x / (1.0 + array_namespace(x).abs(x))
+
+
+def softsign_backward(dy: Array, x: Array, y: Array) -> Array:
+    """``dy · (1 − |y|)²``."""
+    left = 1.0 - array_namespace(dy, x, y).abs(y)
+    return dy * left * left
 
 
 FUSABLE = {

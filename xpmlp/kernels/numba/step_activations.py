@@ -105,6 +105,13 @@ def softplus(x, c):
     return value, (e if x < zero else one) / (one + e)
 
 
+@formula
+def _softsign(x, c):
+    one = type(x)(1)
+    share = one / (one + abs(x))
+    return x * share, share * share
+
+
 ACTIVATIONS = {
     "tanh": _activation(_tanh),
     "sigmoid": _activation(_sigmoid),
@@ -114,5 +121,6 @@ ACTIVATIONS = {
     "gelu": _activation(_gelu),
     "gelu_tanh": _activation(_gelu_tanh),
     "softplus": _activation(softplus),
+    "softsign": _activation(_softsign),
 }
 """By the names of the ops."""
