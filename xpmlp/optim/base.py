@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from .. import ops
 from ..backend import Array, array_namespace, asarray_like, detached, to_numpy
 from ..errors import ShapeError, StateError
 from ..named_arrays import NamedArrays
@@ -56,6 +57,10 @@ class Optimizer:
 
     slots = 0
     decoupled = False
+    rule: str = ""
+    """Which update of :mod:`xpmlp.ops` it is, ``<rule>_update``; kernels go by this name too."""
+    means: tuple[str, ...] = ()
+    """The hyperparameters that say how much of each running mean stays."""
     _owner: weakref.ref | None = None
     lr: Any = Number("[0, inf)", each_member=True)
     weight_decay: Any = Number("[0, inf)", each_member=True)
@@ -279,7 +284,11 @@ class Optimizer:
         self, w: Array, g: Array, slots: Sequence[Array], rates: Mapping[str, Any], matrix: bool
     ) -> Sequence[Array]:
         """The new w, then the new slots."""
-        return self._step(w, g, rates["lr"], slots, matrix)
+        if not self.rule:
+            return self._step(w, g, rates["lr"], slots, matrix)
+        numbers = {name: self._on(name, value, w) for name, value in rates.items()}
+        made = getattr(ops, f"{self.rule}_update")(w, g, *slots, **numbers)
+        return made if slots else (made,)
 
     def _step(self, w: Array, g: Array, lr: Any, slots: Sequence[Array], matrix: bool) -> Any:
         """The same, for a rule whose only number is the learning rate."""
@@ -297,9 +306,6 @@ class Optimizer:
                     f"{'was not among them' if known is None else f'had shape {known}'}; "
                     "for other parameters take optimizer.fresh()"
                 )
-
-    def _all_on(self, rates: Mapping[str, Any], w: Array) -> dict[str, Any]:
-        return {name: self._on(name, value, w) for name, value in rates.items()}
 
     def _on(self, name: str, value: Any, w: Array) -> Any:
         """A number that broadcasts over w: as it is, or an array of w's dtype and device."""

@@ -26,6 +26,7 @@ class SGD(Optimizer):
         As in :class:`Optimizer`.
     """
 
+    means = ("momentum",)
     momentum: Any = Number("[0, 1)", each_member=True)
 
     def __init__(
@@ -45,6 +46,11 @@ class SGD(Optimizer):
         if nesterov and not self.slots:
             raise ConfigError("`SGD`: expected momentum > 0 with nesterov=True, got 0")
 
+    @property
+    def rule(self) -> str:
+        """With a velocity or without."""
+        return "momentum" if self.slots else "sgd"
+
     def check_momentum(self) -> None:
         """Raise ConfigError where momentum was 0 when this was made, and is not any more."""
         if self.momentum is not self._momentum and not self.slots and is_set(self.momentum):
@@ -60,16 +66,12 @@ class SGD(Optimizer):
             return {"lr": lr}
         return {"lr": lr, "momentum": self.momentum, "nesterov": self.nesterov}
 
-    def _apply(self, w, g, slots, rates, matrix):
-        if not slots:
-            return (ops.sgd_update(w, g, **self._all_on(rates, w)),)
-        return ops.momentum_update(w, g, *slots, **self._all_on(rates, w))
-
 
 class AdaGrad(Optimizer):
     """Steps divided by the root of all squared gradients so far (Duchi et al. 2011)."""
 
     slots = 1
+    rule = "adagrad"
     eps: Any = Number(EPS)
 
     def __init__(
@@ -87,9 +89,6 @@ class AdaGrad(Optimizer):
         """The learning rate and ε."""
         return {"lr": lr, "eps": self.eps}
 
-    def _apply(self, w, g, slots, rates, matrix):
-        return ops.adagrad_update(w, g, *slots, **self._all_on(rates, w))
-
 
 class RMSProp(Optimizer):
     """Steps divided by a running root mean square of the gradients (Tieleman and Hinton 2012).
@@ -106,6 +105,8 @@ class RMSProp(Optimizer):
     """
 
     slots = 1
+    rule = "rmsprop"
+    means = ("decay",)
     decay: Any = Number("[0, 1)", each_member=True)
     eps: Any = Number(EPS)
 
@@ -126,9 +127,6 @@ class RMSProp(Optimizer):
         """The learning rate, how much of the new square goes into the mean, and ε."""
         return {"lr": lr, "gain": 1.0 - self.decay, "eps": self.eps}
 
-    def _apply(self, w, g, slots, rates, matrix):
-        return ops.rmsprop_update(w, g, *slots, **self._all_on(rates, w))
-
 
 class Adam(Optimizer):
     """Running means of g and g², both corrected for their start at 0 (Kingma and Ba 2015).
@@ -145,6 +143,8 @@ class Adam(Optimizer):
     """
 
     slots = 2
+    rule = "adam"
+    means = ("beta1", "beta2")
     beta1: Any = Number("[0, 1)", each_member=True)
     beta2: Any = Number("[0, 1)", each_member=True)
     eps: Any = Number(EPS)
@@ -174,9 +174,6 @@ class Adam(Optimizer):
             "correction2": 1.0 - self.beta2**self.steps,
             "eps": self.eps,
         }
-
-    def _apply(self, w, g, slots, rates, matrix):
-        return ops.adam_update(w, g, *slots, **self._all_on(rates, w))
 
 
 class AdamW(Adam):

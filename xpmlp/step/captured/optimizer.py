@@ -18,16 +18,12 @@ from ...schedules import Constant
 CAPACITY = 1 << 16  # steps that the schedule's table has room for; doubled when it is full
 _BLOCK = 1024  # factors that are computed and sent at a time
 
-_FIRST = {SGD: "momentum", RMSProp: "decay", Adam: "beta1", AdamW: "beta1"}
-_SECOND = {Adam: "beta2", AdamW: "beta2"}
-_KINDS = {AdaGrad: "adagrad", RMSProp: "rmsprop", Adam: "adam", AdamW: "adam"}
+_OPTIMIZERS = (SGD, AdaGrad, RMSProp, Adam, AdamW)
 
 
 def flat_kind(optimizer: Optimizer) -> str | None:
     """Which update kernel does what the optimizer does; None for subclasses and Muon."""
-    if type(optimizer) is SGD:
-        return "momentum" if optimizer.slots else "sgd"
-    return _KINDS.get(type(optimizer))
+    return optimizer.rule if type(optimizer) in _OPTIMIZERS else None
 
 
 class DeviceOptimizer:
@@ -126,15 +122,9 @@ class DeviceOptimizer:
 
     def _numbers(self) -> tuple[Any, Any, Any, Any, float]:
         """lr, weight decay, and what the kernel calls first, second and eps."""
-        optimizer, kind = self.optimizer, type(self.optimizer)
-        first, second = _FIRST.get(kind), _SECOND.get(kind)
-        return (
-            optimizer.lr,
-            optimizer.weight_decay,
-            0.0 if first is None else getattr(optimizer, first),
-            0.0 if second is None else getattr(optimizer, second),
-            getattr(optimizer, "eps", 0.0),
-        )
+        optimizer = self.optimizer
+        first, second, *_ = *(getattr(optimizer, name) for name in optimizer.means), 0.0, 0.0
+        return optimizer.lr, optimizer.weight_decay, first, second, getattr(optimizer, "eps", 0.0)
 
     def _send_schedule(self) -> None:
         first = self._steps

@@ -11,14 +11,8 @@ from ..task import Task
 from .penalties import can_penalise, lower_clipping, lower_penalty
 from .program import Program
 
-OPTIMIZERS: dict[type, str] = {
-    optim.SGD: "sgd",
-    optim.AdaGrad: "adagrad",
-    optim.RMSProp: "rmsprop",
-    optim.Adam: "adam",
-    optim.AdamW: "adam",
-}
-"""Which instruction does what an optimizer does. It takes the optimizer's rates in their order."""
+OPTIMIZERS = (optim.SGD, optim.AdaGrad, optim.RMSProp, optim.Adam, optim.AdamW)
+"""Those whose rule has an instruction of its name, which takes the rates in their order."""
 
 
 def can_update(task: Task) -> bool:
@@ -38,9 +32,7 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
     The penalty is added to ``value``, (P,).
     """
     optimizer = task.optimizer
-    kind = OPTIMIZERS[type(optimizer)]
-    kind = "momentum" if kind == "sgd" and optimizer.slots else kind
-    instruction = getattr(program.instructions, kind)
+    instruction = getattr(program.instructions, optimizer.rule)
     memory, members = program.memory, program.members
     count = len(optimizer.rates(optimizer.lr)) + 3
     of_weights, of_others = tables = [
