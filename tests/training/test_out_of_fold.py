@@ -258,3 +258,14 @@ def test_groups_stay_together_in_folds_of_about_equal_size():
     assert len(group_folds(groups[:3], 8)) == 2
     with pytest.raises(ConfigError, match="two groups"):
         group_folds(np.zeros(5, dtype=int), 2)
+
+
+def test_patience_may_be_a_share_of_the_epochs_before():
+    stop = EarlyStopping(9, monitor="train_loss", share=0.5)
+    for best, waits in ((2, 5), (6, 7), (20, 9)):
+        stop.on_start(None)
+        losses = [1.0 / epoch for epoch in range(1, best + 1)] + [1.0] * 30
+        ends = [bool(stop.exhausted({"train_loss": loss})) for loss in losses]
+        assert ends.index(True) + 1 == best + waits
+    with pytest.raises(ConfigError, match="share"):
+        EarlyStopping(3, share=0.0)

@@ -17,7 +17,7 @@ from ..data.orders import group_folds
 from ..data.tables import NumberCodes
 from ..data.tables.content import read_content
 from ..data.tables.reader import digest_of
-from ..data.tables.recipe import drops_last
+from ..data.tables.recipe import PATIENCE_SHARE, drops_last
 from ..errors import ConfigError, DataError
 from ..files import expanded
 from ..losses import MSE, SoftmaxCrossEntropy
@@ -356,7 +356,8 @@ def _trainer(
     held = "val_loss" if folds is None else LOSS
     if recipe.patience is not None:
         monitor = held if validated or folds is not None else "train_loss"
-        callbacks.append(EarlyStopping(recipe.patience, monitor=monitor))
+        share = None if folds is None else PATIENCE_SHARE
+        callbacks.append(EarlyStopping(recipe.patience, monitor=monitor, share=share))
     options: dict[str, Any] = {"normalization": normalization}
     maker: type[Trainer] = Trainer
     if model.population is not None:

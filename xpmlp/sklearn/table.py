@@ -27,6 +27,7 @@ from ..data.tables.recipe import (
     HIDDEN,
     MEMBERS,
     PATIENCE,
+    PATIENCE_SHARE,
     RATE,
     batch_rows,
     drops_last,
@@ -172,7 +173,9 @@ class BaseTable(BaseEstimator):
         folds = min(int(self.folds), int(self.n_members), rows)
         seen = rows - -(-rows // folds)
         size = min(batch_rows(rows) if self.batch_size == "auto" else int(self.batch_size), seen)
-        callbacks: list[Any] = [EarlyStopping(self.n_iter_no_change, monitor=LOSS)]
+        callbacks: list[Any] = [
+            EarlyStopping(self.n_iter_no_change, monitor=LOSS, share=PATIENCE_SHARE)
+        ]
         if self.time_limit is not None:
             callbacks.append(TimeLimit(self.time_limit))
         trainer = PopulationTrainer(

@@ -62,6 +62,9 @@ class Callback:
         """Go on from :meth:`state_dict`; called after :meth:`on_start`."""
 
 
+_AT_LEAST = 4  # epochs to wait for in any case, where a share of those before is
+
+
 class EarlyStopping(Callback):
     """Stop when a column of the history has not improved for some epochs.
 
@@ -75,35 +78,52 @@ class EarlyStopping(Callback):
         A column: ``"val_loss"``, ``"val_accuracy"``, ``"train_loss"``, …
     min_delta : float
         What counts as improvement.
+    share : float, optional
+        s > 0: after a best epoch b it waits for ``min(patience, 4 + s b)`` epochs only, since what
+        was good early is seldom bettered late.
     """
 
     steers = True
 
-    def __init__(self, patience: int = 5, *, monitor: str = "val_loss", min_delta: float = 0.0):
+    def __init__(
+        self,
+        patience: int = 5,
+        *,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        share: float | None = None,
+    ):
         if patience < 1:
             raise ConfigError(f"`EarlyStopping`: expected patience ≥ 1, got {patience}")
+        if share is not None and not (isinstance(share, Real) and float(share) > 0.0):
+            raise ConfigError(f"`EarlyStopping`: expected share to be None or > 0, got {share!r}")
         self.patience = patience
+        self.share = share
         self.monitor = monitor
         self.min_delta = min_delta
 
     def on_start(self, trainer: Trainer) -> None:
         self._best: Any = -np.inf
         self._waited: Any = 0
+        self._seen = 0
 
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
         if self.exhausted(row):
             trainer.stop(self.reason)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": np.asarray(self._best), "waited": np.asarray(self._waited)}
+        arrays = {"best": np.asarray(self._best), "waited": np.asarray(self._waited)}
+        return arrays | {"seen": self._seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._best, self._waited = state["best"], state["waited"]
+        self._seen = state["seen"]
 
     @property
     def reason(self) -> str:
         """What is reported of a training that it ended."""
-        return f"early stopping: {self.monitor} has not improved for {self.patience} epochs"
+        long = f"{self.patience} epochs" if self.share is None else "long"
+        return f"early stopping: {self.monitor} has not improved for {long}"
 
     def exhausted(self, figures: Mapping[str, Any]) -> Any:
         """Whether patience is at an end, for one network or, as (P,) booleans, for each member.
@@ -123,7 +143,12 @@ class EarlyStopping(Callback):
         better = values > self._best + self.min_delta
         self._best = np.where(better, values, self._best)
         self._waited = np.where(better, 0, self._waited + 1)
-        return self._waited >= self.patience
+        self._seen += 1
+        allowed: Any = self.patience
+        if self.share is not None:
+            best_epoch = self._seen - self._waited
+            allowed = np.minimum(self.patience, _AT_LEAST + self.share * best_epoch)
+        return self._waited >= allowed
 
 
 class TimeLimit(Callback):

@@ -11,7 +11,9 @@ HIDDEN = (128, 128)
 RATE = 1e-3
 DECAY = 1e-4
 EPOCHS = 200
-PATIENCE = 16
+PATIENCE = 12
+PATIENCE_SHARE = 1 / 3
+"""Of the epochs up to the best one; see :class:`~xpmlp.training.EarlyStopping`."""
 BINS = 32
 AVERAGE = 0.7
 """What stays of the mean over earlier epochs' parameters, which is what is evaluated and kept."""
