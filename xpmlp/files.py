@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import CheckpointError
@@ -50,14 +51,51 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def remove_strays(path: str | os.PathLike[str]) -> None:
-    """Remove what processes that were killed while they wrote ``path`` have left of it.
+    """Remove what processes that were killed while they wrote have left behind.
 
     For whoever is alone to write there; what cannot be removed stays.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that they wrote, or a folder in which they wrote files.
     """
     target = Path(path)
-    with contextlib.suppress(OSError):
-        for stray in target.parent.glob(f".{glob.escape(target.name)}.*{_TEMPORARY}"):
+    folder, name = (target, "*") if target.is_dir() else (target.parent, glob.escape(target.name))
+    for stray in folder.glob(f".{name}.*{_TEMPORARY}"):
+        with contextlib.suppress(OSError):
             stray.unlink()
+
+
+@contextlib.contextmanager
+def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Be the only process that writes to a folder, among those that ask; let go when it ends.
+
+    Raises
+    ------
+    CheckpointError
+        If another one is.
+    """
+    handle = None
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        if handle is not None:
+            os.close(handle)
+        raise CheckpointError(
+            f"expected a folder that no other process writes to, but one does in {folder}; choose "
+            "another, or wait for it"
+        ) from error
+    except (ImportError, OSError):
+        pass  # Windows, and file systems that cannot
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _replace(target: Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command; what the ``xpmlp`` script calls."""
     try:
-        from .app import run
+        from .running import run
     except ImportError as error:
         if error.name not in ("typer", "rich", "click"):
             raise

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import ConfigError, XpmlpError
+from ..errors import ConfigError
 from ..ops.shapes import check_choice
 from . import tables as t
+from .display import as_table, console, print_classes, print_json, print_result
 
 app = typer.Typer(
     name="xpmlp",
@@ -26,7 +23,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, last.")]
 DataDir = Annotated[
@@ -38,24 +34,16 @@ Backend = Annotated[
     typer.Option(help="numpy, cupy, torch, jax, array_api_strict or auto (else XPMLP_BACKEND)."),
 ]
 Device = Annotated[str | None, typer.Option(help="Such as cuda:0 (else XPMLP_DEVICE).")]
-
-
-def run() -> None:
-    """Run the command; a foreseen error is one line on standard error and exit status 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal or pipe that cannot show "R²" gets "R?", not a traceback.
-            stream.reconfigure(errors="replace")
-    try:
-        app()
-    except XpmlpError as error:
-        if os.environ.get("XPMLP_DEBUG"):
-            raise
-        print(f"xpmlp: {t.plain(str(error), 2000)}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("xpmlp: interrupted", file=sys.stderr)
-        sys.exit(130)
+SaveEvery = Annotated[
+    float, typer.Option(help="Seconds between two checkpoints; saving takes 2 % at most.", min=0.0)
+]
+Resume = Annotated[
+    Path | None, typer.Option(help="Go on with the run in this folder, which was stopped.")
+]
+ResumeAnyway = Annotated[
+    bool,
+    typer.Option("--resume-anyway", help="Even with other data, settings or another version."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -69,7 +57,9 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command()
+@t.with_table_options
 def train(
+    context: typer.Context,
     data: Annotated[
         str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, or a file with a table")
     ] = "digits",
@@ -106,23 +96,7 @@ def train(
     bins: Annotated[
         int | None, typer.Option(help="Of the code of each number of a table; 0 for none.")
     ] = None,
-    target: t.Target = None,
-    drop: t.Drop = None,
-    task: t.Task = None,
-    test: t.Test = None,
-    group: t.Group = None,
-    time: t.Time = None,
-    ids: Annotated[list[str] | None, t.ID] = None,
-    keep: t.Keep = None,
-    category: t.Category = None,
-    rare: t.Rare = None,
-    sep: t.Sep = None,
-    encoding: t.Encoding = None,
-    decimal: t.Decimal = None,
-    thousands: t.Thousands = None,
-    header: t.Header = None,
-    na: t.Na = None,
-    default_na: t.DefaultNa = True,
+    table: Any = None,
     seed: Annotated[int, typer.Option(help="Of weights, masks, batch order and split.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     backend: Backend = None,
@@ -130,43 +104,37 @@ def train(
     data_dir: DataDir = None,
     download: Download = True,
     out: Annotated[Path | None, typer.Option(help="Folder of the run (runs/NAME-1).")] = None,
+    save_every: SaveEvery = 30.0,
+    resume: Resume = None,
+    resume_anyway: ResumeAnyway = False,
     plots: Annotated[bool, typer.Option(help="Whether to draw the history as a picture.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Json = False,
 ):
     """Train a network and leave a folder with the model, its history and the figures."""
+    stopped = None
+    if resume is not None:
+        from .resume import TRAINING, Stopped
+
+        stopped = Stopped(resume, context, TRAINING)
+        with stopped.reading() as config:
+            dtype = config["model"]["dtype"]
+            seed = seed if "seed" in stopped.given else config["seed"]
     if dtype == "float64":
         os.environ.setdefault("JAX_ENABLE_X64", "1")  # JAX reads it when it is first imported
     check_choice("xpmlp train", "dtype", dtype, ("float32", "float64"))
-    _choose_backend(backend, device)
+    _choose_backend(backend, device, stopped)
     from ..data import load_dataset
+    from ..training.progress import tell
     from .recipes import recipe_for
+    from .resume import exit_as
     from .train import train as run_training
 
-    data_options = t.data_options(
-        data,
-        test,
-        target=target,
-        drop=drop,
-        task=task,
-        group=group,
-        time=time,
-        ids=ids,
-        keep=keep,
-        category=category,
-        rare=rare,
-        sep=sep,
-        encoding=encoding,
-        decimal=decimal,
-        thousands=thousands,
-        header=header,
-        na=na,
-        default_na=default_na,
-    )
+    data_options = stopped.data if stopped else t.data_options(data, **table)
     dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
     if dataset.table is not None:
         t.print_summary(console, dataset.table)
-    recipe = recipe_for(dataset).with_options(
+    recipe = (stopped.recipe if stopped else recipe_for(dataset)).with_options(
         {
             "hidden": None if hidden is None else _widths(hidden),
             "activation": activation,
@@ -196,15 +164,17 @@ def train(
         out=out,
         progress=not quiet,
         plots=plots,
+        save_every=save_every,
+        resume=resume,
+        strict=not resume_anyway,
     )
-    _print_result(result, folder)
+    print_result(result, folder)
     if as_json:
-        _print_json(result | {"run": str(folder)})
-    if result["ending"] == "interrupted":
-        raise typer.Exit(130)
+        print_json(result | {"run": str(folder)})
+    exit_as(result["ending"], folder)
     lost = result["ending"].startswith("diverged") and result["best_epoch"] is None
     if lost or not math.isfinite(result["test_loss"]):
-        print(f"xpmlp: the training was of no use, {result['ending']}", file=sys.stderr)
+        tell(f"xpmlp: the training was of no use, {result['ending']}")
         raise typer.Exit(1)
 
 
@@ -227,13 +197,13 @@ def evaluate(
 
     result = run_evaluation(run, data, data_dir, download)
     rows = {name: value for name, value in result.items() if not isinstance(value, dict | list)}
-    console.print(_table(rows))
+    console.print(as_table(rows))
     for note in result["notes"]:
         console.print(t.plain(note), highlight=False, markup=False)
     if "class_accuracy" in result:
-        _print_classes(result)
+        print_classes(result)
     if as_json:
-        _print_json(result)
+        print_json(result)
 
 
 @app.command()
@@ -269,11 +239,13 @@ def predict(
     console.print(table)
     console.print(summary if len(rows) <= 10 else f"{summary} (the first 10 above)", markup=False)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
 
 
 @app.command()
+@t.with_table_options
 def sweep(
+    context: typer.Context,
     data: Annotated[
         str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, or a file with a table")
     ] = "digits",
@@ -312,28 +284,15 @@ def sweep(
     patience: Annotated[
         int | None, typer.Option(help="Stop a network after so many epochs without improvement.")
     ] = None,
-    target: t.Target = None,
-    drop: t.Drop = None,
-    task: t.Task = None,
-    test: t.Test = None,
-    group: t.Group = None,
-    time: t.Time = None,
-    ids: Annotated[list[str] | None, t.ID] = None,
-    keep: t.Keep = None,
-    category: t.Category = None,
-    rare: t.Rare = None,
-    sep: t.Sep = None,
-    encoding: t.Encoding = None,
-    decimal: t.Decimal = None,
-    thousands: t.Thousands = None,
-    header: t.Header = None,
-    na: t.Na = None,
-    default_na: t.DefaultNa = True,
+    table: Any = None,
     backend: Backend = None,
     device: Device = None,
     data_dir: DataDir = None,
     download: Download = True,
     out: Annotated[Path | None, typer.Option(help="Folder (runs/NAME-sweep-1).")] = None,
+    save_every: SaveEvery = 30.0,
+    resume: Resume = None,
+    resume_anyway: ResumeAnyway = False,
     plots: Annotated[bool, typer.Option(help="Whether to draw a picture.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Json = False,
@@ -343,9 +302,19 @@ def sweep(
     An option with several values is an axis of the grid; what is left out is as in the recipe of
     xpmlp train. Without any axis: 64 settings of lr, weight decay and dropout around the recipe.
     """
-    _choose_backend(backend, device)
+    stopped = None
+    if resume is not None:
+        from .resume import Stopped
+
+        stopped = Stopped(resume, context)
+        with stopped.reading() as config:
+            seeds, seed = len(config["seeds"]), config["seeds"][0]
+            sampling, halving, memory = (config[n] for n in ("sampling", "halving", "memory"))
+    _choose_backend(backend, device, stopped)
     from ..data import load_dataset
+    from ..sweep import parse_axes
     from .recipes import RECIPES, recipe_for, single_recipe
+    from .resume import exit_as
     from .sweep import run_sweep, verdict
 
     axes = {
@@ -357,32 +326,15 @@ def sweep(
         "batch_size": batch_size,
         "hidden": hidden,
     }
-    data_options = t.data_options(
-        data,
-        test,
-        target=target,
-        drop=drop,
-        task=task,
-        group=group,
-        time=time,
-        ids=ids,
-        keep=keep,
-        category=category,
-        rare=rare,
-        sep=sep,
-        encoding=encoding,
-        decimal=decimal,
-        thousands=thousands,
-        header=header,
-        na=na,
-        default_na=default_na,
-    )
+    given = {name: text for name, text in axes.items() if text is not None}
+    grid = stopped.axes if stopped else parse_axes(given)
+    data_options = stopped.data if stopped else t.data_options(data, **table)
     dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
     if dataset.table is not None:
         t.print_summary(console, dataset.table)
     named = dataset.name in RECIPES
-    found = recipe_for(dataset) if named else single_recipe(len(dataset.x_train))
-    recipe = found.with_options(
+    usual = recipe_for(dataset) if named else single_recipe(len(dataset.x_train))
+    recipe = (stopped.recipe if stopped else usual).with_options(
         {
             "epochs": epochs,
             "activation": activation,
@@ -396,7 +348,7 @@ def sweep(
     folder, result = run_sweep(
         dataset,
         recipe,
-        {name: text for name, text in axes.items() if text is not None},
+        grid,
         data_options=data_options,
         seeds=seeds,
         seed=seed,
@@ -406,8 +358,11 @@ def sweep(
         out=out,
         progress=not quiet,
         plots=plots,
+        save_every=save_every,
+        resume=resume,
+        strict=not resume_anyway,
     )
-    console.print(_table(result["best"] | {result["monitor"]: result[result["monitor"]]}, "best"))
+    console.print(as_table(result["best"] | {result["monitor"]: result[result["monitor"]]}, "best"))
     console.print(
         f"{result['networks']} networks in {result['seconds']:.1f} s, "
         f"{result['diverged']} diverged; {verdict(result)}",
@@ -415,9 +370,8 @@ def sweep(
     )
     console.print(f"run folder: {folder}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
-        _print_json(result | {"run": str(folder)})
-    if result["ending"] == "interrupted":
-        raise typer.Exit(130)
+        print_json(result | {"run": str(folder)})
+    exit_as(result["ending"], folder)
 
 
 @app.command()
@@ -457,17 +411,19 @@ def info(backend: Backend = None, device: Device = None, as_json: Json = False):
 
     facts = collect()
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
-    console.print(_table({k: v for k, v in facts.items() if isinstance(v, str)}))
+    console.print(as_table({k: v for k, v in facts.items() if isinstance(v, str)}))
     for title in ("backends", "libraries"):
-        console.print(_table(facts[title], title))
-    console.print(_table({str(n + 1): place for n, place in enumerate(facts["data"])}, "data"))
+        console.print(as_table(facts[title], title))
+    console.print(as_table({str(n + 1): place for n, place in enumerate(facts["data"])}, "data"))
 
 
-def _choose_backend(name: str | None, device: str | None) -> None:
+def _choose_backend(name: str | None, device: str | None, stopped: Any = None) -> None:
     from .. import set_backend
 
+    if stopped is not None and name is None and device is None:
+        name, device = stopped.backend
     if name is not None or device is not None:
         set_backend(name or os.environ.get("XPMLP_BACKEND") or "numpy", device)
 
@@ -479,52 +435,3 @@ def _widths(text: str) -> tuple[int, ...]:
         raise ConfigError(
             f"`--hidden`: expected widths such as 256,128 (or an empty text for none), got {text!r}"
         ) from None
-
-
-def _print_json(values: Any) -> None:
-    from .runs import without_nan
-
-    print(json.dumps(without_nan(values), allow_nan=False))
-
-
-def _print_result(result: dict[str, Any], folder: Path) -> None:
-    if result["test_accuracy"] is not None:
-        headline = f"test accuracy {100 * result['test_accuracy']:.2f} %"
-    else:
-        headline = f"test R² {result['test_r2']:.4f}, RMSE {result['test_rmse']:.4g}"
-    seconds, epochs = result["train_seconds"], result["epochs"]
-    console.print(
-        f"[bold]{headline}[/bold], loss {result['test_loss']:.4f}, after {epochs} "
-        f"epoch{'s' * (epochs != 1)} in {seconds:.1f} s on {result['backend']} "
-        f"({result['device']})",
-        highlight=False,
-    )
-    console.print(f"run folder: {folder}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _print_classes(result: dict[str, Any]) -> None:
-    classes = list(result["class_accuracy"])
-    table = Table(title="how often a class (row) was taken for another (column)")
-    table.add_column("")
-    for name in classes:
-        table.add_column(escape(t.plain(name, 100)), justify="right")
-    table.add_column("accuracy", justify="right")
-    for name, counts in zip(classes, result["confusion_matrix"], strict=True):
-        accuracy = result["class_accuracy"][name]
-        share = "no rows" if accuracy is None else f"{100 * accuracy:.1f} %"
-        table.add_row(
-            escape(t.plain(name, 100)), *(str(count) if count else "·" for count in counts), share
-        )
-    console.print(table)
-
-
-def _table(values: dict[str, Any], title: str | None = None) -> Table:
-    table = Table(show_header=False, title=title, title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in values.items():
-        text = f"{value:.6g}" if isinstance(value, float) else str(value)
-        table.add_row(
-            escape(t.plain(name)), escape(t.plain(text))
-        )  # messages hold brackets: "xpmlp[cli]"
-    return table

@@ -2,6 +2,7 @@
 
 ======================  =========================================================
 ``config.json``         what was asked for
+``checkpoints``         all that an unfinished sweep needs to go on
 ``sweep.csv``           a row for each setting and seed
 ``sweep.png``           the same as a picture, where matplotlib is there
 ``model.safetensors``   the best network, for ``xpmlp evaluate`` and ``predict``
@@ -11,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import io
@@ -30,11 +32,23 @@ from .. import __version__, get_backend
 from ..data import Dataset
 from ..errors import ConfigError
 from ..files import write_atomically
-from ..sweep import Settings, SweepResult, expand, parse_axes, sweep
+from ..sweep import Settings, SweepCheckpoints, SweepResult, expand, sweep
 from ..sweep.settings import show
 from ..training import Callback, PopulationTrainer, save_model
+from ..training.progress import tell
+from ..training.terminal import Unbroken
 from .recipes import Recipe
-from .runs import MODEL, create_run_folder, discard_run_folder, write_json
+from .runs import (
+    CONFIG,
+    MODEL,
+    RESULT,
+    STATES,
+    attempt,
+    finish_run,
+    new_run,
+    old_run,
+    write_json,
+)
 from .train import count_outputs, device_name, identity_of, prepare, score
 
 _SHOWN = 10  # settings in the table
@@ -44,7 +58,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 def run_sweep(
     dataset: Dataset,
     recipe: Recipe,
-    axes: Mapping[str, str],
+    axes: Mapping[str, list[Any]],
     *,
     data_options: dict[str, Any],
     seeds: int = 1,
@@ -56,6 +70,9 @@ def run_sweep(
     out: Path | None = None,
     progress: bool = True,
     plots: bool = True,
+    save_every: float = 30.0,
+    resume: Path | None = None,
+    strict: bool = True,
 ) -> tuple[Path, dict[str, Any]]:
     """Train a grid around a recipe, and the recipe itself beside it.
 
@@ -64,8 +81,8 @@ def run_sweep(
     dataset : Dataset
     recipe : Recipe
         What the axes leave open.
-    axes : mapping of str to str
-        As :func:`xpmlp.sweep.parse_axes` takes them; none means a grid of 64 around the recipe.
+    axes : mapping of str to list
+        As :func:`xpmlp.sweep.parse_axes` gives them; none means a grid of 64 around the recipe.
     data_options : dict
         How the data set was loaded, for ``xpmlp evaluate`` to load it again.
     seeds, seed : int
@@ -76,6 +93,8 @@ def run_sweep(
         Such as 4GB.
     out : path, optional
     progress, plots : bool
+    save_every, resume, strict
+        As for :func:`xpmlp.cli.train.train`.
 
     Returns
     -------
@@ -91,14 +110,12 @@ def run_sweep(
         raise ConfigError(f"`--seeds`: expected at least 1, got {seeds}")
     budget = None if memory is None else parse_bytes(memory)
     base = settings_of(recipe)
-    grid = parse_axes(axes) if axes else default_axes(base)
+    grid = dict(axes) if axes else default_axes(base)
     points = expand(grid, base)
     default = points.index(base) if base in points else len(points)
     numbers = [seed + number for number in range(seeds)]
     data = prepare(dataset, recipe, seed)
     assert data.validation is not None  # recipe.validation is above 0
-    folder = create_run_folder(out, f"{dataset.name}-sweep")
-    board = _Board(points, grid, default) if progress else None
     config = {
         "xpmlp": __version__,
         "data": data_options,
@@ -106,56 +123,67 @@ def run_sweep(
         "recipe": asdict(recipe),
         "axes": grid,
         "seeds": numbers,
+        "sampling": sampling,
+        "halving": halving,
+        "memory": memory,
         "backend": get_backend().name,
         "device": device_name(get_backend()),
     }
-    try:
-        write_json(folder / "config.json", config)
-        found = sweep(
-            data.x,
-            data.y,
-            data.validation,
-            points if default < len(points) else [*points, base],
-            outputs=count_outputs(dataset),
-            output="identity" if dataset.classes is None else "softmax",
-            seeds=numbers,
-            sampling=sampling,
-            normalization=data.normalization,
-            halving=halving,
-            patience=recipe.patience,
-            memory=budget,
-            keep=(default,),
-            callbacks=None if board is None else board.watch,
-            dtype=dtype,
-        )
-    except BaseException:
-        discard_run_folder(folder)
-        raise
-    finally:
-        if board is not None:
-            board.close()
-    rows = [
-        {name: show(value) if isinstance(value, tuple) else value for name, value in row.items()}
-        for row in found.rows(list(grid))
-    ]
-    for row in rows:
-        row["setting"] = "default" if row["setting"] == default else row["setting"]
-    write_atomically(folder / "sweep.csv", _as_csv(rows))
-    model = found.models[found.best]
-    save_model(folder / MODEL, model, data.extras(dataset))
-    result = _result(dataset, found, points, grid, default, data)
-    write_json(folder / "result.json", result)
-    if plots and importlib.util.find_spec("matplotlib") is not None:
-        from ..plots import plot_sweep
+    whole = f"{dataset.name}-sweep"
+    with new_run(out, whole) if resume is None else old_run(resume) as folder:
+        board = _Board(points, grid, default) if progress else None
+        if resume is None or not strict:
+            write_json(folder / CONFIG, config)
+        try:
+            found = sweep(
+                data.x,
+                data.y,
+                data.validation,
+                points if default < len(points) else [*points, base],
+                outputs=count_outputs(dataset),
+                output="identity" if dataset.classes is None else "softmax",
+                seeds=numbers,
+                sampling=sampling,
+                normalization=data.normalization,
+                halving=halving,
+                patience=recipe.patience,
+                memory=budget,
+                keep=(default,),
+                callbacks=None if board is None else board.watch,
+                dtype=dtype,
+                checkpoints=SweepCheckpoints(
+                    folder / STATES, every=save_every, resume=resume is not None, strict=strict
+                ),
+            )
+        finally:
+            if board is not None:
+                board.close()
+        rows = [
+            {n: show(value) if isinstance(value, tuple) else value for n, value in row.items()}
+            for row in found.rows(list(grid))
+        ]
+        for row in rows:
+            row["setting"] = "default" if row["setting"] == default else row["setting"]
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)  # someone may have removed it meanwhile
+        save_model(folder / MODEL, found.models[found.best], data.extras(dataset))
+        attempt("the table", write_atomically, folder / "sweep.csv", _as_csv(rows))
+        result = _result(dataset, found, points, grid, default, data)
+        attempt("the result", write_json, folder / RESULT, result)
+        if plots and importlib.util.find_spec("matplotlib") is not None:
+            from ..plots import plot_sweep
 
-        drawn = [row for row in found.rows(list(grid)) if row["setting"] < len(points)]
-        plot_sweep(
-            drawn,
-            list(grid),
-            folder / "sweep.png",
-            value=found.monitor,
-            title=f"{dataset.name}: {len(points)} settings, {seeds} seed{'s' * (seeds > 1)}",
-        )
+            attempt(
+                "the picture",
+                plot_sweep,
+                [row for row in found.rows(list(grid)) if row["setting"] < len(points)],
+                list(grid),
+                folder / "sweep.png",
+                value=found.monitor,
+                title=f"{dataset.name}: {len(points)} settings, {seeds} seed{'s' * (seeds > 1)}",
+            )
+        if not found.interrupted:
+            finish_run(folder)
     return folder, result
 
 
@@ -190,7 +218,7 @@ class _Board:
         self.points, self.names, self.default = points, list(grid), default
         self.values: dict[int, float] = {}
         self.monitor = "val_accuracy"
-        self.console = Console(stderr=True)
+        self.console = Console(file=Unbroken(sys.stderr))  # type: ignore[arg-type]
         self.live: Live | None = None
         if self.console.is_terminal:
             self.live = live = Live(console=self.console, transient=True, auto_refresh=False)
@@ -203,7 +231,7 @@ class _Board:
     def show(self, line: str) -> None:
         """Draw the table again, or print a line where there is no terminal."""
         if self.live is None:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
         else:
             self.live.update(self._table(line), refresh=True)
 
@@ -272,7 +300,7 @@ def _result(
         "networks": len(found.trials),
         "populations": found.populations,
         "seconds": round(found.seconds, 3),
-        "ending": "interrupted" if found.interrupted else "finished",
+        "ending": found.ending,
         "diverged": sum(t.ending.startswith("diverged") for t in found.trials),
         "monitor": found.monitor,
         "best": {name: getattr(settings, name) for name in grid},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
@@ -80,7 +82,52 @@ DefaultNa = Annotated[
 ]
 
 
-def data_options(data: str, test: str | None, **options: Any) -> dict[str, Any]:
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "target": (Target, None),
+    "drop": (Drop, None),
+    "task": (Task, None),
+    "test": (Test, None),
+    "group": (Group, None),
+    "time": (Time, None),
+    "ids": (Annotated[list[str] | None, ID], None),
+    "keep": (Keep, None),
+    "category": (Category, None),
+    "rare": (Rare, None),
+    "sep": (Sep, None),
+    "encoding": (Encoding, None),
+    "decimal": (Decimal, None),
+    "thousands": (Thousands, None),
+    "header": (Header, None),
+    "na": (Na, None),
+    "default_na": (DefaultNa, True),
+}
+
+
+def with_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command with all options about a table, which it gets as one dict, ``table``."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters = []
+    for name, own in inspect.signature(command).parameters.items():
+        if name == "table":
+            parameters += [
+                inspect.Parameter(option, own.KEYWORD_ONLY, default=default, annotation=kind)
+                for option, (kind, default) in _OPTIONS.items()
+            ]
+        else:
+            parameters.append(own.replace(annotation=hints[name], kind=own.KEYWORD_ONLY))
+
+    def run(**given: Any) -> Any:
+        table = {name: given.pop(name) for name in _OPTIONS}
+        return command(**given, table=table)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    described: Any = run
+    described.__signature__ = inspect.Signature(parameters)
+    return run
+
+
+def data_options(data: str, *, test: str | None = None, **options: Any) -> dict[str, Any]:
     """What ``load_dataset`` is called with, and a run remembers: options that were given."""
     given = {name: value for name, value in options.items() if value not in (None, [])}
     if given.get("default_na") is True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -28,6 +29,7 @@ from ..ops.shapes import check_choice
 from ..optim import OPTIMIZERS
 from ..training import (
     Callback,
+    Checkpoint,
     EarlyStopping,
     History,
     PopulationHistory,
@@ -37,8 +39,19 @@ from ..training import (
     save_model,
 )
 from ..training.out_of_fold import LOSS
+from ..training.state_file import CHECKPOINT
 from .recipes import Recipe
-from .runs import MODEL, create_run_folder, discard_run_folder, write_json
+from .runs import (
+    CONFIG,
+    MODEL,
+    RESULT,
+    attempt,
+    finish_run,
+    is_unfinished,
+    new_run,
+    old_run,
+    write_json,
+)
 from .together import TEMPERATURE, answers
 
 
@@ -164,6 +177,9 @@ def train(
     out: Path | None = None,
     progress: bool = True,
     plots: bool = True,
+    save_every: float = 30.0,
+    resume: Path | None = None,
+    strict: bool = True,
 ) -> tuple[Path, dict[str, Any]]:
     """Train as a recipe says, test once at the end, and leave a run folder.
 
@@ -178,6 +194,12 @@ def train(
     dtype : str
     out : path, optional
     progress, plots : bool
+    save_every : float
+        Seconds between two checkpoints, at least.
+    resume : path, optional
+        The folder of a run that was stopped, to go on with it.
+    strict : bool
+        Whether to refuse to go on with other data, settings or another version.
 
     Returns
     -------
@@ -186,46 +208,49 @@ def train(
         What ``result.json`` holds.
     """
     backend = get_backend()
-    regression = dataset.classes is None
     data = prepare(dataset, recipe, seed)
     model = _build(data, dataset, recipe, seed, dtype)
-    folder = create_run_folder(out, dataset.name)
-    try:
-        config = {
-            "xpmlp": __version__,
-            "data": data_options,
-            "identity": identity_of(dataset),
-            "recipe": dataclasses.asdict(recipe),
-            "model": model.config,
-            "seed": seed,
-            "backend": backend.name,
-            "device": device_name(backend),
-        }
-        write_json(folder / "config.json", config)
+    config = {
+        "xpmlp": __version__,
+        "data": data_options,
+        "identity": identity_of(dataset),
+        "recipe": dataclasses.asdict(recipe),
+        "model": model.config,
+        "seed": seed,
+        "backend": backend.name,
+        "device": device_name(backend),
+    }
+    with new_run(out, dataset.name) if resume is None else old_run(resume) as folder:
         trainer = _trainer(
             model,
             recipe,
             seed,
             data.normalization,
-            regression,
+            dataset.classes is None,
             progress,
             folder,
             data.validation is not None,
             _folds(dataset, recipe, seed),
             len(data.x),
+            save_every,
         )
-        history = trainer.fit(data.x, data.y, data.validation)
-    except BaseException:
-        discard_run_folder(folder)
-        raise
-    temperature = _fit_temperature(trainer, data.y)
-    save_model(folder / MODEL, model, data.extras(dataset) | {TEMPERATURE: temperature})
-    result = _result(dataset, model, trainer, history, seed, backend, data, temperature)
-    write_json(folder / "result.json", result)
-    if plots and importlib.util.find_spec("matplotlib") is not None:
-        from ..plots import plot_history
+        if resume is None or not strict:
+            write_json(folder / CONFIG, config)
+        # Stopped before the first checkpoint, a run begins again.
+        saved = folder / CHECKPOINT if resume is not None and is_unfinished(folder) else None
+        history = trainer.fit(data.x, data.y, data.validation, resume=saved, strict=strict)
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)  # someone may have removed it meanwhile
+        temperature = _fit_temperature(trainer, data.y)
+        save_model(folder / MODEL, model, data.extras(dataset) | {TEMPERATURE: temperature})
+        result = _result(dataset, model, trainer, history, seed, backend, data, temperature)
+        attempt("the result", write_json, folder / RESULT, result)
+        if plots and importlib.util.find_spec("matplotlib") is not None:
+            from ..plots import plot_history
 
-        plot_history(history.rows, folder / "history.png")
+            attempt("the picture", plot_history, history.rows, folder / "history.png")
+        if not history.interrupted:
+            finish_run(folder)
     return folder, result
 
 
@@ -350,9 +375,13 @@ def _trainer(
     validated: bool,
     folds: Any,
     rows: int,
+    save_every: float,
 ) -> Trainer:
     check_choice("xpmlp train", "optimizer", recipe.optimizer, tuple(OPTIMIZERS))
-    callbacks: list[Callback] = [SaveHistory(folder / "history.csv")]
+    callbacks: list[Callback] = [
+        SaveHistory(folder / "history.csv"),
+        Checkpoint(folder / CHECKPOINT, every=save_every, at_end=False),
+    ]
     held = "val_loss" if folds is None else LOSS
     if recipe.patience is not None:
         monitor = held if validated or folds is not None else "train_loss"

@@ -33,6 +33,8 @@ class Halving(Callback):
     optimization".
     """
 
+    steers = True
+
     def __init__(
         self,
         groups: Sequence[int],

@@ -51,9 +51,11 @@ class SweepResult:
     models : dict of int to FullyConnectedNet
         The best seed's network of the best setting, and of those asked for with ``keep``.
     seconds : float
+        Spent in training, before a stop as well.
     populations : list of int
         How many members were trained together, population by population.
-    interrupted : bool
+    ending : str
+        "finished", or "interrupted" as the last population's history says it.
     """
 
     trials: list[Trial] = field(default_factory=list)
@@ -61,7 +63,12 @@ class SweepResult:
     models: dict[int, FullyConnectedNet] = field(default_factory=dict)
     seconds: float = 0.0
     populations: list[int] = field(default_factory=list)
-    interrupted: bool = False
+    ending: str = "finished"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended it."""
+        return self.ending != "finished"
 
     def __repr__(self) -> str:
         """In a line: how many networks, how long, and the best setting."""
@@ -105,7 +112,8 @@ class SweepResult:
             self.trials.append(Trial(setting, settings[setting], seed, scores, *rest))
         self.trials.sort(key=lambda trial: trial.setting)  # stable: seeds stay in order
         self.populations.append(len(members))
-        self.interrupted = history.interrupted
+        self.seconds += history.seconds
+        self.ending = history.ending if history.interrupted else "finished"
 
     def keep_models(
         self,

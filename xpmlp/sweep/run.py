@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from ..data import Normalization
 from ..errors import ConfigError
 from ..training import Callback, EarlyStopping, PopulationTrainer
 from ..training.minibatches import is_pair
+from .checkpoints import SweepCheckpoints
 from .grid import check_points
 from .halving import Halving
 from .plan import plan
@@ -36,6 +37,7 @@ def sweep(
     keep: Sequence[int] = (),
     callbacks: Callable[[Sequence[tuple[int, int]]], Iterable[Callback]] | None = None,
     dtype: str = "float32",
+    checkpoints: SweepCheckpoints | str | Path | None = None,
 ) -> SweepResult:
     """Train every setting with every seed, together as far as memory allows.
 
@@ -66,17 +68,22 @@ def sweep(
         Called with the (setting, seed) of each member of a population about to be trained; gives
         callbacks for its training.
     dtype : str
+    checkpoints : path or SweepCheckpoints, optional
+        A folder to save the sweep in now and then; ``SweepCheckpoints(folder, resume=True)`` goes
+        on with it after a crash, and ends with the same bits.
 
     Returns
     -------
     SweepResult
-        After Ctrl-C, of what has been trained so far.
+        After Ctrl-C, SIGTERM or SIGHUP, of what has been trained so far.
 
     Raises
     ------
     ConfigError
         If there are no settings or seeds, or the same ones twice; if not even one setting with its
         seeds fits into memory.
+    CheckpointError
+        If the checkpoints are those of another sweep.
     """
     check_points(settings)
     if not is_pair(validation):
@@ -87,15 +94,23 @@ def sweep(
     numbers = check_seeds("sweep", seeds)
     inputs = int(np.prod(np.shape(x)[1:]))
     result = SweepResult(monitor="val_accuracy" if output == "softmax" else "val_loss")
-    start = time.perf_counter()
-    for group in plan(settings, len(numbers), inputs, outputs, sampling, dtype, memory):
+    groups = plan(settings, len(numbers), inputs, outputs, sampling, dtype, memory)
+    if checkpoints is not None:
+        if not isinstance(checkpoints, SweepCheckpoints):
+            checkpoints = SweepCheckpoints(checkpoints)
+        groups = checkpoints.plan(groups)
+    for place, group in enumerate(groups):
         members = [(setting, seed) for setting in group for seed in numbers]
         looking = [] if callbacks is None else list(callbacks(members))
         if patience is not None:
             looking.append(EarlyStopping(patience))
         if halving:
-            groups = [setting for setting, _ in members]
-            looking.append(Halving(groups, monitor=result.monitor, protected=keep))
+            owners = [setting for setting, _ in members]
+            looking.append(Halving(owners, monitor=result.monitor, protected=keep))
+        going_on: dict[str, Any] = {}
+        if checkpoints is not None:
+            saving, going_on = checkpoints.of(place)
+            looking.append(saving)
         trainer = trainer_for(
             [settings[setting] for setting, _ in members],
             [seed for _, seed in members],
@@ -109,11 +124,10 @@ def sweep(
             callbacks=looking,
             progress=False,
         )
-        result.add(settings, members, trainer.fit(x, y, validation))
+        result.add(settings, members, trainer.fit(x, y, validation, **going_on))
         result.keep_models(trainer.model, members, keep)
         if result.interrupted:
             break
-    result.seconds = time.perf_counter() - start
     return result
 
 

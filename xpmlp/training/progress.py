@@ -12,6 +12,7 @@ import numpy as np
 
 from ..backend import Array, to_numpy
 from .callbacks import Callback
+from .terminal import Unbroken
 
 if TYPE_CHECKING:
     from .history import History
@@ -42,7 +43,7 @@ class Progress(Callback):
         self._last = self._epoch_start = time.monotonic()
         self._total = trainer.steps_per_epoch
         self._done = 0
-        if sys.stderr.isatty() and importlib.util.find_spec("rich") is not None:
+        if Unbroken(sys.stderr).isatty() and importlib.util.find_spec("rich") is not None:
             from rich import progress
             from rich.console import Console
 
@@ -52,7 +53,7 @@ class Progress(Callback):
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[figures]}"),
                 progress.TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=Console(file=Unbroken(sys.stderr)),  # type: ignore[arg-type]
                 transient=True,
             )
             self._bar.start()
@@ -67,8 +68,8 @@ class Progress(Callback):
         self._hear_of_compiling(None)  # once
         if self._bar is not None:
             self._bar.update(self._task, description=_COMPILING)
-        elif sys.stderr.isatty():
-            print(_COMPILING, file=sys.stderr, flush=True)
+        elif Unbroken(sys.stderr).isatty():
+            tell(_COMPILING)
 
     def on_step(self, trainer: Trainer, loss: Array) -> None:
         self._done += 1
@@ -91,7 +92,7 @@ class Progress(Callback):
             self._bar.console.print(line, highlight=False)
             self._bar.reset(self._task, total=self._total, figures="")
         else:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
         self._done = 0
         self._epoch_start = time.monotonic()
 
@@ -100,7 +101,14 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.stop()
         if history.ending != "finished":
-            print(history.ending, file=sys.stderr, flush=True)
+            tell(history.ending)
+
+
+def tell(line: str) -> None:
+    """A line on standard error, if anyone reads it."""
+    stream = Unbroken(sys.stderr)
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:

@@ -94,13 +94,13 @@ class Resumable:
         self._begin_at(state["last"] or self.epochs, kind(**told))
         self.epoch = int(state["epoch"])
         self._tally = Tally(state["inside"])
-        self._plan = self._plan.over(
-            self.optimizer, self.steps_per_epoch, int(state["planned_for"])
-        )
+        anew = state["last"] is None  # a schedule over the epochs that are asked for now
+        steps = self._last * self.steps_per_epoch if anew else int(state["planned_for"])
+        self._plan = self._plan.over(self.optimizer, self.steps_per_epoch, steps)
         ending = state["ending"]
         # What a signal has stopped was not over. All else was, unless more epochs are asked for.
         goes_on = ending.startswith(INTERRUPTED)
-        goes_on |= state["last"] is None and self.epoch < self._last
+        goes_on |= anew and self.epoch < self._last
         self._ending = None if goes_on else ending or None
 
     def _settings(self) -> dict[str, Any]:
