@@ -19,7 +19,7 @@ ROOT = Path(xpmlp.__file__).parent
 LEVELS = (
     ("errors",),
     ("backend", "files", "kernels", "memory_budget"),
-    ("capacity", "named_arrays", "options", "random"),
+    ("capacity", "named_arrays", "npz", "options", "random"),
     ("initializers", "schedules"),
     ("ops",),
     ("data", "layers", "losses", "optim", "penalties"),

@@ -296,3 +296,11 @@ def test_without_matplotlib_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "xpmlp\[cli\]"'):
         plot_history(ROWS)
+
+
+@pytest.mark.parametrize("words", ["$", "a $ b $ c", "$\\frac{$", "\x1b[2J$x_"])
+def test_names_with_dollars_are_no_formulas(tmp_path, words):
+    y = np.array([0, 1, 1])
+    plot_confusion(y, y, [words, f"{words}{words}"], path=tmp_path / "c.png")
+    figure = plot_history(ROWS, tmp_path / "h.png", title=words)
+    assert figure.get_suptitle().replace("\\$", "$") == words.replace("\x1b", "\ufffd")

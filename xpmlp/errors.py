@@ -4,9 +4,30 @@ Each class also derives from the built-in exception a caller would guess, so tha
 ``except ValueError`` keeps working.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+MESSAGE_LIMIT = 2000  # characters
+
+
+def readable(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """Text without signs that a terminal acts on, the middle left out where it is too long.
+
+    Messages quote names, cells and other libraries' words, which come from files.
+    """
+    if len(text) > limit:
+        text = f"{text[: limit - limit // 4 - 3]} … {text[-(limit // 4) :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
 
 class XpmlpError(Exception):
     """Base of every error raised on purpose by xpmlp."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*(readable(a) if isinstance(a, str) else a for a in args), **kwargs)
 
 
 class ShapeError(XpmlpError, ValueError):

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all; read one that may be anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import CheckpointError
+from .errors import CheckpointError, DataError, XpmlpError
 
 _TEMPORARY = ".tmp"
 
@@ -20,6 +20,52 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def most_unpacked(size: int, *, text: bool = False) -> int:
+    """How many bytes a file of this size may unpack to: 64 MiB and 20 times the file.
+
+    Of text, which takes ten times its size while it is read, 16 MiB and 10 times the file.
+
+    Data packs to a third or so, what was made to fill a machine to a thousandth and less.
+    """
+    return (16 << 20) + 10 * size if text else (64 << 20) + 20 * size
+
+
+def too_much(where: object, size: int, fix: str, *, text: bool = False) -> DataError:
+    """The error for a file of this size that unpacks to more."""
+    rule = "10 times the file and 16 MiB" if text else "20 times the file and 64 MiB"
+    return DataError(
+        f"`{where}`: expected at most {most_unpacked(size, text=text) >> 20} MiB when unpacked "
+        f"({rule}), got more; {fix}"
+    )
+
+
+@contextlib.contextmanager
+def reading(where: object, expected: str, fix: str, error: type[XpmlpError]) -> Iterator[None]:
+    """Whatever goes wrong inside is the file's fault: its content can be wrong in any way.
+
+    Parameters
+    ----------
+    where : object
+        The file.
+    expected, fix : str
+        What it should be, and what to do about it.
+    error : type of XpmlpError
+        What to raise; errors of this library pass as they are.
+    """
+    try:
+        yield
+    except XpmlpError:
+        raise
+    except MemoryError as caught:
+        raise error(f"`{where}`: expected {expected} that fits into memory; {fix}") from caught
+    except Exception as caught:
+        words = (str(caught).splitlines() or [""])[0][:300]
+        raise error(
+            f"`{where}`: expected {expected}, got one that cannot be read "
+            f"({type(caught).__name__}: {words}); {fix}"
+        ) from caught
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from xpmlp.cli import main
+from xpmlp.cli.outputs import write_rows
 from xpmlp.data.tables import NumberCodes, read_table
 from xpmlp.training import load_model, save_model
 
@@ -382,3 +383,17 @@ def test_groups_and_time_make_the_folds_of_an_ensemble(command):
         status, out, err = command("train", "t.csv", *QUICK, option, column, "--json")
         assert status == 0, err
         assert np.isfinite(last_json(out)["val_loss"])
+
+
+def test_names_that_spreadsheets_would_run_are_quoted(tmp_path):
+    rows = [{"=cmd|'x'!A1": "=1+1", "p": -0.5, "q": "-3.5", "r": "@SUM(A1)", "s": "a=b"}]
+    for name in ("p.csv", "p.tsv"):
+        write_rows(tmp_path / name, rows)
+        text = (tmp_path / name).read_text().replace("\t", ",")
+        assert text == "'=cmd|'x'!A1,p,q,r,s\n'=1+1,-0.5,-3.5,'@SUM(A1),a=b\n"
+    openpyxl = pytest.importorskip("openpyxl")
+    write_rows(tmp_path / "p.xlsx", rows)
+    cells = [c for row in openpyxl.load_workbook(tmp_path / "p.xlsx").active for c in row]
+    assert all(cell.data_type != "f" for cell in cells)
+    write_rows(tmp_path / "p.jsonl", rows)
+    assert '"=1+1"' in (tmp_path / "p.jsonl").read_text()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xpmlp.data import splits
 from xpmlp.data.splits import part_size, split_rows
 from xpmlp.errors import ConfigError
 
@@ -52,3 +53,39 @@ def test_rare_classes_stay_on_the_kept_side_as_long_as_possible(held):
     assert len(out) == held and len(kept) == 15 - held
     if held <= 12:
         assert set(labels[kept]) == {0, 1, 2}
+
+
+def test_many_classes_are_divided_as_one_by_one():
+    """Turn by turn is the definition; what is computed at once must be the same."""
+
+    def turn_by_turn(counts, total):
+        exact = total * counts / counts.sum()
+        takes = np.floor(exact).astype(np.int64)
+        ranks = np.lexsort((np.arange(len(counts)), -counts, -(exact - takes)))
+        for limit in (np.maximum(counts - 1, 0), counts):
+            takes = np.minimum(takes, limit)
+            while takes.sum() < total and np.any(takes < limit):
+                for index in ranks:
+                    if takes.sum() < total and takes[index] < limit[index]:
+                        takes[index] += 1
+        return takes
+
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        counts = rng.integers(1, rng.choice([2, 3, 50]), rng.integers(1, 30))
+        total = int(rng.integers(1, counts.sum() + 1))
+        assert (splits._allot(counts, total) == turn_by_turn(counts, total)).all()
+    labels = rng.permutation(np.repeat(rng.permutation(40), rng.integers(1, 9, 40)))
+    kept, held = splits.split_rows(len(labels), 50, seed=3, labels=labels)
+    order = splits.permutation(len(labels), seed=3)
+    _, counts = np.unique(labels, return_counts=True)
+    expected = np.zeros(len(labels), bool)
+    for label, take in zip(range(40), turn_by_turn(counts, 50), strict=True):
+        expected[np.flatnonzero(labels[order] == label)[:take]] = True
+    assert (held == order[expected]).all() and (kept == order[~expected]).all()
+
+
+def test_as_many_classes_as_rows_take_no_time():
+    labels = np.arange(300_000) // 2
+    kept, held = splits.split_rows(len(labels), 60_000, seed=0, labels=labels)
+    assert len(held) == 60_000 and len(kept) == 240_000

@@ -12,7 +12,7 @@ import pytest
 import xpmlp
 from xpmlp.errors import CheckpointError, MissingDependencyError
 from xpmlp.models import FullyConnectedNet
-from xpmlp.training import load_model, save_model
+from xpmlp.training import checkpoint, load_model, save_model
 
 FORMATS = ("model.safetensors", "model.npz")
 
@@ -145,3 +145,30 @@ def test_extras_that_json_cannot_hold_are_refused(name, tmp_path):
     with pytest.raises(CheckpointError, match=r"ndarray .*\.tolist\(\)"):
         save_model(tmp_path / name, model, {"scale": np.ones(2)})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_none_are_refused_unless_asked_for(tmp_path, suffix, number):
+    net = FullyConnectedNet([2, 3, 2])
+    weights = np.array(net.params["0.W"])
+    weights[1, 2] = number
+    net.params["0.W"] = weights
+    path = tmp_path / f"m{suffix}"
+    save_model(path, net)
+    with pytest.raises(CheckpointError, match=r"'0\.W'.*allow_nan"):
+        load_model(path)
+    found, _ = load_model(path, allow_nan=True)
+    np.testing.assert_array_equal(found.params["0.W"], weights)
+
+
+@pytest.mark.parametrize("options", [{"sizes": [6, 8000, 8000, 3]}, {"population": 10**8}])
+def test_a_file_too_small_for_its_network_is_refused_before_that_is_built(
+    tmp_path, monkeypatch, options
+):
+    net = FullyConnectedNet([2, 3, 2])
+    net.config |= options
+    save_model(tmp_path / "m.npz", net)
+    monkeypatch.setattr(checkpoint, "FullyConnectedNet", None)
+    with pytest.raises(CheckpointError, match="holds 17 numbers, and its network has"):
+        load_model(tmp_path / "m.npz")

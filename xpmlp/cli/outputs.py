@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.tables.cells import is_number
 from ..errors import ConfigError, MissingDependencyError
 from ..files import expanded, write_atomically
 from .runs import without_nan
@@ -49,6 +50,8 @@ def check_output(out: str, source: str) -> Path | None:
 def write_rows(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows as CSV, TSV, JSON lines, Parquet or Excel; whole, or not at all.
 
+    What a spreadsheet would take for a formula has a quote in front in the files it opens.
+
     Raises
     ------
     CheckpointError
@@ -57,6 +60,8 @@ def write_rows(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
         If a library is needed that is not installed.
     """
     ending = ".csv" if path is None else path.suffix.lower()
+    if ending in (".csv", ".tsv", ".xlsx"):
+        rows = [{_no_formula(n): _no_formula(v) for n, v in row.items()} for row in rows]
     if ending in (".csv", ".tsv"):
         text = io.StringIO()
         writer = csv.DictWriter(
@@ -78,6 +83,13 @@ def write_rows(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
         sys.stdout.write(content.decode())
     else:
         write_atomically(path, content)
+
+
+def _no_formula(value: Any) -> Any:
+    """A text that a spreadsheet would run as a formula, with a quote in front; numbers stay."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@")):
+        return value
+    return value if is_number(value) else f"'{value}"
 
 
 def _frame_bytes(ending: str, rows: Sequence[dict[str, Any]]) -> bytes:

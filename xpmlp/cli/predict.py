@@ -16,7 +16,8 @@ from ..data.tables.content import form_of, read_content
 from ..data.tables.encoder import TableEncoder
 from ..data.tables.info import TableInfo
 from ..data.tables.reader import digest_of, file_stem
-from ..errors import DataError
+from ..errors import CheckpointError, DataError
+from ..files import reading
 from ..models import FullyConnectedNet
 from ..training import confusion_matrix
 from .outputs import check_output, write_rows
@@ -35,6 +36,11 @@ def evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool)
         each (None without rows) and the confusion matrix (rows are true classes). ``notes`` says
         what is to be known beside the figures.
     """
+    with reading(run, "a run of xpmlp train", "train again", CheckpointError):
+        return _evaluate(run, data, data_dir, download)
+
+
+def _evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool) -> dict[str, Any]:
     model, extras, config = open_run(run)
     classes = None if extras["classes"] is None else tuple(extras["classes"])
     test = _find_test(extras, config, data, data_dir, download, classes)
@@ -227,6 +233,16 @@ def predict(
         What was done, in one line.
     """
     target = None if out is None else check_output(out, file)
+    with reading(run, "a run of xpmlp train", "train again", CheckpointError):
+        rows, summary = _predict(run, file, ids)
+    if out is not None:
+        write_rows(target, rows)
+    written = f" written to {out}" if target is not None else ""
+    return rows, f"{len(rows)} predictions{written}{summary}"
+
+
+def _predict(run: Path, file: str, ids: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
+    """The predictions, and what was filled in for them."""
     model, extras, _ = open_run(run)
     filled: dict[str, int] = {}
     carried: dict[str, list[Any]] = {}
@@ -250,13 +266,7 @@ def predict(
             {_free(name, row): value for name, value in zip(names, values, strict=True)} | row
             for row, *values in zip(rows, *carried.values(), strict=True)
         ]
-    summary = f"{len(rows)} predictions"
-    if out is not None:
-        write_rows(target, rows)
-        summary += f" written to {out}" if target is not None else ""
-    if filled:
-        summary += f"; {_filled_words(filled)}"
-    return rows, summary
+    return rows, f"; {_filled_words(filled)}" if filled else ""
 
 
 def _free(name: str, row: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..errors import readable
 from ..files import expanded
 
 _PANEL = "A file's table"
@@ -154,5 +155,4 @@ def print_summary(console: Console, info: Any) -> None:
 
 def plain(text: str, limit: int = 1500) -> str:
     """Text without signs that a terminal acts on, not too long."""
-    text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return readable(text, limit)

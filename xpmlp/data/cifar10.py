@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import DataError
+from ..files import most_unpacked
 from .dataset import Dataset
 from .download import RemoteFile
 from .fetch import fetch
@@ -162,8 +163,15 @@ def _read_archive(path: Path, ending: str) -> dict[str, bytes]:
     """The batches in a .tar.gz, read in one pass; nothing is written to disk."""
     files = {}
     try:
+        left = most_unpacked(path.stat().st_size)
         with tarfile.open(path, mode="r|gz") as archive:
             for member in archive:
+                left -= member.size
+                if left < 0:
+                    raise DataError(
+                        f"`{path}`: expected a data set of about the archive's size, got one that "
+                        f"unpacks to 20 times that and more; {_FIX}"
+                    )
                 name = PurePosixPath(member.name).name
                 stream = archive.extractfile(member) if member.isfile() else None
                 if stream is not None and _wanted(name, ending):

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DataError
+from ..files import most_unpacked
 
 _TYPES = {
     0x08: np.dtype("u1"),
@@ -27,7 +28,6 @@ _TYPES = {
     0x0E: np.dtype(">f8"),
 }
 _MAX_DIMENSIONS = 8
-_MAX_DEFLATE_RATIO = 1032  # the most that one byte of deflate can stand for
 _FIX = "delete it and download it again, or put a fresh copy there"
 _KINDS = {1: "labels (1 dimension)", 3: "images (3 dimensions)"}
 
@@ -62,7 +62,7 @@ def read_idx(path: str | Path, ndim: int | None = None) -> np.ndarray:
             if not compressed:
                 return _read(raw, path, ndim, size)
             with gzip.GzipFile(fileobj=raw) as stream:
-                return _read(stream, path, ndim, size * _MAX_DEFLATE_RATIO)
+                return _read(stream, path, ndim, most_unpacked(size))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
             f"`{path}`: expected a whole gzip file, got a damaged one ({error}); {_FIX}"

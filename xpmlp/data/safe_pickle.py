@@ -13,7 +13,7 @@ import io
 import math
 import pickle
 import pickletools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -114,8 +114,37 @@ class _Dtype:
         """Byte order and alignment: nothing that one byte a value depends on."""
 
 
-class _InertUnpickler(pickle.Unpickler):
-    """An unpickler in which no name means what it says."""
+_InPython: Any = vars(pickle)["_Unpickler"]
+
+
+class _InertUnpickler(_InPython):
+    """An unpickler in which no name means what it says, and keys are text.
+
+    It is Python's own in Python: the one in C hashes any key, and that of a tuple that holds
+    another twice, which holds another twice, and so on, takes forever.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_InPython.dispatch)
+
+    def _set_items(self) -> None:
+        self._check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def _set_item(self) -> None:
+        self._check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def _check_keys(self, keys: list[Any]) -> None:
+        if not all(isinstance(key, str | bytes) for key in keys):
+            raise pickle.UnpicklingError("a key that is no text")
+
+    def _new_dict(self) -> None:
+        self._check_keys(self.stack[::2])
+        super().load_dict()
+
+    dispatch[pickle.SETITEMS[0]] = _set_items
+    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.DICT[0]] = _new_dict
 
     def __init__(self, file: io.BytesIO, *, encoding: str):
         super().__init__(file, encoding=encoding)
@@ -155,11 +184,15 @@ def _plain(value: Any) -> Any:
     """A stand-in array as a real one; other values must be plain."""
     if isinstance(value, _Array):
         return _to_array(value)
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
+    if isinstance(value, list):  # of plain values: one of lists may be endless
+        return [_plain(item) if not isinstance(item, list) else _nested() for item in value]
     if value is None or isinstance(value, str | bytes | int):
         return _text(value)
     raise ValueError(f"a {type(value).__name__}")
+
+
+def _nested() -> Any:
+    raise ValueError("a list within a list")
 
 
 def _to_array(array: _Array) -> np.ndarray:

@@ -65,12 +65,13 @@ def split_rows(
     order = permutation(n, seed=seed)
     if labels is None:
         return order[: n - held_out], order[n - held_out :]
-    shuffled = labels[order]
-    classes, counts = np.unique(labels, return_counts=True)
+    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    shuffled = places[order]
     takes = _allot(counts, held_out)
-    hold = np.zeros(n, dtype=bool)
-    for label, take in zip(classes, takes, strict=True):
-        hold[np.flatnonzero(shuffled == label)[:take]] = True
+    by_class = np.argsort(shuffled, kind="stable")  # of each class the first ones are held out
+    ranks = np.empty(n, dtype=np.int64)
+    ranks[by_class] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    hold = ranks < takes[shuffled]
     return order[~hold], order[hold]
 
 
@@ -116,8 +117,11 @@ def _allot(counts: np.ndarray, total: int) -> np.ndarray:
     keep_one = np.maximum(counts - 1, 0)
     for limit in (keep_one, counts):  # leave one row of every class while there is another choice
         takes = np.minimum(takes, limit)
-        while takes.sum() < total and np.any(takes < limit):
-            for index in ranks:
-                if takes.sum() < total and takes[index] < limit[index]:
-                    takes[index] += 1
+        while (left := total - takes.sum()) > 0 and np.any(takes < limit):
+            open_ = ranks[takes[ranks] < limit[ranks]]
+            each = left // len(open_)  # one after the other in turns, many turns at once
+            if each:
+                takes[open_] += np.minimum(limit[open_] - takes[open_], each)
+            else:
+                takes[open_[:left]] += 1
     return takes

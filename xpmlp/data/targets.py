@@ -8,6 +8,9 @@ not. Everything else is a regression. ``task=`` overrides it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from ..errors import ConfigError, DataError
@@ -48,8 +51,10 @@ def encode_targets(
         no task is given and the rows look one-hot.
     """
     check_task(task)
+    if values.dtype.kind == "O" and values.ndim == 1 and task != "regression":
+        return _encode_texts([str(value) for value in values], where)
     if values.dtype.kind == "O":
-        values = np.asarray([str(v) for v in values.reshape(-1)]).reshape(values.shape)
+        values = np.asarray([f"{value!s:.200}" for value in values.flat]).reshape(values.shape)
     if values.dtype.kind not in "buifU":
         raise DataError(
             f"`{where}`: expected targets that are text or numbers, got dtype {values.dtype}; "
@@ -82,14 +87,27 @@ def encode_targets(
             f"`{where}`: expected whole numbers or text as classes, got {odd}; "
             "round them, or use task='regression'"
         )
-    if len(distinct) < 2:
-        raise DataError(
-            f"`{where}`: expected at least two classes, got only {str(distinct[0])!r:.80}; "
-            "is this the right target (--target)?"
-        )
+    _check_several(distinct, where)
     if values.dtype.kind == "f":
         distinct = distinct.astype(np.int64)
     return y.astype(np.int64), tuple(str(value) for value in distinct)
+
+
+def _encode_texts(texts: list[str], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Without an array of texts, in which each takes the room of the longest."""
+    distinct = sorted(set(texts))
+    _check_several(distinct, where)
+    places = {text: place for place, text in enumerate(distinct)}
+    return np.array([places[text] for text in texts], dtype=np.int64), tuple(distinct)
+
+
+def _check_several(distinct: Sequence[Any] | np.ndarray, where: str) -> None:
+    if len(distinct) < 2:
+        got = repr(str(distinct[0]))[:80] if len(distinct) else "none"
+        raise DataError(
+            f"`{where}`: expected at least two classes, got only {got}; "
+            "is this the right target (--target)?"
+        )
 
 
 def guess_task(values: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backend import Array, to_numpy
-from ..errors import ConfigError, DataError, MissingDependencyError, ShapeError
+from ..errors import ConfigError, DataError, MissingDependencyError, ShapeError, readable
 from ..files import write_atomically
 
 if TYPE_CHECKING:
@@ -86,4 +86,9 @@ def percent(share: float) -> str:
 
 def shortened(name: str) -> str:
     """A class name that leaves room for the others."""
-    return name if len(name) <= 14 else name[:13] + "…"
+    return plain_words(name if len(name) <= 14 else name[:13] + "…")
+
+
+def plain_words(text: Any) -> str:
+    """A title or name from outside, in which ``$`` begins no formula."""
+    return readable(str(text), 200).replace("$", r"\$")

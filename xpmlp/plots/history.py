@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
-from .figure import BLUE, ORANGE, finish, new_figure
+from .figure import BLUE, ORANGE, finish, new_figure, plain_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def plot_history(
             f"numbers in them, got {', '.join(columns) or 'none'}; train for an epoch first"
         )
     figure = new_figure(4.6 * len(panels) + 0.4, 3.8)
-    figure.suptitle(title)
+    figure.suptitle(plain_words(title))
     for axes, (name, label) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
     ):

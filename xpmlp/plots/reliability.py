@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend import Array
 from ..calibration import reliability
-from .figure import BLUE, GREY, ORANGE, finish, new_figure
+from .figure import BLUE, GREY, ORANGE, finish, new_figure, plain_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ def plot_reliability(
     filled = found.counts > 0
     left, width = found.edges[:-1][filled], 1.0 / bins
     figure = new_figure(4.6, 5.2)
-    figure.suptitle(title)
+    figure.suptitle(plain_words(title))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.0, 1.0])
     upper.bar(
         left,

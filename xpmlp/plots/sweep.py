@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
-from .figure import BLUE, ORANGE, finish, new_figure
+from .figure import BLUE, ORANGE, finish, new_figure, plain_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def plot_sweep(
         )
     draw = _curve if len(varied) == 1 else _heat_map
     figure = draw(good, varied, value)
-    figure.suptitle(title)
+    figure.suptitle(plain_words(title))
     return finish(figure, path)
 
 
@@ -185,10 +185,10 @@ def _number(value: Any) -> float:
 
 def _label(name: str) -> str:
     words = {"lr": "learning rate", "val": "validation", "hidden": "hidden widths", "r2": "R²"}
-    return " ".join(words.get(part, part) for part in name.split("_")).capitalize()
+    return plain_words(" ".join(words.get(part, part) for part in name.split("_")).capitalize())
 
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return "×".join(map(str, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        return plain_words("×".join(map(str, value)))
+    return f"{value:.3g}" if isinstance(value, float) else plain_words(value)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import CheckpointError, MissingDependencyError
 from ..files import write_atomically
+from ..npz import read_npz
 
 _HEADER = "xpmlp"
 
@@ -77,9 +78,7 @@ def _read_safetensors(path: Path) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def _read_npz(path: Path) -> tuple[str, dict[str, np.ndarray]]:
-    # From memory: np.load leaves a file open that it cannot read.
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_npz(path.read_bytes())
     return str(arrays.pop(_HEADER)), arrays
 
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import CheckpointError, XpmlpError
+from ..files import reading
 from ..models import FullyConnectedNet
 from .array_file import read_arrays, write_arrays
 
@@ -56,12 +60,16 @@ def save_model(
     write_arrays(path, header, arrays)
 
 
-def load_model(path: str | Path) -> tuple[FullyConnectedNet, dict[str, Any]]:
+def load_model(
+    path: str | Path, *, allow_nan: bool = False
+) -> tuple[FullyConnectedNet, dict[str, Any]]:
     """Read a model back, onto the current backend.
 
     Parameters
     ----------
     path : path
+    allow_nan : bool
+        Take NaN and infinity among the numbers too, as a training leaves them that diverged.
 
     Returns
     -------
@@ -72,21 +80,54 @@ def load_model(path: str | Path) -> tuple[FullyConnectedNet, dict[str, Any]]:
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged or not one of these.
+        If the file is missing, damaged or not one of these, or holds NaN or infinity.
     """
     path = Path(path)
     header, arrays = read_arrays(path)
-    try:
-        described = json.loads(header)
-        if described["format"] != _FORMAT:
-            raise CheckpointError(f"unknown format {described['format']!r}")
-        model = FullyConnectedNet(**described["model"])
-        model.load_state_dict(arrays)
-        model.set_counters(described.get("counters", {}))
-        return model, described["extras"]
-    except KeyError as error:
-        raise CheckpointError(
-            f"expected a model written by xpmlp in {path}, but {error} is missing in it"
-        ) from error
-    except (XpmlpError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"expected a model written by xpmlp in {path}: {error}") from error
+    kind, fix = "a model written by xpmlp", "write it again with save_model"
+    with reading(path, kind, fix, CheckpointError):
+        try:
+            model, extras = _built(json.loads(header), arrays)
+        except (XpmlpError, KeyError) as error:
+            missing = " is missing" if isinstance(error, KeyError) else ""
+            raise CheckpointError(
+                f"`{path}`: expected {kind}, but {error}{missing}; {fix}"
+            ) from error
+    if not allow_nan:
+        _check_finite(arrays, path)
+    return model, extras
+
+
+def _built(
+    described: Any, arrays: dict[str, np.ndarray]
+) -> tuple[FullyConnectedNet, dict[str, Any]]:
+    """The network that a file describes, with its arrays in it, and the extras."""
+    if not isinstance(described, dict) or described["format"] != _FORMAT:
+        raise CheckpointError(f"its format is not {_FORMAT!r}")
+    options, extras = described["model"], described["extras"]
+    if not isinstance(options, dict) or not isinstance(extras, dict):
+        raise CheckpointError("it does not describe a network")
+    _check_numbers(options, arrays)
+    model = FullyConnectedNet(**options)
+    model.load_state_dict(arrays)
+    model.set_counters(described.get("counters", {}))
+    return model, extras
+
+
+def _check_numbers(options: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Whether the file can hold the network's weights: a lie of a few bytes may ask for gigabytes
+    when it is built."""
+    widths = [max(size) if isinstance(size, list) else size for size in options["sizes"]]
+    weights = sum(a * b for a, b in pairwise(widths)) * (options["population"] or 1)
+    held = sum(array.size for array in arrays.values())
+    if not weights <= held:
+        raise CheckpointError(f"it holds {held} numbers, and its network has {weights} weights")
+
+
+def _check_finite(arrays: dict[str, np.ndarray], path: Path) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckpointError(
+                f"`{path}`: expected finite numbers, got NaN or infinity in {name!r:.80}: the "
+                "training diverged, or the file is damaged; allow_nan=True takes it as it is"
+            )

@@ -111,7 +111,7 @@ def test_svmlight(tmp_path, name):
     data = load_table(tmp_path / name)
     assert data.classes == ("-1", "1") and data.features == ("1", "2", "3")
     (tmp_path / name).write_text("1 1:0.5\n" * 6 + "1 4000000000:1\n")
-    with pytest.raises(DataError, match="written out in full"):
+    with pytest.raises(DataError, match=r"at most \d+ cells"):
         load_table(tmp_path / name)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import DataError
+from ...files import reading
+from ...npz import npz_names, read_npz
 from ..dataset import Dataset, check_finite
 from ..splits import part_size, split_rows
 from ..targets import encode_targets
+from .columns import listed
+from .formats import check_cells
 
 _LAYOUTS = (
     "either x and y (divided into training and test part here), "
@@ -73,35 +74,19 @@ def read_arrays(where: str, content: bytes, inputs_only: bool = False) -> dict[s
         If it is no NPZ file, or its arrays have other names.
     """
     fix = "write it again with numpy.savez_compressed"
-    try:
-        if not zipfile.is_zipfile(io.BytesIO(content)):
-            raise DataError(f"`{where}`: expected an NPZ archive, got another or cut file; {fix}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            keys = {name.lower(): name for name in file.files}
-            found = _named(keys, inputs_only)
-            if found is None:
-                raise DataError(
-                    f"`{where}`: expected "
-                    + ("an array named x" if inputs_only else f"the arrays {_LAYOUTS}")
-                    + f", got {', '.join(sorted(file.files))[:200] or 'none'}; {fix} under these "
-                    "names"
-                )
-            arrays = {name: file[key] for name, key in found.items()}
-    except DataError:
-        raise
-    except MemoryError as error:
-        raise DataError(
-            f"`{where}`: expected arrays that fit in memory ({error}); check the file"
-        ) from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, OSError) as error:
-        if "allow_pickle" in str(error):
+    with reading(where, "an NPZ archive", fix, DataError):
+        names = npz_names(content)
+        found = _named({name.lower(): name for name in names}, inputs_only)
+        if found is None:
             raise DataError(
-                f"`{where}`: expected plain arrays, got Python objects, which are never unpickled; "
-                "save numbers or fixed-width text"
-            ) from error
-        raise DataError(
-            f"`{where}`: expected an NPZ archive, got one that cannot be read ({error}); {fix}"
-        ) from error
+                f"`{where}`: expected "
+                + ("an array named x" if inputs_only else f"the arrays {_LAYOUTS}")
+                + f", got {listed(sorted(names)) or 'none'}; {fix} under these names"
+            )
+        arrays = read_npz(content, found.values())
+        arrays = {name: arrays[key] for name, key in found.items()}
+    for array in arrays.values():
+        check_cells(len(array) if array.ndim else 0, 1, content, where, "there are too many rows")
     for name, array in arrays.items():  # one column of targets is one target
         if name.startswith("y") and array.ndim == 2 and array.shape[1] == 1:
             arrays[name] = array[:, 0]

@@ -17,12 +17,21 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...errors import DataError
-from ...files import expanded
+from ...files import expanded, most_unpacked, too_much
 from .columns import listed
 
+_STARTS = {
+    b"PAR1": "parquet",
+    b"ARROW1": "feather",
+    b"FEA1": "feather",
+    b"\x93NUMPY": "npy",
+    b"\xd0\xcf\x11\xe0": "xls",
+    b"\x89HDF": "hdf5",
+    b"SQLite format 3": "sqlite",
+    b"%PDF": "pdf",
+}
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
-_MAX_RATIO = 300  # tables of zeros pack to a hundredth or so; bombs to a thousandth and less
-_MIN_LIMIT = 1 << 28
+_FIX = "unpack it yourself if that is right"
 
 
 def read_content(path: str | Path) -> bytes:
@@ -55,19 +64,19 @@ def unpack(content: bytes, where: str, depth: int = 0) -> bytes:
     """gzip, bz2, xz, and zip archives of one file, taken apart; anything else as it is."""
     if depth > 3:
         raise DataError(f"`{where}`: expected a table, got packed files within packed files")
-    limit = max(_MIN_LIMIT, _MAX_RATIO * len(content))
+    size = len(content)
     try:
         for start, name in PACKED.items():
             if content.startswith(start):
                 opener: Any = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[name]
                 with opener(io.BytesIO(content)) as file:
-                    return unpack(_limited(file, limit, where), where, depth + 1)
+                    return unpack(_limited(file, size, where), where, depth + 1)
         if content.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 if is_workbook(archive) or is_npz(archive):
                     total = sum(entry.file_size for entry in archive.infolist())
-                    if total > limit:
-                        raise _too_much(where, limit)
+                    if total > most_unpacked(size, text=is_workbook(archive)):
+                        raise too_much(where, size, _FIX, text=is_workbook(archive))
                     return content
                 names = [
                     name
@@ -80,10 +89,10 @@ def unpack(content: bytes, where: str, depth: int = 0) -> bytes:
                         f"({listed(names, 5) or 'none'}); unpack it and name one of them"
                     )
                 with archive.open(names[0]) as file:
-                    return unpack(_limited(file, limit, where), where, depth + 1)
+                    return unpack(_limited(file, size, where), where, depth + 1)
     except DataError:
         raise
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise DataError(
             f"`{where}`: expected a whole packed file, got a damaged one ({error}); pack it again"
         ) from error
@@ -105,17 +114,7 @@ def is_npz(archive: zipfile.ZipFile) -> bool:
 
 def form_of(content: bytes) -> str:
     """``parquet``, ``feather``, ``npy``, ``npz``, ``xlsx``, ``xls``, ``pickle`` or ``text``."""
-    starts = {
-        b"PAR1": "parquet",
-        b"ARROW1": "feather",
-        b"FEA1": "feather",
-        b"\x93NUMPY": "npy",
-        b"\xd0\xcf\x11\xe0": "xls",
-        b"\x89HDF": "hdf5",
-        b"SQLite format 3": "sqlite",
-        b"%PDF": "pdf",
-    }
-    for start, form in starts.items():
+    for start, form in _STARTS.items():
         if content.startswith(start):
             return form
     if content.startswith(b"PK\x03\x04"):
@@ -126,15 +125,11 @@ def form_of(content: bytes) -> str:
     return "text"
 
 
-def _limited(file: IO[bytes], limit: int, where: str) -> bytes:
-    content = file.read(limit + 1)
-    if len(content) > limit:
-        raise _too_much(where, limit)
+def _limited(file: IO[bytes], size: int, where: str) -> bytes:
+    """What unpacks from a file of this size."""
+    content = file.read(64)
+    text = not content.startswith((b"PK\x03\x04", *_STARTS, *PACKED))
+    content += file.read(most_unpacked(size, text=text) + 1)
+    if len(content) > most_unpacked(size, text=text):
+        raise too_much(where, size, _FIX, text=text)
     return content
-
-
-def _too_much(where: str, limit: int) -> DataError:
-    return DataError(
-        f"`{where}`: expected at most {limit >> 20} MiB when unpacked, {_MAX_RATIO} times the "
-        "file, got more; unpack it yourself if that is right"
-    )

@@ -16,9 +16,28 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError, MissingDependencyError
+from ...files import most_unpacked, reading
+from ...npz import read_npy
+from .arrow import read_arrow
 from .columns import CATEGORY, DATE, NUMBER, TEXT, Column, Table, shown
 
-_MAX_CELLS = 1 << 28  # of a sparse file written out in full
+
+def check_cells(
+    rows: int, columns: int, content: bytes | str, where: str, fix: str, *, text: bool = True
+) -> None:
+    """Whether a table written out in full is of a size that one would expect of its file.
+
+    Raises
+    ------
+    DataError
+        If it has far more cells than the file has bytes.
+    """
+    most = most_unpacked(len(content), text=text) // 8
+    if rows * columns > most:
+        raise DataError(
+            f"`{where}`: expected at most {most} cells in a file of {len(content)} bytes, got "
+            f"{rows} rows of {columns}; {fix}"
+        )
 
 
 def needs(where: str, library: str, extra: str, error: ImportError) -> MissingDependencyError:
@@ -43,7 +62,12 @@ def workbook_rows(content: bytes, where: str) -> tuple[list[list[str]], list[str
             book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
             sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
             for sheet in sheets or book.worksheets:
-                rows = [[cell_text(v) for v in row] for row in sheet.iter_rows(values_only=True)]
+                rows, cells = [], 0
+                for row in sheet.iter_rows(values_only=True):
+                    cells += len(row)
+                    check_cells(1, cells, content, where, "save the cells in use as CSV")
+                    if any(value is not None for value in row):
+                        rows.append([cell_text(value) for value in row])
                 rows = [row for row in rows if any(row)]
                 if rows:
                     break
@@ -51,6 +75,8 @@ def workbook_rows(content: bytes, where: str) -> tuple[list[list[str]], list[str
                 rows, sheet = [], None
             names = book.sheetnames
             book.close()
+    except DataError:
+        raise
     except Exception as error:  # zip, XML and openpyxl each have their own
         raise DataError(
             f"`{where}`: expected an Excel workbook, got one that cannot be read ({error}); "
@@ -102,6 +128,7 @@ def json_rows(text: str, where: str) -> tuple[list[str], list[list[str]]]:
             "something else; write it with pandas' to_json(orient='records', lines=True)"
         )
     names = list(dict.fromkeys(name for record in records for name in record))
+    check_cells(len(records), len(names), text, where, "give all records the same names")
     rows = []
     for record in records:
         row = []
@@ -182,11 +209,9 @@ def svmlight_table(text: str, where: str) -> Table:
             ) from error
     first = 0 if 0 in places else 1
     width = max(places, default=0) - first + 1
-    if width * len(labels) > _MAX_CELLS or width < 1:
-        raise DataError(
-            f"`{where}`: expected at most {_MAX_CELLS} values when written out in full, got "
-            f"{len(labels)} rows of {width}; leave out rare features"
-        )
+    if width < 1:
+        raise DataError(f"`{where}`: expected places of features from 0, got lower ones")
+    check_cells(len(labels), width, text, where, "leave out rare features", text=False)
     full = np.zeros((len(labels), width))
     full[rows, np.array(places) - first] = values
     columns = [Column(str(n + first), NUMBER, full[:, n]) for n in range(width)]
@@ -196,13 +221,9 @@ def svmlight_table(text: str, where: str) -> Table:
 
 def npy_table(content: bytes, where: str) -> Table:
     """An array of rows, or of records with names."""
-    try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-    except ValueError as error:
-        raise DataError(
-            f"`{where}`: expected plain arrays, got one that cannot be read ({error}); Python "
-            "objects are never unpickled: save numbers"
-        ) from error
+    fix = "Python objects are never unpickled: save numbers"
+    with reading(where, "a plain array", fix, DataError):
+        array = read_npy(content)
     if array.dtype.names:
         parts = [(name, array[name]) for name in array.dtype.names]
     elif array.ndim == 2:
@@ -233,39 +254,16 @@ def array_column(name: str, values: np.ndarray, where: str) -> Column:
 def frame_table(content: bytes, form: str, where: str) -> Table:
     """A Parquet or Feather file."""
     try:
-        import pandas
+        import pandas  # noqa: F401
         import pyarrow  # noqa: F401  (what pandas reads these with)
     except ImportError as error:
         raise needs(where, f"{error.name or 'pandas and pyarrow'}", "cli", error) from error
-    read = pandas.read_parquet if form == "parquet" else pandas.read_feather
-    kind = "Parquet" if form == "parquet" else "Feather"
-    try:
-        frame = read(io.BytesIO(content))
-    except ImportError as error:
-        raise needs(where, "pyarrow", "cli", error) from error
-    except Exception as error:  # pyarrow's errors derive from several classes
-        word = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DataError(
-            f"`{where}`: expected a {kind} file, got one that cannot be read ({word}); write it "
-            "again"
-        ) from error
-    return table_from_frame(frame, _declared(content, form))
-
-
-def _declared(content: bytes, form: str) -> set[str]:
-    """Columns that pandas wrote as categories; of whole numbers, the file alone still knows."""
-    import pyarrow.feather
-    import pyarrow.parquet
-
-    try:
-        if form == "parquet":
-            schema = pyarrow.parquet.read_schema(io.BytesIO(content))
-        else:
-            schema = pyarrow.feather.read_table(io.BytesIO(content)).schema
-        parts = (schema.pandas_metadata or {}).get("columns", [])
-        return {str(p["name"]) for p in parts if p.get("pandas_type") == "categorical"}
-    except Exception:  # what cannot be told is not declared
-        return set()
+    table = read_arrow(content, form, where)
+    with reading(where, "columns of numbers, text and dates", "write them as CSV", DataError):
+        # Columns that pandas wrote as categories; of whole numbers, the file alone still knows.
+        parts = (table.schema.pandas_metadata or {}).get("columns", [])
+        declared = {str(p["name"]) for p in parts if p.get("pandas_type") == "categorical"}
+        return table_from_frame(table.to_pandas(), declared)
 
 
 def table_from_frame(frame: Any, declared: Collection[str] = ()) -> Table:

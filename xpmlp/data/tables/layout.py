@@ -22,6 +22,7 @@ _LOOK = 60  # rows whose cells are looked at one by one
 COMMENTS = ("#", "%")
 _BLANK = Blanks()
 FIELD_LIMIT = 1 << 27  # characters in a cell
+MOST_COLUMNS = 200_000
 
 
 @dataclass
@@ -167,12 +168,16 @@ def find_layout(
     if not any(line.strip() for line in lines):
         raise DataError(f"`{where}`: expected a table, got an empty file; check its name")
     if separator is None and not said:
-        layout.separator = _choose_separator(lines, cut)
+        layout.separator = _choose_separator(lines, cut, where)
     rows = _numbered(lines, layout.separator, cut)
     if _single_quotes([row for _, row in rows]):
         layout.quote = "'"
         rows = _numbered(lines, layout.separator, cut, "'")
+    if not rows:
+        raise DataError(f"`{where}`: expected a table, got one without a value; check its name")
     layout.width = _width([row for _, row in rows])
+    if layout.width > MOST_COLUMNS:
+        raise _too_wide(where, layout.width)
     if layout.separator != ",":
         layout.how.append(f"separated by {SEPARATORS.get(layout.separator, layout.separator)}")
     _find_start(layout, rows, header, expected)
@@ -216,7 +221,14 @@ def _width(rows: list[list[str]]) -> int:
     return width
 
 
-def _choose_separator(lines: list[str], cut: bool) -> str:
+def _too_wide(where: str, width: int) -> DataError:
+    return DataError(
+        f"`{where}`: expected at most {MOST_COLUMNS} columns, got {width}; are rows and columns "
+        "exchanged, or is another sign the separator (--sep)?"
+    )
+
+
+def _choose_separator(lines: list[str], cut: bool, where: str) -> str:
     best, best_score = ",", 0.0
     for separator in SEPARATORS:
         rows = [row for _, row in _numbered(lines, separator, cut)]
@@ -224,6 +236,8 @@ def _choose_separator(lines: list[str], cut: bool) -> str:
         if not rows:
             continue
         width = _width(rows)
+        if width > MOST_COLUMNS:
+            raise _too_wide(where, width)
         if width < 2:
             narrower = [len(row) for row in rows if len(row) > 1]
             if 2 * len(narrower) < len(rows):

@@ -207,8 +207,9 @@ def _raw_target(column: Column, task: str | None, where: str) -> np.ndarray:
 
 def _groups(column: Column) -> np.ndarray:
     """A number for each value; missing ones are a group of their own."""
-    texts = np.array(["" if text is None else f"={text}" for text in column.texts()])
-    return np.unique(texts, return_inverse=True)[1]
+    texts = ["" if text is None else f"={text}" for text in column.texts()]
+    places = {text: place for place, text in enumerate(sorted(set(texts)))}
+    return np.array([places[text] for text in texts])
 
 
 def _order(column: Column, where: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
+from ...files import reading
 from .cells import Blanks
 from .columns import CATEGORY, TEXT, Column, Table, listed, shown
 from .content import form_of, read_content
@@ -83,10 +84,20 @@ def read_table(
     MissingDependencyError
         If a library is needed that is not installed.
     """
-    options = options or ReadOptions()
     where = str(path)
     content = read_content(path) if content is None else content
-    form = form_of(content)
+    with reading(where, "a table", "save it as CSV", DataError):
+        return _read_table(path, options or ReadOptions(), expected, as_text, content)
+
+
+def _read_table(
+    path: str | Path,
+    options: ReadOptions,
+    expected: Sequence[str],
+    as_text: Sequence[str],
+    content: bytes,
+) -> Table:
+    where, form = str(path), form_of(content)
     if form in _UNREAD:
         raise DataError(f"`{where}`: expected a table, got {_UNREAD[form]}")
     if form in ("parquet", "feather"):
