@@ -230,6 +230,19 @@ def test_what_one_library_has_begun_numpy_goes_on_with(population, library, tmp_
         np.testing.assert_allclose(resumed.model.state_dict()[name], array, rtol=1e-7, atol=1e-9)
 
 
+def test_patience_goes_on_where_it_was(tmp_path):
+    def make(callbacks=()):
+        patient = EarlyStopping(4, monitor="epoch")  # which never gets better
+        return trainer(callbacks=[*callbacks, patient])
+
+    whole, resumed = make(), make()
+    assert len(whole.fit(*data())) == 5
+    kill(make, 3 * STEPS, tmp_path / "state.npz", None)
+    assert read_state(tmp_path / "state.npz")["callbacks"][1][1]["waited"] == 2
+    resumed.fit(*data(), resume=tmp_path / "state.npz")
+    assert_same_end(whole, resumed)
+
+
 def test_what_a_callback_has_changed_stays_changed(tmp_path):
     class Slower(Callback):
         def on_epoch(self, trainer, row):
