@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import xpmlp
 from xpmlp.errors import CheckpointError, ConfigError, DataError
 from xpmlp.sklearn import TableClassifier, TableRegressor
 
@@ -300,3 +301,21 @@ def test_values_that_cannot_be_used_are_named(numbers, change, match):
 def test_parameters_out_of_range_are_named(options, match):
     with pytest.raises(ConfigError, match=match):
         TableRegressor(**options).fit(np.zeros((9, 1)), np.zeros(9))
+
+
+def test_every_array_library_trains_and_predicts(library):
+    frame, signal = table(150)
+    options = QUICK | {"max_iter": 4, "hidden_layer_sizes": (8,)}
+    for model, y in (
+        (TableRegressor(**options), signal),
+        (TableClassifier(**options), (signal > 0.5).astype(int)),
+    ):
+        here = model.fit(frame, y)
+        found = here.predict_proba(frame) if y.dtype.kind == "i" else here.predict(frame)
+        with xpmlp.use_backend("numpy"):
+            wanted = clone(model).fit(frame, y)
+            alone = wanted.predict_proba(frame) if y.dtype.kind == "i" else wanted.predict(frame)
+            np.testing.assert_allclose(found, alone, rtol=2e-3, atol=2e-3)
+            again = pickle.loads(pickle.dumps(here))
+            same = again.predict_proba(frame) if y.dtype.kind == "i" else again.predict(frame)
+            np.testing.assert_allclose(same, found, rtol=1e-4, atol=1e-5)

@@ -145,3 +145,10 @@ def test_where_every_value_is_an_edge_none_is_told_twice():
     values = RNG.integers(0, 4, 500).astype(float)
     codes = NumberCodes().fit(values[:, None], (values == 2).astype(float))
     assert codes.codes[0].edges and not codes.codes[0].values
+
+
+def test_wide_tables_have_fewer_bins_and_then_none():
+    for columns, most in ((64, 32), (128, 16), (512, 4), (600, 0)):
+        codes = NumberCodes().fit(RNG.normal(size=(100, columns)))
+        assert {max(0, len(code.edges) - 1) for code in codes.codes} == {most}
+    assert NumberCodes(bins=2).fit(RNG.normal(size=(50, 1))).codes[0].edges

@@ -14,6 +14,9 @@ from .tree_edges import tree_edges
 
 CLIP = 3.0
 """What scaled numbers stay below in magnitude."""
+MOST_INPUTS = 2048
+"""As many inputs the codes of all columns together may be."""
+_FEWEST_BINS = 4  # fewer are not worth their inputs
 _ROWS = 16_384  # at a time, so that work arrays stay in a cache
 _FITTED_ROWS = 100_000  # as many tell where the quantiles are
 
@@ -69,7 +72,8 @@ class NumberCodes:
     Parameters
     ----------
     bins : int
-        As many quantile bins and leaves together, at most; 0 for no codes.
+        As many quantile bins and leaves together, at most; 0 for no codes. Of more than 64 columns
+        of numbers each has fewer, down to 4, and then none, so that they are 2048 inputs at most.
 
     Notes
     -----
@@ -124,6 +128,8 @@ class NumberCodes:
         x = np.asarray(x)
         given = [True] * x.shape[1] if numbers is None else list(numbers)
         labels = [f"x{place}" for place in range(x.shape[1])] if names is None else list(names)
+        self._bins = min(self.bins, MOST_INPUTS // max(1, sum(given)))
+        self._bins = self._bins if self._bins >= min(self.bins, _FEWEST_BINS) else 0
         step = -(-len(x) // _FITTED_ROWS)
         wanted = None if targets is None else _as_numbers(np.asarray(targets))[::step]
         self.codes = [
@@ -153,13 +159,14 @@ class NumberCodes:
         first, center, third = np.quantile(values, (0.25, 0.5, 0.75))
         spread = third - first if third > first else (high - low) / 2
         code = NumberCode(name, True, float(center), float(spread))
-        if self.bins:
-            half = self.bins if targets is None else max(1, self.bins // 2)
+        bins = self._bins
+        if bins:
+            half = bins if targets is None else max(1, bins // 2)
             found = np.quantile(values, np.linspace(0.0, 1.0, half + 1))
             found[0], found[-1] = low, high
             if targets is not None:
                 least = max(16, len(values) // 250)
-                cuts = tree_edges(values, targets, self.bins - half, least)
+                cuts = tree_edges(values, targets, bins - half, least)
                 found = np.concatenate([found, cuts])
             edges = np.unique(found)
             # Edges so near that their distance is rounding would make codes of noise.
