@@ -11,12 +11,14 @@ from step.numpy_graph import Traced, traced
 from step.test_captured import trace
 
 from xpmlp.data import Batches, Normalization, resident
+from xpmlp.layers import base
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import Adam, AdamW
+from xpmlp.optim import base as optim_base
 from xpmlp.step import CapturedStep
 from xpmlp.step import train_step as step
 from xpmlp.step.captured import step as captured
-from xpmlp.training import Callback, PopulationTrainer, Trainer
+from xpmlp.training import Callback, Checkpoint, PopulationTrainer, Trainer
 from xpmlp.training import minibatches as minibatches_module
 from xpmlp.training.progress import Progress
 
@@ -33,7 +35,9 @@ def device(monkeypatch, without_kernels):
         monkeypatch.setattr(module, "load_kernels", lambda library, name: cuda)
     for module in (captured, minibatches_module):
         monkeypatch.setattr(module, "why_kernels_are_off", lambda: "")
-    is_traced = SimpleNamespace(is_cupy_array=lambda array: isinstance(array, Traced))
+    is_traced = SimpleNamespace(
+        is_cupy_array=lambda array: isinstance(array, Traced), is_jax_array=lambda array: False
+    )
     monkeypatch.setattr(step, "array_api_compat", is_traced)
     empty, one, whole = resident._empty_batch, CapturedStep.__call__, CapturedStep.run_epoch
 
@@ -187,3 +191,53 @@ def test_what_cannot_be_captured_takes_plain_batches(device, rng, monkeypatch):
     assert type(minibatches_module.minibatches(half, x, y, batch_size=8)) is Batches
     monkeypatch.setattr(minibatches_module, "why_kernels_are_off", lambda: "a reason")
     assert type(minibatches_module.minibatches(model, x, y, batch_size=8)) is Batches
+
+
+class Interrupt(Callback):
+    """As a signal does, at the first look after a step that the device makes."""
+
+    sees_steps = False
+
+    def __init__(self, device, step):
+        self.device, self.step = device, step
+
+    def on_epoch(self, trainer, row):
+        if row["epoch"] == 2:
+            made, run = 0, trainer._step._capture()._replay
+
+            def replay(*arguments):
+                nonlocal made
+                made += 1
+                if made == self.step:
+                    trainer.stop("interrupted")
+                return run(*arguments)
+
+            trainer._step._capture()._replay = replay
+
+
+def test_an_epoch_that_ran_as_a_whole_goes_on_in_the_middle(device, rng, tmp_path, monkeypatch):
+    x, y = data(rng)
+    device.use()
+    for module in (base, optim_base):  # what is read is on the device
+        like = module.asarray_like
+        monkeypatch.setattr(module, "asarray_like", lambda v, w, like=like: traced(like(v, w)))
+    ends = []
+    for callbacks, resume in (
+        ((), None),
+        ([Interrupt(device, 3), Checkpoint(tmp_path / "state.npz")], None),
+        ([Checkpoint(tmp_path / "state.npz")], tmp_path / "state.npz"),
+    ):
+        device.epochs = device.steps = 0
+        options = {"normalization": Normalization(100.0, 50.0), "callbacks": callbacks}
+        model, trainer = single(epochs=4, batch_size=8, progress=False, **options)
+        trace(model)
+        history = trainer.fit(x, y, resume=resume)
+        ends.append((history, model.state_dict(), device.epochs, device.steps))
+    (whole, expected, *_), (stopped, _, *ran), (resumed, found, *rest) = ends
+    # Nothing but whole epochs until the stop; then three steps, and the last epoch as a whole.
+    assert stopped.interrupted and len(stopped.step_losses) == 15 and ran == [3, 0]
+    assert rest == [1, 3]
+    np.testing.assert_array_equal(resumed.step_losses, whole.step_losses)
+    assert resumed["train_loss"] == whole["train_loss"]
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
