@@ -9,56 +9,30 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from numba import njit
 
-from xpmlp.kernels.numba import gemm, simd
+from xpmlp.kernels.numba import gemm, simd, tape
 
 ODD_SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 24, 31, 33, 48, 49, 65)
-
-
-@njit(nogil=True)
-def call(program, sizes, a, a_steps, b, b_steps, c, c_steps, bias, gate, flags):
-    count, rows, columns, depth = sizes
-    gemm.product(
-        program,
-        count,
-        rows,
-        columns,
-        depth,
-        a,
-        a_steps[0],
-        a_steps[1],
-        a_steps[2],
-        b,
-        b_steps[0],
-        b_steps[1],
-        b_steps[2],
-        c,
-        c_steps[0],
-        c_steps[1],
-        bias,
-        sizes[2],
-        gate,
-        flags,
-    )
 
 
 def product(a, b, c, bias=None, gate=None, flags=0):
     """``gemm.product`` on three-dimensional arrays of equal batches."""
 
-    def steps(x):
-        return tuple(step // x.itemsize for step in x.strides)
+    def matrix(x):
+        return x.ctypes.data, *(step // x.itemsize for step in x.strides)
 
     assert c.strides[-1] == c.itemsize
-    sizes = a.shape[0], a.shape[1], b.shape[2], a.shape[2]
-    more = [0 if x is None else x.ctypes.data for x in (bias, gate)]
-    plain = c.flags.c_contiguous and not (any(more) or flags)
-    square = plain and len(set(sizes[1:])) == 1
-    if square:
-        square = gemm.are_dense(a.dtype, sizes[1], *steps(a)[1:], *steps(b)[1:])
-    program = gemm.program(a.dtype, square)
-    where = (a.ctypes.data, steps(a), b.ctypes.data, steps(b), c.ctypes.data, steps(c))
-    call(program, sizes, *where, *more, flags)
+    _, rows, depth = a.shape
+    sizes = len(a), rows, b.shape[2], depth
+    of_bias, of_gate = (0 if x is None else x.ctypes.data for x in (bias, gate))
+    square = c.flags.c_contiguous and not (of_bias or of_gate or flags)
+    if square and len(set(sizes[1:])) == 1:
+        square = gemm.are_dense(a.dtype, rows, *matrix(a)[2:], *matrix(b)[2:])
+    else:
+        square = False
+    operands = matrix(a), matrix(b), matrix(c), (of_bias, b.shape[2])
+    given = gemm.Product.plain(gemm.WHOLE, *sizes, *operands, of_gate, flags)
+    tape.launch((gemm.square_product if square else gemm.product)(a.dtype), given)
 
 
 def laid_out(values, how):

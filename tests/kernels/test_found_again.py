@@ -41,7 +41,7 @@ for name in instructions.__all__:
             found += one.values() if isinstance(one, dict) else one
         elif callable(one):
             one(dtype)
-gemm.program(dtype), gemm.program(dtype, square=True)
+gemm.product(dtype), gemm.square_product(dtype)
 
 x, W, b = (np.ones(shape, dtype) for shape in ((80, 90), (90, 70), 70))
 y = ops.linear(x, W, b)

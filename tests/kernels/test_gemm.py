@@ -75,3 +75,21 @@ def test_a_batch_equals_its_members(rng):
         for i in range(9):
             product(a[i : i + 1], b[i : i + 1], alone[i : i + 1])
         np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "columns", "apart", "expected"),
+    [
+        (4, 96, 256, 9, gemm.BATCH),
+        (3, 96, 256, 9, gemm.ROWS),
+        (3, 95, 256, 9, gemm.COLUMNS),
+        (3, 95, 255, 9, gemm.WHOLE),
+        (4, 96, 256, 0, gemm.ROWS),  # four problems add to one result
+    ],
+)
+def test_four_threads_cut_what_is_long_enough(count, rows, columns, apart, expected):
+    a, c = gemm.Matrix(0, 0, 1, 1), gemm.Matrix(0, apart, 1, 1)
+    given = {"a": a, "b": a, "c": c, "bias": gemm.Bias(0, 0), "gate": 0, "flags": 0, "depth": 5}
+    sizes = {"count": count, "rows": rows, "columns": columns}
+    assert gemm._axis(gemm.Product(axis=gemm.ANY, **sizes, **given), 4) == expected
+    assert gemm._axis(gemm.Product(axis=gemm.ROWS, **sizes, **given), 4) == gemm.ROWS

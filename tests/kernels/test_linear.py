@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +16,8 @@ from xpmlp.testing import gradcheck_function
 
 pytest.importorskip("numba")
 
-from xpmlp.kernels.numba import linear as kernel
+from xpmlp.kernels.numba import products as kernel
+from xpmlp.kernels.numba import tape
 
 definition = importlib.import_module("xpmlp.ops.linear")  # in ops, the name is the function's
 
@@ -195,28 +195,22 @@ def both(dy, x, W, b, activation):
 )
 def test_threads_change_no_bit(case, activation, rng, monkeypatch):
     operands = draw(rng, case)
-    monkeypatch.setattr(kernel, "enter_parallel", lambda: False)
+    monkeypatch.setattr(tape, "enter_parallel", lambda: False)
     usual = both(*operands, activation)
     monkeypatch.undo()
     monkeypatch.setattr(kernel, "_PARALLEL_WORK", 1)
     for parts in (1, 2, 3, 5):  # more parts than threads are as good
-        monkeypatch.setattr(kernel, "parallel_threads", lambda parts=parts: parts)
+        monkeypatch.setattr(tape, "parallel_threads", lambda parts=parts: parts)
         for result, expected in zip(both(*operands, activation), usual, strict=True):
             np.testing.assert_array_equal(result, expected)
 
 
-def test_what_the_threads_divide(rng, monkeypatch):
-    taken = []
-    parallel = Mock(side_effect=lambda threads, by_members, *_: taken.append(by_members))
-    serial = Mock(side_effect=lambda *_: taken.append(None))
-    monkeypatch.setattr(kernel, "_forward", (serial, parallel))
-    monkeypatch.setattr(kernel, "_backward", (serial, parallel))
-    monkeypatch.setattr(kernel, "enter_parallel", lambda: True)
-    monkeypatch.setattr(kernel, "leave_parallel", lambda: None)
-    monkeypatch.setattr(kernel, "parallel_threads", lambda: 4)
+def test_when_threads_are_asked_for(rng, monkeypatch):
+    asked = []
+    monkeypatch.setattr(kernel, "launch", lambda *calls, worth_it: asked.append(worth_it))
     for case in ("odd", "rows", "three members", "members"):
         both(*draw(rng, case), "relu")
-    assert taken == [None, None, False, False, False, False, True, True]
+    assert asked == [False, False, *[True] * 6]
 
 
 def test_many_python_threads_at_once(rng):

@@ -15,7 +15,8 @@ from xpmlp import ops
 
 pytest.importorskip("numba")
 
-from xpmlp.kernels.numba import matmul as kernel
+from xpmlp.kernels.numba import products as kernel
+from xpmlp.kernels.numba import tape
 
 # Which axis the threads divide: runs (outer axes), the batch, rows, columns; or none, in serial.
 SHAPES = {
@@ -84,19 +85,20 @@ def test_threads_change_no_bit(axis, rng, monkeypatch):
     np.testing.assert_array_equal(usual, ops.matmul(a, b))
     monkeypatch.setattr(kernel, "_PARALLEL_WORK", 1)
     for parts in (1, 2, 3, 5):  # more parts than threads are as good
-        monkeypatch.setattr(kernel, "parallel_threads", lambda parts=parts: parts)
+        monkeypatch.setattr(tape, "parallel_threads", lambda parts=parts: parts)
         np.testing.assert_array_equal(usual, ops.matmul(a, b))
 
 
-def test_each_way_to_divide_is_taken(rng, monkeypatch):
+def test_only_outer_axes_take_several_runs(rng, monkeypatch):
     taken = []
-    monkeypatch.setattr(kernel, "launch_in_parts", lambda _, row, parts: taken.append(row[0]))
-    monkeypatch.setattr(kernel, "enter_parallel", lambda: True)
-    monkeypatch.setattr(kernel, "leave_parallel", lambda: None)
-    monkeypatch.setattr(kernel, "parallel_threads", lambda: 2)
+    monkeypatch.setattr(
+        kernel, "launch", lambda _, record, worth_it: taken.append((record, worth_it))
+    )
     for case in ("outer", "large batch", "rows", "columns"):
         kernel.matmul(*(rng.normal(size=shape).astype(np.float32) for shape in SHAPES[case]))
-    assert taken == [0, 1, 2, 3]
+    assert all(worth_it for _, worth_it in taken)
+    fields = [len(record) for record, _ in taken]
+    assert fields == [len(kernel.Runs._fields), *[len(kernel.Product._fields)] * 3]
 
 
 def test_many_python_threads_at_once(rng):

@@ -19,13 +19,13 @@ PACKAGE = Path(xpmlp.__file__).parent
 PRODUCT = """
 import numpy as np
 from xpmlp import ops
-from xpmlp.kernels.numba import gather, gemm, matmul, tape
+from xpmlp.kernels.numba import gather, products, tape
 x, chosen = np.arange(24, dtype=np.uint8).reshape(6, 4), np.array([5, 0])
 assert (ops.gather_rows(x, chosen, dtype="float32") == x[chosen]).all()
 a = np.ones((64, 16, 16), np.float32)
-assert (matmul.matmul(a, a) == 16).all()
+assert (products.matmul(a, a) == 16).all()
 hits = [list(f.stats.cache_hits.values()) for f in (gather._gather, tape._launch)]
-print(sum(map(sum, hits)) + gemm._kept[0].cache_hits + tape._alive[0].cache_hits)
+print(sum(map(sum, hits)) + tape._alive[0].cache_hits)
 """
 
 
@@ -48,19 +48,19 @@ def run(site, code=PRODUCT, **environment):
 
 def test_compiled_code_is_found_again_until_a_source_below_it_changes(copy):
     assert run(copy) == "0"
-    assert run(copy) == "4"
+    assert run(copy) == "3"
     folder = copy / "xpmlp" / "kernels" / "numba"
-    for name, expected in (("elementary", "4"), ("tiles", "2"), ("simd", "0")):
+    for name, expected in (("elementary", "3"), ("tiles", "2"), ("simd", "0")):
         with (folder / f"{name}.py").open("a", encoding="utf-8") as file:
             file.write("\n# changed\n")
         assert run(copy) == expected, name
-        assert run(copy) == "4", name
+        assert run(copy) == "3", name
 
 
 def test_whoever_waits_hears_of_what_was_not_in_the_cache(copy):
-    """The driver of products, and the instruction that calls it."""
+    """Here the product; what runs an op is compiled too, but in no time."""
     code = "from xpmlp import kernels\ntold = []\nkernels.on_compile = lambda: told.append(0)\n"
-    for expected in ("2", "0"):
+    for expected in ("1", "0"):
         assert run(copy, code + PRODUCT + "print(len(told))") == expected
 
 

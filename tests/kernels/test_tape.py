@@ -35,7 +35,7 @@ from xpmlp.training import TrainStep  # noqa: E402
 
 @numba.njit
 def run_share(calls, i, part, parts):
-    return tape._call(calls[i, 0], calls[i, 1], part, parts)
+    return tape.call(calls[i, 0], calls[i, 1], part, parts)
 
 
 def run_in_shares(calls, parts):

@@ -65,9 +65,9 @@ def _cuda(op: str, module: str, refuses: Callable[..., str | None]) -> Candidate
 
 CANDIDATES: list[Candidate] = [
     _numba("softmax_cross_entropy", "softmax_cross_entropy", numba_rules.softmax_cross_entropy),
-    _numba("matmul", "matmul", numba_rules.matmul),
-    _numba("linear", "linear", numba_rules.linear),
-    _numba("linear_backward", "linear", numba_rules.linear_backward),
+    _numba("matmul", "products", numba_rules.matmul),
+    _numba("linear", "products", numba_rules.linear),
+    _numba("linear_backward", "products", numba_rules.linear_backward),
     _numba("dropout", "dropout", numba_rules.dropout),
     _numba("relu", "elementwise", numba_rules.same_float_arrays),
     _numba("relu_backward", "elementwise", numba_rules.same_float_arrays),

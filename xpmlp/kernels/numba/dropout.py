@@ -6,32 +6,33 @@ Bit for bit the mask of :mod:`xpmlp.random`: Philox4x32-10 on (element / 4, step
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from .threads import enter_parallel, leave_parallel
-from .twins import twins
+from .records import EACH_MEMBER, ROWS, Of, by_elements, record
+from .tape import launch
 
 _PARALLEL_ELEMENTS = 400_000
 _BITS = 24
 _WORD = 0xFFFFFFFF
+
+Dropout = record(
+    "Dropout", x=ROWS, y=ROWS, seed=Of(2, dtype="uint32"),
+    counter=Of(2, dtype="uint32", shared=True), threshold=Of(dtype="uint32"), scale=EACH_MEMBER,
+)  # fmt: skip
 
 
 def dropout(x, rates, rng, step):
     """The kernel, with the signature and the results of the op's reference."""
     members = len(rng.seeds)
     y = np.empty(x.shape, x.dtype)
-    keys = np.array([(seed & _WORD, seed >> 32) for seed in rng.seeds], np.uint32)
+    seeds = np.array([(seed & _WORD, seed >> 32) for seed in rng.seeds], np.uint32).reshape(-1)
+    counter = np.array([step & _WORD, rng.stream & _WORD], np.uint32)
     rates = np.array(rates * (members // len(rates)))
     thresholds = np.rint(rates * (1 << _BITS)).astype(np.uint32)
     scales = (1.0 / (1.0 - rates)).astype(x.dtype)
-    arguments = x.reshape(-1), y.reshape(-1), keys, np.uint32(step & _WORD), np.uint32(rng.stream)
-    if x.size > _PARALLEL_ELEMENTS and enter_parallel():
-        try:
-            _drop_parallel(*arguments, thresholds, scales)
-        finally:
-            leave_parallel()
-    else:
-        _drop(*arguments, thresholds, scales)
+    arrays = x.ravel(), y.ravel(), seeds, counter, thresholds, scales
+    given = Dropout.plain(members, 1, x.size // members, *arrays)
+    launch(dropped(x.dtype), given, worth_it=x.size > _PARALLEL_ELEMENTS)
     return y
 
 
@@ -39,22 +40,17 @@ _BLOCKS = 256  # of four elements, whose words are drawn side by side in vectors
 CHUNK = 4 * _BLOCKS
 
 
-def _drop_body(x, y, keys, step, stream, thresholds, scales):
-    members = keys.shape[0]
-    size = x.size // members
-    chunks = (size + CHUNK - 1) // CHUNK
-    for task in prange(members * chunks):
-        member, chunk = task // chunks, task % chunks
-        drop_chunk(x, y, size, keys, step, stream, thresholds, scales, member, chunk)
+def _dropped(a, first, last):
+    """``y = x ⊙ keep / (1 − p)`` with the mask of step ``counter[0]`` of stream ``counter[1]``."""
+    step, stream, chunk = a.counter[0], a.counter[1], np.uintp(CHUNK)
+    for begin in range(first, last, chunk):
+        _drop_chunk(a, step, stream, begin, min(last, begin + chunk))
 
 
 @njit(inline="always")
-def drop_chunk(x, y, size, keys, step, stream, thresholds, scales, member, chunk):
-    """``y = x ⊙ keep / (1 − p)`` for one member's elements from ``chunk · CHUNK`` on.
-
-    x and y are flat, (P · size,); keys (P, 2), thresholds and scales (P,).
-    """
-    first = chunk * _BLOCKS
+def _drop_chunk(a, step, stream, begin, end):
+    """One member's elements from a multiple of ``CHUNK`` on."""
+    first = begin // np.uintp(4)
     c0 = np.empty(_BLOCKS, np.uint32)
     c1 = np.empty(_BLOCKS, np.uint32)
     c2 = np.empty(_BLOCKS, np.uint32)
@@ -65,7 +61,7 @@ def drop_chunk(x, y, size, keys, step, stream, thresholds, scales, member, chunk
         c1[i] = step
         c2[i] = stream
         c3[i] = np.uint32(0)
-    k0, k1 = keys[member, 0], keys[member, 1]
+    k0, k1 = a.seed[0], a.seed[1]
     for _ in range(10):
         for i in range(_BLOCKS):
             product0 = np.uint64(c0[i]) * np.uint64(0xD2511F53)
@@ -82,12 +78,10 @@ def drop_chunk(x, y, size, keys, step, stream, thresholds, scales, member, chunk
         words[4 * i + 1] = c1[i]
         words[4 * i + 2] = c2[i]
         words[4 * i + 3] = c3[i]
-    threshold, scale = thresholds[member], scales[member]
-    zero = y.dtype.type(0)
-    begin = np.uintp(member * size + chunk * CHUNK)
-    for j in range(np.uintp(min(CHUNK, size - chunk * CHUNK))):
-        kept = (words[j] >> np.uint32(8)) >= threshold
-        y[begin + j] = x[begin + j] * scale if kept else zero
+    zero = a.y.dtype.type(0)
+    for j in range(end - begin):
+        kept = (words[j] >> np.uint32(8)) >= a.threshold
+        a.y[begin + j] = a.x[begin + j] * a.scale if kept else zero
 
 
-_drop, _drop_parallel = twins(_drop_body)
+dropped = by_elements(Dropout, _dropped, unit=CHUNK)

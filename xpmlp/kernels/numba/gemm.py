@@ -1,26 +1,24 @@
 """One matrix product, or a batch of them, from register tiles: what other kernels are built of.
 
 ``C = f(A B + bias)``, ``C += A B``, or ``C = A B where gate > 0``, for A and B with any strides and
-C with contiguous rows. Compiled code calls it like this::
+C with contiguous rows. It is an instruction (see tape.py), whose shares are of the batch, of C's
+rows or of its columns, and other compiled code calls it by its address::
 
-    program = gemm.program(np.float32)  # Python: compiled, or read from numba's cache
+    program = gemm.product(np.dtype("float32"))  # Python: compiled, or read from numba's cache
 
     @njit
     def kernel(program, x, W, b, y):  # y = relu(x W + b), all C-contiguous
         N, D = x.shape
         M = W.shape[1]
-        gemm.product(
-            program, 1, N, M, D,  # how many products, rows, columns, depth
-            address(x), 0, D, 1,  # A: address; strides of batch, row, column
-            address(W), 0, M, 1,  # B: the same
-            address(y), 0, M,  # C: address; strides of batch and row
-            address(b), 0, 0, gemm.RELU,  # bias and its batch stride, gate, flags
-        )
+        left, right = Matrix(address(x), 0, D, 1), Matrix(address(W), 0, M, 1)
+        result, bias = Matrix(address(y), 0, M, 1), Bias(address(b), 0)
+        problem = Product(WHOLE, 1, N, M, D, left, right, result, bias, 0, gemm.RELU)
+        call(program, stored(problem), 0, 1)
 
-Strides count elements. The program is an address: calling through it keeps the microkernels out of
-the machine code, and out of the compile time, of every kernel that multiplies matrices. It runs on
-the calling thread, allocates nothing, and computes an element of C by the same operations in the
-same order however rows, columns or batch are divided among calls.
+Strides count elements. Calling through an address keeps the microkernels out of the machine code,
+and out of the compile time, of every kernel that multiplies matrices. A product allocates nothing,
+and computes an element of C by the same operations in the same order however rows, columns or batch
+are divided among calls.
 
 How it works
 ------------
@@ -41,15 +39,15 @@ Measured on two cores of an EPYC 9005 (AVX-512), float32: a tile in the first-le
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from . import simd
-from .simd import INT, prefetch, stack_buffer
-from .sources import compiled
+from .records import ADDRESS, fields, fields_only
+from .simd import prefetch, stack_buffer
+from .tape import instruction, share
 from .tiles import (
     ACCUMULATE,
     MOST_ROWS,
@@ -64,7 +62,41 @@ from .tiles import (
     transpose,
 )
 
-_ARGUMENTS = 19  # of the compiled driver
+
+class Matrix(NamedTuple):
+    """Where a matrix begins, and the distances in elements from one problem to the next, from row
+    to row and from column to column."""
+
+    start: int
+    batch: int
+    row: int
+    col: int
+
+
+class Bias(NamedTuple):
+    """Where a row begins that is added to all, and how far the next problem's is."""
+
+    start: int
+    batch: int
+
+
+WHOLE, BATCH, ROWS, COLUMNS, ANY = range(5)
+"""What the shares of a product cut: nothing, the first does all, or whatever is long enough."""
+
+Product = fields_only(
+    "Product", __name__, axis=int, count=int, rows=int, columns=int, depth=int, a=Matrix, b=Matrix,
+    c=Matrix, bias=Bias, gate=ADDRESS, flags=int,
+)  # fmt: skip
+"""``count`` products of (rows, depth) by (depth, columns).
+
+Starts, bias and gate are addresses; without a bias or a gate: 0. C's columns are contiguous, and
+the gate is laid out like C. Flags are 0, ``ACCUMULATE``, ``RELU`` or both; with a bias and a gate,
+the order is ``gate(relu(sums + bias + C))``.
+"""
+
+_LEAST_ROWS, _LEAST_COLUMNS = 24, 64  # for each share
+TALL = 12
+"""Rows are cut at multiples of a tile's height."""
 _PANEL_DEPTH = 128  # rows of B's panel that stay in the first-level cache
 _PANEL_BYTES = _PANEL_DEPTH * PANEL * simd.target().bits // 8
 _BLOCK_BYTES = 524_288  # of A and C: half of a usual second-level cache
@@ -97,7 +129,13 @@ def _pack(zero, b, b_row, b_col, depth, vectors, last, to):
 
 
 @njit(inline="always")
-def _rows(zero, high, wide, inside, a, a_row, a_col, b, b_row, c, c_row, depth, bias, gate, flags):
+def _moved(matrix, distance):
+    """A matrix that begins so many bytes further on."""
+    return Matrix(matrix.start + distance, matrix.batch, matrix.row, matrix.col)
+
+
+@njit(inline="always")
+def _rows(zero, high, wide, inside, depth, a, b, c, bias, gate, flags):
     """One panel of C: tiles of nearly equal height, one below the other."""
     _, size = constants(zero)
     most = MOST_ROWS[wide]
@@ -105,34 +143,14 @@ def _rows(zero, high, wide, inside, a, a_row, a_col, b, b_row, c, c_row, depth, 
     each, more = high // tiles, high % tiles
     for t in range(tiles):
         tall = each + 1 if t < more else each
-        tile(
-            zero, tall, wide, a, a_row, a_col, b, b_row, c, c_row, depth, inside, bias, gate, flags
-        )
-        a += tall * a_row * size
-        c += tall * c_row * size
+        tile(zero, tall, wide, inside, depth, a, b, c, bias, gate, flags)
+        a, c = _moved(a, tall * a.row * size), _moved(c, tall * c.row * size)
         if gate != 0:
-            gate += tall * c_row * size
+            gate += tall * c.row * size
 
 
 @njit(inline="always")
-def _panels(
-    zero,
-    packed,
-    high,
-    columns,
-    depth,
-    a,
-    a_row,
-    a_col,
-    b,
-    b_row,
-    b_col,
-    c,
-    c_row,
-    bias,
-    gate,
-    flags,
-):
+def _panels(zero, packed, high, columns, depth, a, b, c, bias, gate, flags):
     """One block of rows and of depth: panels of C, one beside the other."""
     lanes, size = constants(zero)
     vectors = (columns + lanes - 1) // lanes
@@ -141,30 +159,13 @@ def _panels(
         # Two vectors across are best; three avoid one, which has too little to do for each load.
         wide = 3 if vectors % 2 == 1 and vectors > 1 else min(vectors, 2)
         inside = last if wide == vectors else lanes
-        panel, panel_row = b, b_row
+        panel = b
         if packed != 0:
-            _pack(zero, b, b_row, b_col, depth, wide, inside, packed)
-            panel, panel_row = packed, wide * lanes
-        _rows(
-            zero,
-            high,
-            wide,
-            inside,
-            a,
-            a_row,
-            a_col,
-            panel,
-            panel_row,
-            c,
-            c_row,
-            depth,
-            bias,
-            gate,
-            flags,
-        )
+            _pack(zero, b.start, b.row, b.col, depth, wide, inside, packed)
+            panel = Matrix(packed, 0, wide * lanes, 1)
+        _rows(zero, high, wide, inside, depth, a, panel, c, bias, gate, flags)
         step = wide * lanes * size
-        b += wide * lanes * b_col * size
-        c += step
+        b, c = _moved(b, step * b.col), _moved(c, step)
         if bias != 0:
             bias += step
         if gate != 0:
@@ -172,36 +173,63 @@ def _panels(
         vectors -= wide
 
 
-def _driver(real):
-    """The product for one element type, as plain numba code."""
+@njit(inline="always")
+def _axis(p, parts):
+    """What so many shares cut."""
+    if p.axis != ANY:
+        return p.axis
+    if p.count >= parts and p.c.batch != 0:  # what several problems add to, they cannot share
+        return BATCH
+    if p.rows >= parts * _LEAST_ROWS:
+        return ROWS
+    return COLUMNS if p.columns >= parts * _LEAST_COLUMNS else WHOLE
 
-    def product(
-        count,
-        rows,
-        columns,
-        depth,
-        a,
-        a_batch,
-        a_row,
-        a_col,
-        b,
-        b_batch,
-        b_row,
-        b_col,
-        c,
-        c_batch,
-        c_row,
-        bias,
-        bias_batch,
-        gate,
-        flags,
-    ):
-        if rows <= 0 or columns <= 0:
-            return
+
+@njit(inline="always")
+def _share(p, part, parts, lanes, size):
+    """Of a product a share, whose start each operand has moved to."""
+    count, rows, columns = p.count, p.rows, p.columns
+    a, b, c, bias, gate = p.a, p.b, p.c, p.bias.start, p.gate
+    if parts > 1:
+        of_a, of_b, of_c, of_bias = 0, 0, 0, 0  # in elements, how far the share's begin
+        axis = _axis(p, parts)
+        if axis == BATCH:
+            first, last = share(count, part, parts, 1)
+            count = last - first
+            of_a, of_b, of_c, of_bias = a.batch, b.batch, c.batch, p.bias.batch
+        elif axis == ROWS:
+            first, last = share(rows, part, parts, TALL)
+            rows = last - first
+            of_a, of_c = a.row, c.row
+        elif axis == COLUMNS:
+            first, last = share(columns, part, parts, lanes)
+            columns = last - first
+            of_b, of_c, of_bias = b.col, 1, 1
+        else:
+            first, rows = 0, rows if part == 0 else 0
+        step = first * size
+        a, b, c = _moved(a, step * of_a), _moved(b, step * of_b), _moved(c, step * of_c)
+        if bias != 0:
+            bias += step * of_bias
+        if gate != 0:
+            gate += step * of_c
+    bias = Bias(bias, p.bias.batch)
+    return Product(p.axis, count, rows, columns, p.depth, a, b, c, bias, gate, p.flags)
+
+
+@instruction
+def product(real):
+    """``C = f(A B + bias)``, gated or accumulated if asked for."""
+
+    def run(arguments, part, parts):
         zero = real(0)
-        size = constants(zero)[1]
+        lanes, size = constants(zero)
+        p = _share(fields(arguments, Product), part, parts, lanes, size)
+        rows, columns, depth, flags = p.rows, p.columns, p.depth, p.flags
+        if rows <= 0 or columns <= 0:
+            return 0
         packed = stack_buffer(_PANEL_BYTES)
-        if b_col == 1 and rows < _ROWS_TO_PACK:
+        if p.b.col == 1 and rows < _ROWS_TO_PACK:
             packed = 0
         depth_blocks = max(1, (depth + _PANEL_DEPTH - 1) // _PANEL_DEPTH)
         block_depth = max(1, (depth + depth_blocks - 1) // depth_blocks)
@@ -213,14 +241,15 @@ def _driver(real):
         # The next problem's memory, while this one computes: its runs are too short for the CPU to
         # see them coming. Long ones it sees.
         fetch = (rows * depth + depth * columns + rows * columns) * size <= _FETCH_BYTES
-        bias_step = bias_batch * size if bias != 0 else 0
-        gate_step = c_batch * size if gate != 0 else 0
-        gate_row = c_row if gate != 0 else 0
-        while count > 0:
-            if count > 1 and fetch:
-                prefetch(a + a_batch * size, rows * depth * size, 0)
-                prefetch(b + b_batch * size, columns * depth * size, 0)
-                prefetch(c + c_batch * size, rows * columns * size, 1)
+        a, b, c, bias, gate = p.a, p.b, p.c, p.bias.start, p.gate
+        bias_step = p.bias.batch * size if bias != 0 else 0
+        gate_step = c.batch * size if gate != 0 else 0
+        gate_row = c.row if gate != 0 else 0
+        for left in range(p.count, 0, -1):
+            if left > 1 and fetch:
+                prefetch(a.start + a.batch * size, rows * depth * size, 0)
+                prefetch(b.start + b.batch * size, columns * depth * size, 0)
+                prefetch(c.start + c.batch * size, rows * columns * size, 1)
             i = 0
             while i < rows:
                 k = 0
@@ -232,60 +261,41 @@ def _driver(real):
                         only = 0
                         how &= ~RELU
                     _panels(
-                        zero,
-                        packed,
-                        min(block_rows, rows - i),
-                        columns,
+                        zero, packed, min(block_rows, rows - i), columns,
                         min(block_depth, depth - k),
-                        a + (i * a_row + k * a_col) * size,
-                        a_row,
-                        a_col,
-                        b + k * b_row * size,
-                        b_row,
-                        b_col,
-                        c + i * c_row * size,
-                        c_row,
-                        start,
-                        only,
-                        how,
-                    )
+                        _moved(a, (i * a.row + k * a.col) * size), _moved(b, k * b.row * size),
+                        _moved(c, i * c.row * size), start, only, how,
+                    )  # fmt: skip
                     k += block_depth
                     start = 0
                     how = flags | ACCUMULATE
                 i += block_rows
-            a += a_batch * size
-            b += b_batch * size
-            c += c_batch * size
+            a, b = _moved(a, a.batch * size), _moved(b, b.batch * size)
+            c = _moved(c, c.batch * size)
             bias += bias_step
             gate += gate_step
-            count -= 1
+        return 0
 
-    return product
+    return run
 
 
-def _square_driver(real):
+@instruction
+def square_product(real):
     """The same for dense squares of certain sizes, with neither bias nor gate nor flags."""
 
-    def product(
-        count, n, columns, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col,
-        c, c_batch, c_row, bias, bias_batch, gate, flags,
-    ):  # fmt: skip
-        if count > 0:
-            squares(real(0), n, a_row == n, b_row == n, count, a, a_batch, b, b_batch, c, c_batch)
+    def run(arguments, part, parts):
+        zero = real(0)
+        lanes, size = constants(zero)
+        p = _share(fields(arguments, Product), part, parts, lanes, size)
+        if p.count > 0:
+            a_rows, b_rows = p.a.row == p.depth, p.b.row == p.depth
+            squares(zero, p.depth, a_rows, b_rows, p.count, p.a, p.b, p.c)
+        return 0
 
-    return product
+    return run
 
 
-@cache
-def program(dtype, square: bool = False) -> int:
-    """The address of the compiled driver for float32 or float64, to give to :func:`product`.
-
-    With ``square``, of the one for n × n matrices that :func:`are_dense`, C too.
-    """
-    signature = types.void(*[types.intp] * _ARGUMENTS)
-    driver = (_square_driver if square else _driver)(np.dtype(dtype).type)
-    _kept.append(compiled(driver, signature))
-    return _kept[-1].address
+product.record = square_product.record = Product
 
 
 def are_dense(dtype, n, a_row, a_col, b_row, b_col) -> bool:
@@ -297,55 +307,3 @@ def are_dense(dtype, n, a_row, a_col, b_row, b_col) -> bool:
 def _square_sizes(dtype) -> list[int]:
     lanes = simd.target().bits // (8 * np.dtype(dtype).itemsize)
     return [n for n in SQUARES if n <= lanes]
-
-
-_kept: list = []  # the machine code lives as long as these
-
-
-@intrinsic
-def product(
-    typingctx,
-    program,
-    count,
-    rows,
-    columns,
-    depth,
-    a,
-    a_batch,
-    a_row,
-    a_col,
-    b,
-    b_batch,
-    b_row,
-    b_col,
-    c,
-    c_batch,
-    c_row,
-    bias,
-    bias_batch,
-    gate,
-    flags,
-):
-    """``C = A B`` for ``count`` problems, with the options at the top of this module.
-
-    Parameters
-    ----------
-    program : int
-        What the Python function ``program`` gave for the element type.
-    count, rows, columns, depth : int
-        How many products of (rows, depth) by (depth, columns).
-    a, b, c, bias, gate : int
-        Addresses. Without a bias or a gate: 0. The bias is one row; the gate has C's strides.
-    a_batch, a_row, a_col, b_batch, b_row, b_col, c_batch, c_row, bias_batch : int
-        Strides in elements; C's columns are contiguous.
-    flags : int
-        0, or ``ACCUMULATE``, ``RELU`` or both; with a bias and a gate, the order is
-        ``gate(relu(sums + bias + C))``.
-    """
-
-    def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [INT] * _ARGUMENTS)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * (_ARGUMENTS + 1)), generate

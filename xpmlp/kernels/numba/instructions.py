@@ -1,5 +1,9 @@
 """Everything that a training step's tape can be made of, by name."""
 
+from .activations import ACTIVATIONS
+from .dropout import dropped
+from .elementwise import copied, gated, multiplied, rectified, scaled, summed
+from .gemm import BATCH, COLUMNS, ROWS, TALL, product
 from .normalization import (
     batch_norm_backward_rows,
     batch_norm_rows,
@@ -15,8 +19,7 @@ from .normalization import (
     rms_norm_backward,
     running,
 )
-from .step_activations import ACTIVATIONS
-from .step_elementwise import copied, dropout, gated, multiplied, rectified, scaled, summed
+from .products import column_sums, half_products, joined_halves
 from .step_losses import (
     CLASS_LOSSES,
     ELEMENTWISE_LOSSES,
@@ -28,16 +31,6 @@ from .step_losses import (
     row_total,
 )
 from .step_penalties import PENALTIES, clipping, penalty_value, squares
-from .step_products import (
-    BATCH,
-    COLUMNS,
-    ROWS,
-    TALL,
-    column_sums,
-    half_products,
-    joined_halves,
-    product,
-)
 from .step_softmax import SOFTMAXES
 from .step_updates import adagrad, adam, momentum, rmsprop, sgd
 
@@ -64,7 +57,7 @@ __all__ = [
     "copied",
     "cross_entropy",
     "cross_entropy_of_shares",
-    "dropout",
+    "dropped",
     "gated",
     "half_products",
     "hits",

@@ -28,7 +28,7 @@ from .records import (
 )
 from .row_sums import centred_sums, slope_sums
 from .simd import address
-from .tape import launch, steps
+from .tape import launch
 
 _LARGE = 100_000  # elements; with fewer, waking a second thread takes longer than it saves
 _FAST = {"contract"}
@@ -38,50 +38,47 @@ _FAST = {"contract"}
 
 def batch_norm(x, gamma, beta, eps):
     """The kernel, with the signature and the results of the op's reference."""
-    x, gamma, beta = _dense(x), _dense(gamma), _dense(beta)
-    shape, dtype = gamma.shape, x.dtype
+    shape, dtype, sizes = gamma.shape, x.dtype, _sizes(x, gamma)
     y, mean, var = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
-    given = BatchNorm.plain(*_sizes(x, gamma), x, gamma, beta, float(eps), mean, var, y)
-    launch(_batch_norm(dtype), given, x.size > _LARGE)
+    inputs = x.ravel(), gamma.ravel(), beta.ravel(), float(eps)
+    given = BatchNorm.plain(*sizes, *inputs, mean.ravel(), var.ravel(), y.ravel())
+    steps = batch_statistics(dtype), batch_norm_rows(dtype)
+    launch(steps, given, worth_it=x.size > _LARGE)
     return y, mean, var
 
 
 def batch_norm_backward(dy, x, gamma, mean, var, eps):
     """The kernel, with the signature and the results of the op's reference."""
-    dy, x, gamma, mean, var = _dense(dy), _dense(x), _dense(gamma), _dense(mean), _dense(var)
-    dx, dgamma, dbeta = results = _gradients(x, gamma)
-    sizes, eps = _sizes(x, gamma), float(eps)
-    given = BatchNormBackward.plain(*sizes, dy, x, gamma, mean, var, eps, dx, dgamma, dbeta)
-    launch(_batch_norm_backward(x.dtype), given, x.size > _LARGE)
+    inputs = dy.ravel(), x.ravel(), gamma.ravel(), mean.ravel(), var.ravel(), float(eps)
+    results, outputs = _gradients(x, gamma)
+    given, dtype = BatchNormBackward.plain(*_sizes(x, gamma), *inputs, *outputs), x.dtype
+    steps = batch_norm_slopes(dtype), batch_norm_backward_rows(dtype)
+    launch(steps, given, worth_it=x.size > _LARGE)
     return results
 
 
 def layer_norm(x, gamma, beta, eps):
     """The kernel, with the signature and the results of the op's reference."""
-    x, gamma, beta = _dense(x), _dense(gamma), _dense(beta)
-    shape, dtype = (*x.shape[:-1], 1), x.dtype
+    shape, dtype, sizes = (*x.shape[:-1], 1), x.dtype, _sizes(x, gamma)
     y, mean, inverse = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
-    given = RowNorm.plain(*_sizes(x, gamma), x, gamma, beta, float(eps), y, mean, inverse)
-    launch(_layer_norm(dtype), given, x.size > _LARGE)
+    inputs = x.ravel(), gamma.ravel(), beta.ravel(), float(eps)
+    given = RowNorm.plain(*sizes, *inputs, y.ravel(), mean.ravel(), inverse.ravel())
+    launch(layer_norm_rows(dtype), given, worth_it=x.size > _LARGE)
     return y, mean, inverse
 
 
 def layer_norm_backward(dy, x, gamma, mean, inv_std):
     """The kernel, with the signature and the results of the op's reference."""
-    dy, x, gamma, mean, inverse = (
-        _dense(dy),
-        _dense(x),
-        _dense(gamma),
-        _dense(mean),
-        _dense(inv_std),
-    )
-    dx, dgamma, dbeta = results = _gradients(x, gamma)
-    given = RowNormBackward.plain(*_sizes(x, gamma), dy, x, gamma, mean, inverse, dx, dgamma, dbeta)
-    launch(_layer_norm_backward(x.dtype), given, x.size > _LARGE)
+    inputs = dy.ravel(), x.ravel(), gamma.ravel(), mean.ravel(), inv_std.ravel()
+    results, outputs = _gradients(x, gamma)
+    given, dtype = RowNormBackward.plain(*_sizes(x, gamma), *inputs, *outputs), x.dtype
+    steps = layer_norm_slopes(dtype), layer_norm_backward_rows(dtype)
+    launch(steps, given, worth_it=x.size > _LARGE)
     return results
 
 
-_dense = np.ascontiguousarray  # elements in order, one after another
+# Arrays are handed over flat, copied if their elements do not lie in order: of fewer types, for
+# each of which the call is compiled.
 
 
 def _sizes(x, gamma):
@@ -91,8 +88,10 @@ def _sizes(x, gamma):
 
 
 def _gradients(x, gamma):
+    """Room for dx, dγ and dβ, and the same flat."""
     shape, dtype = gamma.shape, x.dtype
-    return np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
+    results = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
+    return results, [array.ravel() for array in results]
 
 
 # --- Records --------------------------------------------------------------------------------------
@@ -398,9 +397,3 @@ masked_layer_norm_backward = by_rows(NarrowBackward, _masked_layer_norm_backward
 rms_norm = by_rows(RMSNorm, _rms_norm)
 rms_norm_backward = by_rows(NarrowBackward, _rms_norm_backward)
 masked = by_rows(Masked, _masked)
-
-
-_batch_norm = steps(batch_statistics, batch_norm_rows)
-_batch_norm_backward = steps(batch_norm_slopes, batch_norm_backward_rows)
-_layer_norm = steps(layer_norm_rows)
-_layer_norm_backward = steps(layer_norm_slopes, layer_norm_backward_rows)

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 from numba.np.arrayobj import make_array, populate_array
 
 from .simd import INT, POINTER
@@ -76,25 +76,25 @@ COUNT = Of(dtype="int64")
 """One integer a member, handed over by value."""
 OUT = Of(1)
 """One number a member, written."""
+ADDRESS = "where an array begins"
 NUMBER = "a float64 in memory, the same for all members, as a number of the step's type"
 
 
 def record(name: str, **kinds: Any) -> Any:
     """A named tuple of the sizes and then the fields given, each with its kind.
 
-    A kind is ``int``, an :class:`Of`, ``NUMBER``, or a class of named numbers: a ``NamedTuple``
-    whose fields are ``int``, each a place in the row, or ``float``, together one array that has
-    them for each member.
+    A kind is ``int``, ``ADDRESS``, an :class:`Of`, ``NUMBER``, or a class of named numbers: a
+    ``NamedTuple`` whose fields are ``int``, each a place in the row, or ``float``, together one
+    array that has them for each member.
 
     ``name`` is that under which the caller's module has it: numba's cache finds it by that. An op,
     for which every microsecond counts, makes a ``plain`` tuple of the same fields.
     """
-    return fields_only(
-        name, sys._getframe(1).f_globals["__name__"], dict.fromkeys(SIZES, int) | kinds
-    )
+    module = sys._getframe(1).f_globals["__name__"]
+    return fields_only(name, module, **dict.fromkeys(SIZES, int), **kinds)
 
 
-def fields_only(name: str, module: str, kinds: dict[str, Any]) -> Any:
+def fields_only(name: str, module: str, /, **kinds: Any) -> Any:
     """The same without the sizes."""
     made: Any = namedtuple(name, kinds, module=module)
     made.__annotations__ = kinds
@@ -115,6 +115,8 @@ def check(given: Any, dtype: np.dtype) -> None:
         elif kind is NUMBER or _are_numbers(kind):
             wanted = np.dtype(np.float64)
             count = 1 if kind is NUMBER else given.members * len(kind._fields)
+        elif kind is ADDRESS:
+            continue
         else:
             raise TypeError(f"`{type(given).__name__}`: expected {name} to be no array")
         if value.dtype != wanted or value.size < count:
@@ -164,12 +166,14 @@ class _Row:
         return self.builder.load(at, typ=INT)
 
 
-def _integers_type(cls: type) -> types.NamedTuple:
+def _integers_type(cls: type) -> types.BaseTuple:
     kinds = [_integers_type(k) if _are_integers(k) else types.intp for k in _kinds(cls)]
+    if all(kind is types.intp for kind in kinds):  # the type that compiled code makes of integers
+        return types.NamedUniTuple(types.intp, len(kinds), cls)
     return types.NamedTuple(kinds, cls)
 
 
-def _read_integers(context, builder, row: _Row, kind: types.NamedTuple):
+def _read_integers(context, builder, row: _Row, kind: types.BaseTuple):
     parts = [
         row.next() if each is types.intp else _read_integers(context, builder, row, each)
         for each in kind.types
@@ -206,7 +210,7 @@ def of_member(typingctx, arguments, record, member, like):
             return builder.load(place, typ=context.get_data_type(dtype))
 
         def part(kind, start, value_type):
-            if kind is int:
+            if kind is int or kind is ADDRESS:
                 return start
             if kind is NUMBER:
                 return context.cast(builder, number(start, types.float64), types.float64, like)
@@ -237,7 +241,7 @@ def of_member(typingctx, arguments, record, member, like):
 
 
 def _type_of(kind, like):
-    if kind is int:
+    if kind is int or kind is ADDRESS:
         return types.uintp
     if kind is NUMBER:
         return like
@@ -254,6 +258,10 @@ def _sizes(typingctx, arguments):
         return cgutils.pack_array(builder, [row.next() for _ in SIZES])
 
     return types.UniTuple(types.intp, 3)(types.intp), generate
+
+
+formula = register_jitable(fastmath={"contract"}, error_model="numpy")
+"""For a function of numbers that becomes part of an instruction's loop."""
 
 
 # --- Instructions of one member's share -----------------------------------------------------------

@@ -7,10 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from . import gemm
+from .activations import softplus
+from .records import formula
 from .softmax_cross_entropy import _probabilities, _rows, _scale_problems, _total
-from .step_activations import formula, softplus
 from .tape import element_share, instruction, integers, row_share, share, vector
+from .tiles import constants
 
 
 @instruction
@@ -56,7 +57,7 @@ def cross_entropy(real):
             x, y, y_batch, members, rows, classes, weights, weighted, has_ignore, ignored,
             scales, smoothings, z_loss, gradient, losses,
         ) = integers(arguments, 15)  # fmt: skip
-        size = gemm.constants(real(0))[1]
+        size = constants(real(0))[1]
         first_member, last_member, first, last = row_share(members, rows, part, parts, 64)
         count = last - first
         if count <= 0:
@@ -87,7 +88,7 @@ def hits(real):
 
     def run(arguments, part, parts):
         x, y, y_batch, members, rows, classes, out = integers(arguments, 7)
-        size = gemm.constants(real(0))[1]
+        size = constants(real(0))[1]
         first, last = share(members, part, parts, 1)
         counts = vector(out, members, np.int64(0))
         for member in range(first, last):
@@ -115,7 +116,7 @@ def cross_entropy_of_shares(real):
             x, y, y_batch, members, rows, classes, weights, weighted, scales, smoothings, z_loss,
             gradient, losses,
         ) = integers(arguments, 13)  # fmt: skip
-        size = gemm.constants(real(0))[1]
+        size = constants(real(0))[1]
         first_member, last_member, first, last = row_share(members, rows, part, parts, 1)
         count = last - first
         if count <= 0:
@@ -157,7 +158,7 @@ def _elementwise(function: Callable) -> Callable[..., int]:
             y, t, t_batch, members, rows, columns, options, gradient, losses = integers(
                 arguments, 9
             )
-            size = gemm.constants(real(0))[1]
+            size = constants(real(0))[1]
             factor, constant = vector(options, 2, np.float64(0))
             f, c = real(factor), real(constant)
             first, last = element_share(members, rows, part, parts)
@@ -240,7 +241,7 @@ def _by_class(function: Callable) -> Callable[..., int]:
             x, y, y_batch, members, rows, classes, options, gradient, losses = integers(
                 arguments, 9
             )
-            size = gemm.constants(real(0))[1]
+            size = constants(real(0))[1]
             factor, constant = vector(options, 2, np.float64(0))
             first, last = element_share(members, rows, part, parts)
             for row in range(first, last):
@@ -292,7 +293,7 @@ def row_total(real):
 
     def run(arguments, part, parts):
         losses, members, rows, out = integers(arguments, 4)
-        size = gemm.constants(real(0))[1]
+        size = constants(real(0))[1]
         first, last = share(members, part, parts, 1)
         totals = vector(out, members, real(0))
         for member in range(first, last):

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -113,19 +114,21 @@ class Tape:
 _WORTH_A_THREAD = 6_000  # ns
 
 
-def launch(functions: tuple[int, ...], record: tuple, worth_it: bool = False) -> int:
-    """Run instructions now, one after another, all with one record.
+def launch(functions: Any, record: tuple, *more: tuple[Any, tuple], worth_it: bool = False) -> int:
+    """Run instructions now, one after another.
 
     An op that is written as instructions needs no code of its own and no parallel twin, which
     numba takes half a second and more to compile.
 
     Parameters
     ----------
-    functions : tuple of int
-        What :func:`steps` gave.
+    functions : int or tuple of int
+        What :func:`instruction` gave, for one or several with one record.
     record : tuple
-        Their arguments, in a plain tuple, whose type numba is quick to tell: integers, arrays, a
-        ``float`` for a number in memory, and tuples of these.
+        Plain, whose type numba is quick to tell: integers, arrays, a ``float`` for a number in
+        memory, and tuples of these.
+    *more : tuple
+        Other functions, and their record.
     worth_it : bool
         Threads share each, if they are free.
 
@@ -136,23 +139,22 @@ def launch(functions: tuple[int, ...], record: tuple, worth_it: bool = False) ->
     """
     if worth_it and enter_parallel():
         try:
-            return launch_in_parts(functions, record, parallel_threads())
+            return launch_in_parts(parallel_threads(), (functions, record), *more)
         finally:
             leave_parallel()
-    return _launch(functions, record)
+    return _launch_all(((functions, record), *more)) if more else _launch(functions, record)
 
 
-def launch_in_parts(functions: tuple[int, ...], record: tuple, parts: int) -> int:
+def launch_in_parts(parts: int, *calls: tuple[Any, tuple]) -> int:
     """So many shares of each side by side; between ``enter_parallel`` and ``leave_parallel``."""
     kept: list[np.ndarray] = []
-    row = np.array(list(_integers_of(record, kept)), np.int64)
-    calls = [(function, address_of(row), PARALLEL) for function in functions]
-    return _run_parallel(np.array(calls, np.int64), parts)
-
-
-def steps(*instructions: Callable[..., int]) -> Callable[..., tuple[int, ...]]:
-    """What :func:`launch` is given, by dtype."""
-    return cache(lambda dtype: tuple(one(dtype) for one in instructions))
+    table = []
+    for functions, record in calls:
+        row = np.array(list(_integers_of(record, kept)), np.int64)
+        kept.append(row)
+        for function in functions if isinstance(functions, tuple) else (functions,):
+            table.append((function, address_of(row), PARALLEL))
+    return _run_parallel(np.array(table, np.int64), parts)
 
 
 def _integers_of(record: tuple, kept: list[np.ndarray]) -> Iterator[int]:
@@ -284,30 +286,37 @@ def pointer(typingctx, start, like):
 
 
 @intrinsic
-def _call(typingctx, function, arguments, part, parts):
+def call(typingctx, function, arguments, part, parts):
     """Call an instruction by its address."""
 
     def generate(context, builder, signature, values):
-        kind = ir.FunctionType(INT, [INT] * 3)
-        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+        return _emit_call(builder, *values)
 
     return types.intp(*[types.intp] * 4), generate
 
 
+def _emit_call(builder: ir.IRBuilder, function: ir.Value, *arguments: ir.Value) -> ir.Value:
+    kind = ir.FunctionType(INT, [INT] * 3)
+    return builder.call(builder.inttoptr(function, kind.as_pointer()), list(arguments))
+
+
 @intrinsic
-def _stored(typingctx, record):
+def stored(typingctx, record):
     """The address of a record, on the stack, as a row of integers."""
 
     def generate(context, builder, signature, values):
-        words = list(_words(context, builder, record, values[0]))
-        with builder.goto_entry_block():
-            row = builder.ptrtoint(builder.alloca(ir.ArrayType(INT, len(words))), INT)
-        for i, word in enumerate(words):
-            at = builder.inttoptr(builder.add(row, INT(8 * i)), POINTER)
-            builder.store(word, at)
-        return row
+        return _emit_row(context, builder, record, values[0])
 
     return types.intp(record), generate
+
+
+def _emit_row(context, builder, kind, value) -> ir.Value:
+    words = list(_words(context, builder, kind, value))
+    with builder.goto_entry_block():
+        row = builder.ptrtoint(builder.alloca(ir.ArrayType(INT, len(words))), INT)
+    for i, word in enumerate(words):
+        builder.store(word, builder.inttoptr(builder.add(row, INT(8 * i)), POINTER))
+    return row
 
 
 def _words(context, builder, kind, value) -> Iterator[ir.Value]:
@@ -325,14 +334,33 @@ def _words(context, builder, kind, value) -> Iterator[ir.Value]:
         yield context.cast(builder, value, kind, types.intp)
 
 
+@intrinsic
+def _call_each(typingctx, calls):
+    """Call instructions, one or several with each record, until a status is not 0."""
+
+    def generate(context, builder, signature, values):
+        status = cgutils.alloca_once_value(builder, INT(0))
+        for i, (functions, record) in enumerate(kind.types for kind in calls.types):
+            row = _emit_row(context, builder, record, builder.extract_value(values[0], [i, 1]))
+            for function in _words(
+                context, builder, functions, builder.extract_value(values[0], [i, 0])
+            ):
+                with builder.if_then(builder.icmp_signed("==", builder.load(status), INT(0))):
+                    done = _emit_call(builder, function, row, INT(0), INT(1))
+                    builder.store(done, status)
+        return builder.load(status)
+
+    return types.intp(calls), generate
+
+
 @compiled(nogil=True)
 def _launch(functions, record):
-    row = _stored(record)
-    for function in functions:
-        status = _call(function, row, 0, 1)
-        if status != 0:
-            return status
-    return 0
+    return _call_each(((functions, record),))
+
+
+@compiled(nogil=True)
+def _launch_all(calls):
+    return _call_each(calls)
 
 
 def _run_body(calls, parts):
@@ -340,9 +368,9 @@ def _run_body(calls, parts):
         function, arguments, mode = calls[i, 0], calls[i, 1], calls[i, 2]
         if mode == PARALLEL and parts > 1:
             for part in prange(parts):
-                _call(function, arguments, part, parts)
+                call(function, arguments, part, parts)
         else:
-            status = _call(function, arguments, 0, 1)
+            status = call(function, arguments, 0, 1)
             if status != 0:
                 return status
     return 0
@@ -351,7 +379,7 @@ def _run_body(calls, parts):
 def _run_members_body(calls, members):
     for member in prange(members):
         for i in range(calls.shape[0]):
-            _call(calls[i, 0], calls[i, 1], member, members)
+            call(calls[i, 0], calls[i, 1], member, members)
     return 0
 
 

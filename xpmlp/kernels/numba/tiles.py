@@ -241,35 +241,32 @@ def _choice_function(module: ir.Module, element: ir.Type):
 
 
 @intrinsic
-def tile(
-    typingctx,
-    zero,
-    rows,
-    vectors,
-    a,
-    a_row,
-    a_col,
-    b,
-    b_row,
-    c,
-    c_row,
-    depth,
-    lanes,
-    bias,
-    gate,
-    flags,
-):
-    """Run the tile function for so many rows and vectors; ``zero`` gives the element type."""
+def tile(typingctx, zero, rows, vectors, lanes, depth, a, b, c, bias, gate, flags):
+    """Run the tile function for so many rows and vectors, the last of so many lanes.
+
+    ``zero`` gives the element type; a, b and c are matrices as gemm.py has them, of which columns
+    of b and c are contiguous; the others are integers.
+    """
 
     def generate(context, builder, signature, arguments):
         function = _choice_function(builder.module, context.get_value_type(zero))
-        values = list(arguments[1:])
-        for position in (2, 5, 7, 11, 12):
-            values[position] = builder.inttoptr(values[position], POINTER)
-        builder.call(function, values)
+        _, rows, vectors, lanes, depth, *matrices, bias, gate, flags = arguments
+        a, b, c = (_Operand(builder, a) for a in matrices)
+        bias, gate = (builder.inttoptr(value, POINTER) for value in (bias, gate))
+        shape = a.start, a.row, a.col, b.start, b.row, c.start, c.row, depth, lanes
+        builder.call(function, [rows, vectors, *shape, bias, gate, flags])
         return context.get_dummy_value()
 
-    return types.void(zero, *[types.intp] * 14), generate
+    integers = [types.intp] * 4
+    return types.void(zero, *integers, a, b, c, *integers[:3]), generate
+
+
+class _Operand:
+    """A matrix's fields: a pointer and three strides."""
+
+    def __init__(self, builder: ir.IRBuilder, matrix: ir.Value):
+        start, self.batch, self.row, self.col = (builder.extract_value(matrix, i) for i in range(4))
+        self.start = builder.inttoptr(start, POINTER)
 
 
 def _square_function(module: ir.Module, element: ir.Type, n: int, a_rows: bool, b_rows: bool):
@@ -326,14 +323,14 @@ def _square_function(module: ir.Module, element: ir.Type, n: int, a_rows: bool, 
 
 
 @intrinsic
-def squares(typingctx, zero, n, a_rows, b_rows, count, a, a_batch, b, b_batch, c, c_batch):
-    """Products of n × n matrices, n one of ``SQUARES``."""
+def squares(typingctx, zero, n, a_rows, b_rows, count, a, b, c):
+    """Products of n × n matrices, n one of ``SQUARES``; a, b and c as for :func:`tile`."""
 
     def generate(context, builder, signature, arguments):
         element = context.get_value_type(zero)
-        n, a_rows, b_rows, count, *rest = arguments[1:]
-        for position in (0, 2, 4):
-            rest[position] = builder.inttoptr(rest[position], POINTER)
+        _, n, a_rows, b_rows, count, *matrices = arguments
+        operands = [_Operand(builder, matrix) for matrix in matrices]
+        rest = [value for each in operands for value in (each.start, each.batch)]
         end = builder.append_basic_block("end")
         key = builder.add(builder.mul(n, INT(4)), builder.mul(a_rows, INT(2)))
         switch = builder.switch(builder.add(key, b_rows), end)
@@ -351,7 +348,7 @@ def squares(typingctx, zero, n, a_rows, b_rows, count, a, a_batch, b, b_batch, c
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(zero, *[types.intp] * 10), generate
+    return types.void(zero, *[types.intp] * 4, a, b, c), generate
 
 
 @intrinsic

@@ -26,30 +26,31 @@ def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) ->
     row = program.memory.row(name + "W")
     b = program.parameter(name + "b") if has_bias else 0
     y = program.activation(M)
-    ways = program.instructions
+    ways, work = program.instructions, N * M * D / 100
+    of_x, of_W, of_y = (x, x.batch, D, 1), (W, D * row, row, 1), (y.array, N * M, M)
     if members == 1 and D >= 2 * N and D >= 128:
-        halves = program.buffer(2, N, M)
-        operands = program.gemm_program, N, M, D, x, D, W, row, halves, b
-        program.add(ways.half_products, *operands, work=N * M * D / 100)
-        made_by = program.add(ways.joined_halves, halves, N * M, y, 0, work=N * M / 25)
+        halves, product = program.buffer(2, N, M), ways.product(program.dtype)
+        problem = program.problem(N, M, D, of_x, of_W, (halves, 0, M), bias=b)
+        given = {"product": product, "problem": ways.product.record(**problem)}
+        program.add(ways.half_products, **given, work=work)
+        given = {"columns": M, "c": halves, "y": y, "rectified": 0}
+        made_by = program.add(ways.joined_halves, **given, work=N * M / 25)
     else:
-        x_W, to = ((x, x.batch, D, 1), (W, D * row, row, 1)), (y.array, N * M, M)
         cut = ways.ROWS if N >= 2 * ways.TALL else ways.COLUMNS
-        made_by = program.product(N, M, D, *x_W, to, cut=cut, bias=b)
+        made_by = program.product(N, M, D, of_x, of_W, of_y, cut=cut, bias=b)
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-        program.product(
-            D, M, N, (x, x.batch, 1, D), (dy, N * M, M, 1), (dW, D * row, row), cut=ways.ROWS
-        )
+        of_dW = dW, D * row, row
+        of_dy = dy, N * M, M, 1
+        program.product(D, M, N, (x, x.batch, 1, D), of_dy, of_dW, cut=ways.ROWS)
         if has_bias:
             db = program.gradient(name + "b")
-            program.add(ways.column_sums, dy, N * M, members, N, M, db, work=N * M / 25)
+            program.add(ways.column_sums, columns=M, x=dy, out=db, work=N * M / 25)
         if not wanted:
             return None
-        dx = program.buffer(members, N, D)
-        gate = x if x.gated else 0
-        dy_W = (dy, N * M, M, 1), (W, D * row, 1, row)
-        program.product(N, D, M, *dy_W, (dx, N * D, D), cut=ways.ROWS, gate=gate)
+        dx, gate = program.buffer(members, N, D), x if x.gated else 0
+        of_dx, turned = (dx, N * D, D), (W, D * row, 1, row)
+        program.product(N, D, M, of_dy, turned, of_dx, cut=ways.ROWS, gate=gate)
         return dx
 
     return Activation(y.array, M, y.batch, product=made_by), backward
@@ -68,18 +69,16 @@ def _activation(program: Program, name: str, layer: layers.Activation, x: Activa
     forward = program.instructions.ACTIVATIONS.get(layer.op)
     if forward is None:
         raise NotCompiled(f"there are no instructions for {type(layer).__name__}")
-    value = program.buffer(1, dtype=np.float64)
-    value[:] = list(constants.values()) or 0.0
-    members, size = program.members, program.rows * x.features
-    y = program.activation(x.features)
-    slopes = program.buffer(members, program.rows, x.features)
-    program.add(forward, x, y, slopes, members, size, value, work=size)
+    F, size, y = x.features, program.rows * x.features, program.activation(x.features)
+    slopes = program.buffer(program.members, program.rows, F)
+    given: Any = {"x": x, "y": y, "constant": [*constants.values(), 0.0][0]}
+    program.add(forward, columns=F, **given, slopes=slopes, work=size)
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
         if not wanted:
             return None
-        dy = program.own(dy)
-        program.add(program.instructions.multiplied, dy, slopes, members, size, work=size / 25)
+        dy, multiplied = program.own(dy), program.instructions.multiplied
+        program.add(multiplied, columns=F, dy=dy, slopes=slopes, work=size / 25)
         return program.gate(dy, x)
 
     return y, backward
@@ -91,8 +90,7 @@ def _flatten(program: Program, name: str, layer: Layer, x: Activation) -> Lowere
 
 def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) -> Lowered:
     program.watch(layer, "p", "rng")
-    members, N = program.members, program.rows
-    size = N * x.features
+    members, N, F = program.members, program.rows, x.features
     if layer.rng.population != program.population:
         raise NotCompiled(f"{name}Dropout is for {layer.rng.population or 1} members")
     refuse_shared_batch(program, name, layer, x)
@@ -105,8 +103,9 @@ def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) 
     counter = program.buffer(2, dtype=np.uint32)
     counter[1] = layer.rng.stream & 0xFFFFFFFF
     y = program.activation(x.features, gated=x.gated)
-    draw, mask = program.instructions.dropout, (seeds, counter, thresholds, scales)
-    program.add(draw, x, y, members, size, *mask, work=size / 1.5)
+    draw, work = program.instructions.dropped, N * F / 1.5
+    mask: Any = {"seed": seeds, "counter": counter, "threshold": thresholds, "scale": scales}
+    program.add(draw, columns=F, x=x, y=y, **mask, work=work)
 
     def next_mask() -> None:
         layer.step += 1
@@ -119,10 +118,11 @@ def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) 
             return None
         if y.gated:  # what was dropped is 0 in y, so its gradient was set to 0 already
             dy = program.own(dy)
-            program.add(program.instructions.scaled, dy, members, size, scales, work=size / 40)
+            scaled = program.instructions.scaled
+            program.add(scaled, columns=F, x=dy, factor=scales, work=N * F / 40)
             return dy
-        dx = program.buffer(members, N, x.features)
-        program.add(draw, dy, dx, members, size, *mask, work=size / 1.5)
+        dx = program.buffer(members, N, F)
+        program.add(draw, columns=F, x=dy, y=dx, **mask, work=work)
         return dx
 
     return y, backward

@@ -84,7 +84,6 @@ class Program:
         self.tape = load_kernels("numba", "tape").Tape(self.members)
         self._gemm = load_kernels("numba", "gemm")
         self._records = load_kernels("numba", "records")
-        self.gemm_program = self._gemm.program(self.dtype)
         self._kept: list[np.ndarray] = []
         self._x_arguments: list[tuple[np.ndarray, int]] = []
         self.hits: np.ndarray | None = None
@@ -219,14 +218,28 @@ class Program:
 
         ``cut`` is the axis of C that the threads divide.
         """
-        ways = self.instructions
-        axis = ways.BATCH if self.members > 1 else cut
-        return self.add(
-            ways.product,
-            *(self.gemm_program, axis, self.members, rows, columns, depth),
-            *(*a, *b, *c, bias, columns, gate, 0),
-            work=rows * columns * depth / 100,
-        )
+        given = self.problem(rows, columns, depth, a, b, c, bias=bias, gate=gate)
+        given["axis"] = self._gemm.BATCH if self.members > 1 else cut
+        return self.add(self.instructions.product, **given, work=rows * columns * depth / 100)
+
+    def problem(
+        self,
+        rows: int,
+        columns: int,
+        depth: int,
+        a: Any,
+        b: Any,
+        c: Any,
+        *,
+        bias: Any = 0,
+        gate: Any = 0,
+    ) -> dict[str, Any]:
+        """The record of a product that is not cut."""
+        sizes = {"count": self.members, "rows": rows, "columns": columns, "depth": depth}
+        of_bias = self._gemm.Bias(bias, columns)
+        operands = {"a": self._gemm.Matrix(*a), "b": self._gemm.Matrix(*b), "bias": of_bias}
+        operands["c"] = self._gemm.Matrix(*c, 1)
+        return {**sizes, **operands, "gate": gate, "flags": 0, "axis": self._gemm.WHOLE}
 
     def rectify(self, x: Activation) -> Activation:
         """``max(x, 0)``, in place, inside the product that makes x if there is one."""
@@ -235,23 +248,23 @@ class Program:
             return Activation(x.array, x.features, x.batch, gated=True)
         if x.array is None or x.shared:
             y = self.activation(x.features)
-            self._copy(x, y, self.rows * x.features)
+            self._copy(x, y)
             x = y
-        size = self.rows * x.features
-        self.add(self.instructions.rectified, x, self.members, size, work=size / 40)
+        work = self.rows * x.features / 40
+        self.add(self.instructions.rectified, columns=x.features, x=x, work=work)
         return Activation(x.array, x.features, x.batch, gated=True)
 
     def gate(self, dx: np.ndarray, x: Activation) -> np.ndarray:
         """dx as the gradient of x: where x was rectified, 0."""
         if x.gated:
-            dx, size = self.own(dx), self.rows * x.features
-            self.add(self.instructions.gated, dx, x, self.members, size, work=size / 40)
+            dx, work = self.own(dx), self.rows * x.features / 40
+            self.add(self.instructions.gated, columns=x.features, dy=dx, y=x, work=work)
         return dx
 
     def sum(self, a: Any, b: Any, features: int) -> np.ndarray:
         """``a + b`` of activations or gradients, in a new buffer."""
-        array, size = self.buffer(self.members, self.rows, features), self.rows * features
-        self.add(self.instructions.summed, a, b, array, self.members, size, work=size / 25)
+        array, work = self.buffer(self.members, self.rows, features), self.rows * features / 25
+        self.add(self.instructions.summed, columns=features, a=a, b=b, y=array, work=work)
         return array
 
     def own(self, dy: np.ndarray) -> np.ndarray:
@@ -259,7 +272,7 @@ class Program:
         if not any(dy is held for held in self._held):
             return dy
         copy = self.buffer(*dy.shape)
-        self._copy(dy, copy, dy.size // self.members)
+        self._copy(dy, Activation(copy, dy.shape[-1], 0))
         return copy
 
     @contextmanager
@@ -269,8 +282,10 @@ class Program:
         yield
         self._held.pop()
 
-    def _copy(self, source: Any, target: Any, size: int) -> None:
-        self.add(self.instructions.copied, source, target, self.members, size, work=size / 25)
+    def _copy(self, source: Any, target: Activation) -> None:
+        F = target.features
+        given = {"columns": F, "x": source, "y": target}
+        self.add(self.instructions.copied, **given, work=self.rows * F / 25)
 
 
 def _array(argument: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Instructions of a training step: activations, each written as one formula.
+"""Instructions for activations, each written as one formula.
 
 A formula gives the value and the slope at x, which mostly have their expensive part in common. The
 forward keeps the slopes, so that every activation has the same backward: a product.
@@ -7,11 +7,8 @@ forward keeps the slopes, so that every activation has the same backward: a prod
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-from numba.extending import register_jitable
-
-from . import gemm
 from .elementary import (
     exp_nonpositive,
     expm1_nonpositive,
@@ -20,32 +17,19 @@ from .elementary import (
     sigmoid,
     tanh,
 )
-from .tape import element_share, instruction, integers, vector
+from .records import NUMBER, ROWS, by_elements, formula, record
 
-formula = register_jitable(fastmath={"contract"}, error_model="numpy")
-"""For a function of numbers that becomes part of an instruction's loop."""
+Activated = record("Activated", x=ROWS, y=ROWS, slopes=ROWS, constant=NUMBER)
 
 
-def _activation(function: Callable) -> Callable[..., int]:
+def _activation(function: Callable) -> Any:
     """``y = f(x)`` and ``slopes = f′(x)``, of ``function(x, constant) -> (f, f′)``."""
 
-    @instruction
-    def forward(real):
-        def run(arguments, part, parts):
-            x, y, slopes, members, elements, constant = integers(arguments, 6)
-            first, last = element_share(members, elements, part, parts)
-            size = gemm.constants(real(0))[1]
-            source = vector(x + first * size, last - first, real(0))
-            target = vector(y + first * size, last - first, real(0))
-            kept = vector(slopes + first * size, last - first, real(0))
-            c = real(vector(constant, 1, np.float64(0))[0])
-            for i in range(np.uintp(last - first)):
-                target[i], kept[i] = function(source[i], c)
-            return 0
+    def forward(a, first, last):
+        for i in range(first, last):
+            a.y[i], a.slopes[i] = function(a.x[i], a.constant)
 
-        return run
-
-    return forward
+    return by_elements(Activated, forward, name=function.__name__)
 
 
 @formula
