@@ -133,14 +133,12 @@ def test_updates_of_the_unusual(name, rng):
 @pytest.mark.parametrize("name", RULES)
 def test_updates_in_place(name, rng):
     """A range of flat arrays, the others untouched; decay of both kinds and clipping on the way."""
-    from xpmlp.kernels.numba import update
-
     op, slots, rates = rule(name)
     arrays = [rng.random(1000).astype(np.float32) for _ in range(2 + slots)]
     w, g, *rest = (a.copy() for a in arrays)
-    in_place = getattr(update, f"{op}_in_place")
-    begin, end, decay, shrink, clip = np.uintp(3), np.uintp(901), 0.02, 0.99, 0.4
-    in_place(w, g, *rest, begin, end, *rates.values(), decay, shrink, clip)
+    decay, shrink, clip = 0.02, 0.99, 0.4
+    update_in_place(op, w[3:901], g[3:901], *(a[3:901] for a in rest), **rates, decay=decay,
+                    shrink=shrink, clip=clip)  # fmt: skip
     old = arrays[0]
     slope = np.float32(clip) * arrays[1] + np.float32(decay) * old
     wanted = as_tuple(getattr(references, f"{op}_reference")(old, slope, *arrays[2:], **rates))
@@ -151,27 +149,40 @@ def test_updates_in_place(name, rng):
         np.testing.assert_array_equal(ours[901:], before[901:])
     np.testing.assert_array_equal(g, arrays[1])
     plain, *kept = (a.copy() for a in (arrays[0], *arrays[2:]))
-    in_place(plain, g, *kept, np.uintp(0), np.uintp(1000), *rates.values(), 0.0, 1.0, 1.0)
+    update_in_place(op, plain, g, *kept, **rates, decay=0.0, shrink=1.0, clip=1.0)
     results = as_tuple(getattr(ops, f"{op}_update")(*arrays, **rates))
     # To rounding: a shrink of 1 that is not known when compiled is one more factor.
     for ours, same in zip((plain, *kept), results, strict=True):
         np.testing.assert_allclose(ours, same, rtol=1e-6, atol=1e-7)
 
 
+def update_in_place(op, w, g, m=None, v=None, **rates):
+    """The step's instruction, on flat arrays."""
+    from xpmlp.kernels.numba import tape, update
+
+    made = getattr(update, op)
+    named = made.record.__annotations__["rates"](**rates)
+    row = made.record.plain(1, w.size, 1, w, g, w if m is None else m, w if v is None else v,
+                            np.array(named, np.float64))  # fmt: skip
+    assert tape.launch(made(w.dtype), row) == 0
+
+
 @pytest.mark.parametrize("name", RULES)
-def test_updates_are_compiled_to_vectors(name, rng):
+def test_updates_are_compiled_to_vectors(name, monkeypatch):
     """A branch in the loop, such as Python's on division by zero, makes it ten times slower."""
-    from xpmlp.kernels.numba import simd, update
+    from xpmlp.kernels.numba import code_cache, simd, tape, update
 
     if simd.target().bits < 256:
         pytest.skip("the registers of this processor have the same name for numbers and vectors")
-    op, slots, rates = rule(name)
-    arrays = [rng.random(64).astype(np.float32) for _ in range(2 + slots)]
-    in_place = getattr(update, f"{op}_in_place")
-    in_place(*arrays, np.uintp(0), np.uintp(64), *rates.values(), 0.0, 1.0, 1.0)
-    code = in_place.inspect_asm(in_place.signatures[0])
-    operation = "vsqrtps" if "eps" in rates else "vmulps|vfn?m(?:add|sub)[0-9]*ps"
-    assert re.search(rf"(?:{operation})\s.*%[yz]mm", code)
+    op, _, rates = rule(name)
+    # Code from the cache cannot be looked at.
+    monkeypatch.setattr(code_cache.CodeCache, "load_overload", lambda *_: None)
+    monkeypatch.setattr(code_cache.CodeCache, "save_overload", lambda *_: None)
+    for made in (getattr(update, op), getattr(update, f"new_{op}")):
+        made.__wrapped__(np.dtype(np.float32))
+        code = tape._alive.pop()._library.get_asm_str()
+        operation = "vsqrtps" if "eps" in rates else "vmulps|vfn?m(?:add|sub)[0-9]*ps"
+        assert re.search(rf"(?:{operation})\s.*%[yz]mm", code)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

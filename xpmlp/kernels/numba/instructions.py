@@ -19,7 +19,9 @@ from .normalization import (
     rms_norm_backward,
     running,
 )
+from .penalties import PENALTIES, clipping, norms, penalty_value
 from .products import column_sums, half_products, joined_halves
+from .softmax import SOFTMAXES
 from .step_losses import (
     CLASS_LOSSES,
     ELEMENTWISE_LOSSES,
@@ -30,9 +32,7 @@ from .step_losses import (
     hits,
     row_total,
 )
-from .step_penalties import PENALTIES, clipping, penalty_value, squares
-from .step_softmax import SOFTMAXES
-from .step_updates import adagrad, adam, momentum, rmsprop, sgd
+from .update import adagrad, adam, momentum, rmsprop, sgd
 
 __all__ = [
     "ACTIVATIONS",
@@ -70,6 +70,7 @@ __all__ = [
     "masked_layer_norm_backward",
     "momentum",
     "multiplied",
+    "norms",
     "penalty_value",
     "product",
     "rectified",
@@ -80,6 +81,5 @@ __all__ = [
     "running",
     "scaled",
     "sgd",
-    "squares",
     "summed",
 ]

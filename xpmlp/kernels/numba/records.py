@@ -148,7 +148,8 @@ def _are_numbers(kind: Any) -> bool:
     """Whether it is a tuple of float64 numbers in memory."""
     if not (isinstance(kind, type) and issubclass(kind, tuple)):
         return False
-    return all(each in (float, "float") for each in kind.__annotations__.values())
+    each = kind.__annotations__.values()  # names, or names yet to be looked up
+    return {getattr(one, "__forward_arg__", one) for one in each} <= {float, "float"}
 
 
 # --- Compiled code's side -------------------------------------------------------------------------

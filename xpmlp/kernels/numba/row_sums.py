@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -79,3 +80,12 @@ def _sums(v: Vectors, size: ir.Value, terms: Callable[[ir.Value, ir.Value | None
     with builder.if_then(builder.icmp_signed("!=", rest, INT(0))):
         add(whole, v.mask(rest))
     return cgutils.pack_array(builder, [v.sum(builder.load(total)) for total in totals])
+
+
+@njit(nogil=True, fastmath={"reassoc"})
+def total(numbers):
+    """The sum of an array, in double precision."""
+    found = 0.0
+    for i in range(np.uintp(numbers.size)):
+        found += numbers[i]
+    return found

@@ -1,13 +1,11 @@
 """Optimizer updates for NumPy arrays: every operand read once, every result written once.
 
-Each rule is written once, as a ``…_range`` over the elements begin … end−1 of flat arrays. What an
-op calls writes new arrays; the ``…_in_place`` functions, for compiled code that owns its arrays,
-write into w and what the optimizer remembers.
+Each rule is written once, over some elements of flat arrays, and made into two instructions: one
+for a training step, which writes into w and what the optimizer remembers (m, and v), and one for
+the op, which writes new arrays.
 
-All ranges have the arguments ``(w, g, *slots, new_w, *new_slots, begin, end, *rates, decay,
-shrink, clip)``. begin and end are unsigned (``np.uintp``). Weight decay and clipping cost no pass
-of their own: g counts as ``clip · g + decay · w``, and w as ``shrink · w`` where the step is taken.
-Decay 0, shrink 1 and clip 1 are for none.
+Weight decay and clipping cost no pass of their own: g counts as ``clip · g + decay · w``, and w as
+``shrink · w`` where the step is taken. Decay 0, shrink 1 and clip 1 are for none.
 
 In w's precision from the start: then a member of a population, whose rates come in it, takes the
 very steps it takes alone.
@@ -15,65 +13,126 @@ very steps it takes alone.
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit, prange
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from .threads import enter_parallel, leave_parallel
-from .twins import twins
+import numpy as np
+from numba import njit
+
+from .gemm import TALL
+from .records import ROWS, by_elements, by_rows, record
+from .tape import launch
 
 # A BLAS of its own has usually just run on all cores; waking ours pays for large parameters only.
 _PARALLEL_ELEMENTS = 1_000_000
-_BLOCK = 16_384  # elements a thread takes at a time
+_CONTRACT = {"contract"}
+_PLAIN = 0.0, 1.0, 1.0  # decay, shrink and clip of an op
 
-# Python's rule that a division by zero raises would put a branch into every loop, and LLVM makes
-# no vectors of such loops.
-OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
+
+# --- Rates, a row of them for each member; what the optimizers share comes last -------------------
+
+
+class SGDRates(NamedTuple):
+    """Of :func:`xpmlp.ops.sgd_update`."""
+
+    lr: float
+    decay: float
+    shrink: float
+    clip: float
+
+
+class MomentumRates(NamedTuple):
+    """Of :func:`xpmlp.ops.momentum_update`; nesterov is 0 or 1."""
+
+    lr: float
+    momentum: float
+    nesterov: float
+    decay: float
+    shrink: float
+    clip: float
+
+
+class AdaGradRates(NamedTuple):
+    """Of :func:`xpmlp.ops.adagrad_update`."""
+
+    lr: float
+    eps: float
+    decay: float
+    shrink: float
+    clip: float
+
+
+class RMSPropRates(NamedTuple):
+    """Of :func:`xpmlp.ops.rmsprop_update`."""
+
+    lr: float
+    gain: float
+    eps: float
+    decay: float
+    shrink: float
+    clip: float
+
+
+class AdamRates(NamedTuple):
+    """Of :func:`xpmlp.ops.adam_update`."""
+
+    lr: float
+    gain1: float
+    gain2: float
+    correction1: float
+    correction2: float
+    eps: float
+    decay: float
+    shrink: float
+    clip: float
+
+
+# --- The ops --------------------------------------------------------------------------------------
 
 
 def sgd_update(w, g, *, lr):
     """The kernel, with the signature and the results of the op's reference."""
-    (new_w,) = _run(_sgd, (w, g), 1, (lr,))
+    (new_w,) = _run(new_sgd, (w, g), lr)
     return new_w
 
 
 def momentum_update(w, g, velocity, *, lr, momentum, nesterov):
     """The kernel, with the signature and the results of the op's reference."""
-    return _run(_momentum, (w, g, velocity), 2, (lr, momentum, nesterov))
+    return _run(new_momentum, (w, g, velocity), lr, momentum, nesterov)
 
 
 def adagrad_update(w, g, squares, *, lr, eps):
     """The kernel, with the signature and the results of the op's reference."""
-    return _run(_adagrad, (w, g, squares), 2, (lr, eps))
+    return _run(new_adagrad, (w, g, squares), lr, eps)
 
 
 def rmsprop_update(w, g, squares, *, lr, gain, eps):
     """The kernel, with the signature and the results of the op's reference."""
-    return _run(_rmsprop, (w, g, squares), 2, (lr, gain, eps))
+    return _run(new_rmsprop, (w, g, squares), lr, gain, eps)
 
 
 def adam_update(w, g, m, v, *, lr, gain1, gain2, correction1, correction2, eps):
     """The kernel, with the signature and the results of the op's reference."""
-    return _run(_adam, (w, g, m, v), 3, (lr, gain1, gain2, correction1, correction2, eps))
+    return _run(new_adam, (w, g, m, v), lr, gain1, gain2, correction1, correction2, eps)
 
 
-def _run(ways, arrays, count, rates):
-    """``count`` new arrays, all at once, or member by member where rates are arrays (P, 1, …)."""
-    serial, parallel = ways
+def _run(instruction, arrays, *rates):
+    """A new array for w and each slot; members apart where rates are arrays (P, 1, …)."""
     w = arrays[0]
-    results = tuple([np.empty(w.shape, w.dtype) for _ in range(count)])
+    results = tuple([np.empty(w.shape, w.dtype) for _ in arrays[1:]])
+    members = 1
     if any(isinstance(rate, np.ndarray) for rate in rates):
-        columns = [np.broadcast_to(np.ravel(rate), len(w)).tolist() for rate in rates]
-        for member, values in enumerate(zip(*columns, strict=True)):
-            serial(*(a[member].reshape(-1) for a in (*arrays, *results)), *values)
-        return results
-    flat = [a.reshape(-1) for a in (*arrays, *results)]
-    if w.size > _PARALLEL_ELEMENTS and enter_parallel():
-        try:
-            parallel(*flat, *rates)
-        finally:
-            leave_parallel()
+        members = len(w)
+        columns = [np.broadcast_to(np.ravel(rate), members) for rate in (*rates, *_PLAIN)]
+        rates = np.stack(columns, axis=1, dtype=np.float64)
     else:
-        serial(*flat, *rates)
+        rates = np.array((*rates, *_PLAIN), np.float64)
+    before, after = ([array.ravel() for array in group] for group in (arrays, results))
+    before += before[:1] * (4 - len(before))  # in place of slots that there are none of
+    after += after[:1] * (3 - len(after))
+    sizes = members, 1, w.size // members
+    given = instruction.record.plain(*sizes, *before, *after, rates.ravel())
+    launch(instruction(w.dtype), given, worth_it=w.size > _PARALLEL_ELEMENTS)
     return results
 
 
@@ -82,178 +141,144 @@ def _run(ways, arrays, count, rates):
 # A running mean moves from the nearer end, as ops.update._moved says: from the old value by the
 # gain, or from the new one by the gain − 1.
 
-# They become part of their callers as source, so that an array given both as w and as new_w is
-# known to be one: only then does LLVM make a vector loop of it without asking whether they overlap.
+# ``a`` has the arrays before and the rates, ``to`` those after. They become part of the loops as
+# source, so that an array in both is known to be one: only then does LLVM make a vector loop of it
+# without asking whether they overlap.
 
 
 @njit(inline="always")
-def sgd_range(w, g, new_w, begin, end, lr, decay, shrink, clip):
+def _sgd(a, to, begin, end, decay, shrink, clip):
     """``w ← w − lr g``."""
-    real = w.dtype.type
-    lr, decay, shrink, clip = real(lr), real(decay), real(shrink), real(clip)
+    real = a.w.dtype.type
+    lr, decay, shrink, clip = real(a.rates.lr), real(decay), real(shrink), real(clip)
     for i in range(begin, end):
-        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
-        new_w[i] = shrink * w[i] - lr * slope
+        slope = clip * a.g[i] + decay * a.w[i] if decay != 0 else clip * a.g[i]
+        to.w[i] = shrink * a.w[i] - lr * slope
 
 
 @njit(inline="always")
-def momentum_range(
-    w, g, velocity, new_w, new_velocity, begin, end, lr, momentum, nesterov, decay, shrink, clip
-):
+def _momentum(a, to, begin, end, decay, shrink, clip):
     """``v ← momentum v + g``; ``w ← w − lr v``, or ``w − lr (g + momentum v)`` with nesterov."""
-    real = w.dtype.type
-    lr, momentum = real(lr), real(momentum)
+    real = a.w.dtype.type
+    lr, momentum, nesterov = real(a.rates.lr), real(a.rates.momentum), a.rates.nesterov != 0
     decay, shrink, clip = real(decay), real(shrink), real(clip)
     for i in range(begin, end):
-        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
-        v = momentum * velocity[i] + slope
+        slope = clip * a.g[i] + decay * a.w[i] if decay != 0 else clip * a.g[i]
+        v = momentum * a.m[i] + slope
         direction = slope + momentum * v if nesterov else v
-        new_w[i] = shrink * w[i] - lr * direction
-        new_velocity[i] = v
+        to.w[i] = shrink * a.w[i] - lr * direction
+        to.m[i] = v
 
 
 @njit(inline="always")
-def adagrad_range(w, g, squares, new_w, new_squares, begin, end, lr, eps, decay, shrink, clip):
+def _adagrad(a, to, begin, end, decay, shrink, clip):
     """``s ← s + g²``; ``w ← w − lr g / (√s + ε)``."""
-    real = w.dtype.type
-    lr, eps = real(lr), real(eps)
+    real = a.w.dtype.type
+    lr, eps = real(a.rates.lr), real(a.rates.eps)
     decay, shrink, clip = real(decay), real(shrink), real(clip)
     for i in range(begin, end):
-        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
-        square = squares[i] + slope * slope
-        new_w[i] = shrink * w[i] - lr * slope / (np.sqrt(square) + eps)
-        new_squares[i] = square
+        slope = clip * a.g[i] + decay * a.w[i] if decay != 0 else clip * a.g[i]
+        square = a.m[i] + slope * slope
+        to.w[i] = shrink * a.w[i] - lr * slope / (np.sqrt(square) + eps)
+        to.m[i] = square
 
 
 @njit(inline="always")
-def rmsprop_range(
-    w, g, squares, new_w, new_squares, begin, end, lr, gain, eps, decay, shrink, clip
-):
+def _rmsprop(a, to, begin, end, decay, shrink, clip):
     """``s ← s + gain (g² − s)``; ``w ← w − lr g / (√s + ε)``."""
-    real = w.dtype.type
-    lr, gain, eps = real(lr), real(gain), real(eps)
+    # Constants choose the loop: left to the compiler, what it takes out of it decides what is
+    # fused with what, and so the last bits.
+    if a.rates.gain < 0.5:
+        if decay != 0:
+            _rmsprop_loop(a, to, begin, end, decay, shrink, clip, True, True)
+        else:
+            _rmsprop_loop(a, to, begin, end, decay, shrink, clip, True, False)
+    elif decay != 0:
+        _rmsprop_loop(a, to, begin, end, decay, shrink, clip, False, True)
+    else:
+        _rmsprop_loop(a, to, begin, end, decay, shrink, clip, False, False)
+
+
+@njit(inline="always")
+def _rmsprop_loop(a, to, begin, end, decay, shrink, clip, from_old, decayed):
+    real = a.w.dtype.type
+    lr, gain, eps = real(a.rates.lr), real(a.rates.gain), real(a.rates.eps)
     decay, shrink, clip = real(decay), real(shrink), real(clip)
-    from_old = gain < real(0.5)
     way = gain if from_old else gain - real(1)
     for i in range(begin, end):
-        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
+        slope = clip * a.g[i] + decay * a.w[i] if decayed else clip * a.g[i]
         square = slope * slope
-        square = (squares[i] if from_old else square) + way * (square - squares[i])
-        new_w[i] = shrink * w[i] - lr * slope / (np.sqrt(square) + eps)
-        new_squares[i] = square
+        square = (a.m[i] if from_old else square) + way * (square - a.m[i])
+        to.w[i] = shrink * a.w[i] - lr * slope / (np.sqrt(square) + eps)
+        to.m[i] = square
 
 
 @njit(inline="always")
-def adam_range(
-    w, g, m, v, new_w, new_m, new_v, begin, end,
-    lr, gain1, gain2, correction1, correction2, eps, decay, shrink, clip,
-):  # fmt: skip
+def _adam(a, to, begin, end, decay, shrink, clip):
     """``m ← m + gain₁ (g − m)``; ``v ← v + gain₂ (g² − v)``;
     ``w ← w − lr (m/c₁) / (√(v/c₂) + ε)``."""
-    real = w.dtype.type
-    rate, rest2 = real(lr) / real(correction1), real(1) / real(correction2)
-    gain1, gain2, eps = real(gain1), real(gain2), real(eps)
+    real, r = a.w.dtype.type, a.rates
+    rate, rest2 = real(r.lr) / real(r.correction1), real(1) / real(r.correction2)
+    gain1, gain2, eps = real(r.gain1), real(r.gain2), real(r.eps)
     decay, shrink, clip = real(decay), real(shrink), real(clip)
     from_old1, from_old2 = gain1 < real(0.5), gain2 < real(0.5)
     way1 = gain1 if from_old1 else gain1 - real(1)
     way2 = gain2 if from_old2 else gain2 - real(1)
     for i in range(begin, end):
-        slope = clip * g[i] + decay * w[i] if decay != 0 else clip * g[i]
-        mean = (m[i] if from_old1 else slope) + way1 * (slope - m[i])
+        slope = clip * a.g[i] + decay * a.w[i] if decay != 0 else clip * a.g[i]
+        mean = (a.m[i] if from_old1 else slope) + way1 * (slope - a.m[i])
         square = slope * slope
-        square = (v[i] if from_old2 else square) + way2 * (square - v[i])
-        new_w[i] = shrink * w[i] - rate * mean / (np.sqrt(square * rest2) + eps)
-        new_m[i] = mean
-        new_v[i] = square
+        square = (a.v[i] if from_old2 else square) + way2 * (square - a.v[i])
+        to.w[i] = shrink * a.w[i] - rate * mean / (np.sqrt(square * rest2) + eps)
+        to.m[i] = mean
+        to.v[i] = square
 
 
-# --- In place, for compiled code ------------------------------------------------------------------
+# --- The instructions -----------------------------------------------------------------------------
+
+# Optimizers with fewer than two slots may give no address for m or v, and those are never read.
+_STATE = {name: ROWS for name in ("w", "g", "m", "v")}
+_NEW = {f"new_{name}": ROWS for name in ("w", "m", "v")}
 
 
-@njit(nogil=True, **OPTIONS)
-def sgd_in_place(w, g, begin, end, lr, decay, shrink, clip):
-    """:func:`sgd_range` into w."""
-    sgd_range(w, g, w, begin, end, lr, decay, shrink, clip)
+class _After(NamedTuple):
+    w: Any
+    m: Any
+    v: Any
 
 
-@njit(nogil=True, **OPTIONS)
-def momentum_in_place(w, g, velocity, begin, end, lr, momentum, nesterov, decay, shrink, clip):
-    """:func:`momentum_range` into w and velocity."""
-    momentum_range(
-        w, g, velocity, w, velocity, begin, end, lr, momentum, nesterov, decay, shrink, clip
-    )  # fmt: skip
+def _in_place(record: Any, rule: Callable) -> Any:
+    """Cut as the product that made g was, by rows."""
+
+    def update(a, first, last):
+        r = a.rates
+        rule(a, a, first * a.columns, last * a.columns, r.decay, r.shrink, r.clip)
+
+    return by_rows(record, update, unit=TALL, fastmath=_CONTRACT, name=record.__name__)
 
 
-@njit(nogil=True, **OPTIONS)
-def adagrad_in_place(w, g, squares, begin, end, lr, eps, decay, shrink, clip):
-    """:func:`adagrad_range` into w and squares."""
-    adagrad_range(w, g, squares, w, squares, begin, end, lr, eps, decay, shrink, clip)
+def _into_new(record: Any, rule: Callable) -> Any:
+    """What is added for decay and clipping falls out of the compiled loop."""
+
+    def update(a, first, last):
+        rule(a, _After(a.new_w, a.new_m, a.new_v), first, last, 0.0, 1.0, 1.0)
+
+    return by_elements(record, update, fastmath=_CONTRACT, name=record.__name__)
 
 
-@njit(nogil=True, **OPTIONS)
-def rmsprop_in_place(w, g, squares, begin, end, lr, gain, eps, decay, shrink, clip):
-    """:func:`rmsprop_range` into w and squares."""
-    rmsprop_range(w, g, squares, w, squares, begin, end, lr, gain, eps, decay, shrink, clip)
+SGD = record("SGD", **_STATE, rates=SGDRates)
+Momentum = record("Momentum", **_STATE, rates=MomentumRates)
+AdaGrad = record("AdaGrad", **_STATE, rates=AdaGradRates)
+RMSProp = record("RMSProp", **_STATE, rates=RMSPropRates)
+Adam = record("Adam", **_STATE, rates=AdamRates)
+NewSGD = record("NewSGD", **_STATE, **_NEW, rates=SGDRates)
+NewMomentum = record("NewMomentum", **_STATE, **_NEW, rates=MomentumRates)
+NewAdaGrad = record("NewAdaGrad", **_STATE, **_NEW, rates=AdaGradRates)
+NewRMSProp = record("NewRMSProp", **_STATE, **_NEW, rates=RMSPropRates)
+NewAdam = record("NewAdam", **_STATE, **_NEW, rates=AdamRates)
 
-
-@njit(nogil=True, **OPTIONS)
-def adam_in_place(
-    w, g, m, v, begin, end, lr, gain1, gain2, correction1, correction2, eps, decay, shrink, clip
-):
-    """:func:`adam_range` into w, m and v."""
-    adam_range(
-        w, g, m, v, w, m, v, begin, end,
-        lr, gain1, gain2, correction1, correction2, eps, decay, shrink, clip,
-    )  # fmt: skip
-
-
-# --- Into new arrays, for the ops: each twice, serial and parallel --------------------------------
-
-
-@njit(inline="always")
-def _bounds(block, size):
-    """Where a block begins and ends."""
-    begin = np.uintp(block) * np.uintp(_BLOCK)
-    return begin, min(np.uintp(size), begin + np.uintp(_BLOCK))
-
-
-def _sgd_body(w, g, new_w, lr):
-    for block in prange((w.size + _BLOCK - 1) // _BLOCK):
-        begin, end = _bounds(block, w.size)
-        sgd_range(w, g, new_w, begin, end, lr, 0.0, 1.0, 1.0)
-
-
-def _momentum_body(w, g, velocity, new_w, new_velocity, lr, momentum, nesterov):
-    for block in prange((w.size + _BLOCK - 1) // _BLOCK):
-        begin, end = _bounds(block, w.size)
-        momentum_range(
-            w, g, velocity, new_w, new_velocity, begin, end, lr, momentum, nesterov, 0.0, 1.0, 1.0
-        )
-
-
-def _adagrad_body(w, g, squares, new_w, new_squares, lr, eps):
-    for block in prange((w.size + _BLOCK - 1) // _BLOCK):
-        begin, end = _bounds(block, w.size)
-        adagrad_range(w, g, squares, new_w, new_squares, begin, end, lr, eps, 0.0, 1.0, 1.0)
-
-
-def _rmsprop_body(w, g, squares, new_w, new_squares, lr, gain, eps):
-    for block in prange((w.size + _BLOCK - 1) // _BLOCK):
-        begin, end = _bounds(block, w.size)
-        rmsprop_range(w, g, squares, new_w, new_squares, begin, end, lr, gain, eps, 0.0, 1.0, 1.0)
-
-
-def _adam_body(w, g, m, v, new_w, new_m, new_v, lr, gain1, gain2, correction1, correction2, eps):
-    for block in prange((w.size + _BLOCK - 1) // _BLOCK):
-        begin, end = _bounds(block, w.size)
-        adam_range(
-            w, g, m, v, new_w, new_m, new_v, begin, end,
-            lr, gain1, gain2, correction1, correction2, eps, 0.0, 1.0, 1.0,
-        )  # fmt: skip
-
-
-_sgd = twins(_sgd_body, **OPTIONS)
-_momentum = twins(_momentum_body, **OPTIONS)
-_adagrad = twins(_adagrad_body, **OPTIONS)
-_rmsprop = twins(_rmsprop_body, **OPTIONS)
-_adam = twins(_adam_body, **OPTIONS)
+sgd, new_sgd = _in_place(SGD, _sgd), _into_new(NewSGD, _sgd)
+momentum, new_momentum = _in_place(Momentum, _momentum), _into_new(NewMomentum, _momentum)
+adagrad, new_adagrad = _in_place(AdaGrad, _adagrad), _into_new(NewAdaGrad, _adagrad)
+rmsprop, new_rmsprop = _in_place(RMSProp, _rmsprop), _into_new(NewRMSProp, _rmsprop)
+adam, new_adam = _in_place(Adam, _adam), _into_new(NewAdam, _adam)

@@ -138,16 +138,16 @@ def _softmax(kind: str) -> Callable[..., Lowered]:
         program.watch(layer, "axis")
         if layer.axis != -1:
             raise NotCompiled(f"{name}{type(layer).__name__} is over axis {layer.axis}")
-        sizes, y = (program.members, program.rows, x.features), program.activation(x.features)
+        F, y = x.features, program.activation(x.features)
         forward, backward_of = program.instructions.SOFTMAXES[kind]
-        work = 4 * program.rows * x.features
-        program.add(forward, x, y, *sizes, work=work)
+        work = 4 * program.rows * F
+        program.add(forward, columns=F, x=x, y=y, work=work)
 
         def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
             if not wanted:
                 return None
-            dx = program.buffer(*sizes)
-            program.add(backward_of, dy, y, dx, *sizes, work=work / 4)
+            dx = program.buffer(program.members, program.rows, F)
+            program.add(backward_of, columns=F, dy=dy, y=y, dx=dx, work=work / 4)
             return program.gate(dx, x)
 
         return y, backward

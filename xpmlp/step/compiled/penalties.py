@@ -45,23 +45,19 @@ def lower_penalty(
     for name in names:
         begin, _ = memory.offsets[name]
         grads[name] = memory.adjusted()
-        arrays = [buffer[begin:] for buffer in (memory.params, memory.grads, grads[name])]
-        shape = memory.matrix(name, members)
-        program.add(
-            program.instructions.PENALTIES[PENALTIES[type(penalty)]],
-            *(*arrays, members, *shape, strengths, sums, sums.shape[1], places[name]),
-            work=shape[0] * shape[1] / 10,
-        )
-    program.add(
-        program.instructions.penalty_value,
-        *(sums, members, sums.shape[1], strengths, value),
-        work=sums.size,
-    )
+        w, g, h = (buffer[begin:] for buffer in (memory.params, memory.grads, grads[name]))
+        instruction = program.instructions.PENALTIES[PENALTIES[type(penalty)]]
+        where = _rows(program, name, sums, places)
+        work = memory.offsets[name][1] / (10 * members)
+        program.add(instruction, w=w, g=g, h=h, strength=strengths, **where, work=work)
+    given: Any = {"rows": sums.shape[1], "columns": 1, "sums": sums, "value": value}
+    instruction = program.instructions.penalty_value
+    program.add(instruction, **given, strength=strengths, work=sums.size)
     return grads
 
 
 def lower_clipping(
-    program: Program, clip_norm: Any, grads: dict[str, np.ndarray], rates: tuple[Any, ...]
+    program: Program, clip_norm: Any, grads: dict[str, np.ndarray], tables: dict[str, Any]
 ) -> None:
     """Write ``min(1, clip_norm / norm)`` of all gradients together into the rates of the update."""
     memory, members = program.memory, program.members
@@ -69,16 +65,20 @@ def lower_clipping(
     bounds[:] = clip_norm
     sums, places = _sums(program, memory.names)
     for name in memory.names:
-        begin, _ = memory.offsets[name]
-        shape = memory.matrix(name, members)
-        program.add(
-            program.instructions.squares,
-            *(grads[name][begin:], members, *shape, sums, sums.shape[1], places[name]),
-            work=shape[0] * shape[1] / 20,
-        )
-    program.add(
-        program.instructions.clipping, sums, members, sums.shape[1], bounds, *rates, work=sums.size
-    )
+        begin, size = memory.offsets[name]
+        given = _rows(program, name, sums, places)
+        work = size / (20 * members)
+        program.add(program.instructions.norms, g=grads[name][begin:], **given, work=work)
+    columns = tables["of_weights"].shape[1]
+    given: Any = {"rows": sums.shape[1], "columns": columns, "sums": sums, "bound": bounds}
+    program.add(program.instructions.clipping, **given, **tables, work=sums.size)
+
+
+def _rows(program: Program, name: str, sums: np.ndarray, places: dict[str, int]) -> dict[str, Any]:
+    """A parameter's size, and where its rows' numbers are."""
+    rows, columns = program.memory.matrix(name, program.members)
+    own = sums.reshape(-1)[places[name] :]
+    return {"rows": rows, "columns": columns, "sums": own, "apart": sums.shape[1]}
 
 
 def _sums(program: Program, names: list[str]) -> tuple[np.ndarray, dict[str, int]]:

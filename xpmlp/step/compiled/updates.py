@@ -34,30 +34,36 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
     optimizer = task.optimizer
     instruction = getattr(program.instructions, optimizer.rule)
     memory, members = program.memory, program.members
-    count = len(optimizer.rates(optimizer.lr)) + 3
-    of_weights, of_others = tables = [
-        program.buffer(members, count, dtype=np.float64) for _ in range(2)
-    ]
-    for table in tables:
-        table[:, -1] = 1.0
+    named = instruction.record.__annotations__["rates"]  # decay, shrink and clip are the last
+    own = optimizer.rates(optimizer.lr)
+    if (*own, "decay", "shrink", "clip") != named._fields:
+        raise TypeError(f"`{kind}`: expected the rates {named._fields[:-3]}, got {tuple(own)}")
+    of_weights, of_others = (
+        program.buffer(members, len(named._fields), dtype=np.float64) for _ in range(2)
+    )
+    for table in (of_weights, of_others):
+        table[:, named._fields.index("clip")] = 1.0
     grads = lower_penalty(program, task.penalty, value)
     if task.clip_norm is not None:
-        lower_clipping(program, task.clip_norm, grads, (*tables, count))
+        tables = {"of_weights": of_weights, "of_others": of_others}
+        lower_clipping(program, task.clip_norm, grads, tables)
     for name in memory.names:
         begin, size = memory.offsets[name]
-        state = [b[begin:] for b in (memory.params, grads[name], *memory.slots)]
-        program.add(
-            instruction,
-            *(*state, *[0] * (4 - len(state)), members, *memory.matrix(name, members)),
-            *(of_weights if memory.is_weight(name) else of_others, count),
-            work=size / 10,
-        )
+        state: Any = dict(zip("mv", (slot[begin:] for slot in memory.slots), strict=False))
+        state = {"m": 0, "v": 0, **state, "w": memory.params[begin:], "g": grads[name][begin:]}
+        rows, columns = memory.matrix(name, members)
+        table = of_weights if memory.is_weight(name) else of_others
+        given = {"rows": rows, "columns": columns, "rates": table}
+        program.add(instruction, **given, **state, work=size / 10)
     written: list[tuple[Any, ...]] = [()]
 
     def write_rates() -> None:
         lr = optimizer.lr * optimizer.schedule(optimizer.steps)
         optimizer.steps += 1
-        values = *optimizer.rates(lr).values(), *optimizer.decay_of_weights(lr)
+        values = (
+            *optimizer.rates(lr).values(),
+            *optimizer.decay_of_weights(lr),
+        )
         if program.population is None:
             if values != written[0]:
                 of_weights[0, :-1] = values
@@ -67,6 +73,7 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
         for column, value in enumerate(values):
             of_weights[:, column] = value
         of_others[:, :-1] = of_weights[:, :-1]
-        of_others[:, -3:-1] = 0.0, 1.0
+        of_others[:, named._fields.index("decay")] = 0.0
+        of_others[:, named._fields.index("shrink")] = 1.0
 
     program.before.append(write_rates)
