@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("numba", reason='needs numba: pip install "xpmlp[fast]"')
 
+from argument_lists import long_lists
+
 from xpmlp.kernels.numba import instructions, records, tape
 from xpmlp.layers import Linear
 from xpmlp.step.compiled.memory import StepMemory
@@ -77,3 +79,7 @@ def test_no_two_instructions_have_one_name():
     _masked.__module__ = "xpmlp.kernels.numba.normalization"
     with pytest.raises(ValueError, match=r"two instructions normalization\._masked"):
         records.by_rows(instructions.masked.record, _masked)
+
+
+def test_nothing_is_told_apart_by_place_alone():
+    assert list(long_lists()) == []

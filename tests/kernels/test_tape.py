@@ -83,6 +83,7 @@ CASES = {
     "elu": (dict(sizes=[20, 50, 2], activation="elu"), MSE, lambda: SGD(0.1), 19),
     "gelu": (dict(sizes=[20, 50, 2], activation="gelu"), MSE, lambda: SGD(0.1), 19),
     "softplus": (dict(sizes=[20, 50, 2], activation="softplus"), MSE, lambda: SGD(0.1), 19),
+    "softsign": (dict(sizes=[20, 50, 2], activation="softsign"), MSE, lambda: SGD(0.1), 19),
     "rectified outputs": (
         dict(sizes=[20, 50], layers=lambda linear: [linear(20, 50), ReLU()]),
         MSE,

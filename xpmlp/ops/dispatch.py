@@ -64,7 +64,7 @@ def _cuda(op: str, module: str, refuses: Callable[..., str | None]) -> Candidate
 
 
 CANDIDATES: list[Candidate] = [
-    _numba("softmax_cross_entropy", "softmax_cross_entropy", numba_rules.softmax_cross_entropy),
+    _numba("softmax_cross_entropy", "cross_entropy", numba_rules.softmax_cross_entropy),
     _numba("matmul", "products", numba_rules.matmul),
     _numba("linear", "products", numba_rules.linear),
     _numba("linear_backward", "products", numba_rules.linear_backward),

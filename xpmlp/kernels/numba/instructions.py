@@ -1,9 +1,17 @@
 """Everything that a training step's tape can be made of, by name."""
 
 from .activations import ACTIVATIONS
+from .cross_entropy import (
+    check_labels,
+    cross_entropy,
+    cross_entropy_of_shares,
+    total_loss,
+    total_loss_of_shares,
+)
 from .dropout import dropped
 from .elementwise import copied, gated, multiplied, rectified, scaled, summed
 from .gemm import BATCH, COLUMNS, ROWS, TALL, product
+from .losses import CLASS_LOSSES, ELEMENTWISE_LOSSES, check_shares, hits, row_total
 from .normalization import (
     batch_norm_backward_rows,
     batch_norm_rows,
@@ -22,16 +30,6 @@ from .normalization import (
 from .penalties import PENALTIES, clipping, norms, penalty_value
 from .products import column_sums, half_products, joined_halves
 from .softmax import SOFTMAXES
-from .step_losses import (
-    CLASS_LOSSES,
-    ELEMENTWISE_LOSSES,
-    check_labels,
-    check_shares,
-    cross_entropy,
-    cross_entropy_of_shares,
-    hits,
-    row_total,
-)
 from .update import adagrad, adam, momentum, rmsprop, sgd
 
 __all__ = [
@@ -82,4 +80,6 @@ __all__ = [
     "scaled",
     "sgd",
     "summed",
+    "total_loss",
+    "total_loss_of_shares",
 ]

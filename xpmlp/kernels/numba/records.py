@@ -253,7 +253,9 @@ def _type_of(kind, like):
 
 
 @intrinsic
-def _sizes(typingctx, arguments):
+def sizes_of(typingctx, arguments):
+    """Members, rows and columns."""
+
     def generate(context, builder, signature, values):
         row = _Row(builder, values[0])
         return cgutils.pack_array(builder, [row.next() for _ in SIZES])
@@ -298,7 +300,7 @@ def _cut(
 
     def made(real):
         def run(arguments, part, parts):
-            members, high, wide = _sizes(arguments)
+            members, high, wide = sizes_of(arguments)
             count = (high if rows else 1) * (wide if columns else 1)
             first_member, last_member, first, last = 0, members, 0, count
             if members > 1:

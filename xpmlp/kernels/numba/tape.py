@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
@@ -125,8 +125,8 @@ def launch(functions: Any, record: tuple, *more: tuple[Any, tuple], worth_it: bo
     functions : int or tuple of int
         What :func:`instruction` gave, for one or several with one record.
     record : tuple
-        Plain, whose type numba is quick to tell: integers, arrays, a ``float`` for a number in
-        memory, and tuples of these.
+        Plain, whose type numba is quick to tell: integers, arrays, floats
+        or tuples of floats for numbers in memory, and tuples of all these.
     *more : tuple
         Other functions, and their record.
     worth_it : bool
@@ -160,15 +160,14 @@ def launch_in_parts(parts: int, *calls: tuple[Any, tuple]) -> int:
 def _integers_of(record: tuple, kept: list[np.ndarray]) -> Iterator[int]:
     """A record as it is in a row; what is made for it in memory is kept."""
     for value in record:
-        if isinstance(value, tuple):
-            yield from _integers_of(value, kept)
-        elif isinstance(value, np.ndarray):
-            yield address_of(value)
-        elif isinstance(value, float):
-            kept.append(np.array([value]))
+        numbers = (value,) if isinstance(value, float) else value
+        if isinstance(numbers, tuple) and all(isinstance(each, float) for each in numbers):
+            kept.append(np.array(numbers))
             yield address_of(kept[-1])
+        elif isinstance(value, tuple):
+            yield from _integers_of(value, kept)
         else:
-            yield int(value)
+            yield address_of(value) if isinstance(value, np.ndarray) else int(value)
 
 
 def address_of(array: np.ndarray) -> int:
@@ -210,30 +209,6 @@ def share(typingctx, total, part, parts, unit):
     return types.UniTuple(types.intp, 2)(*[types.intp] * 4), generate
 
 
-@intrinsic
-def element_share(typingctx, members, elements, part, parts):
-    """A share of P·elements, cut between members if there are several."""
-
-    def generate(context, builder, signature, arguments):
-        members, elements, part, parts = arguments
-        several = builder.icmp_signed(">", members, INT(1))
-        unit = builder.select(several, elements, INT(256))
-        total = builder.mul(members, elements)
-        return cgutils.pack_array(builder, _emit_share(builder, total, part, parts, unit))
-
-    return types.UniTuple(types.intp, 2)(*[types.intp] * 4), generate
-
-
-@njit(inline="always")
-def row_share(members, rows, part, parts, unit):
-    """A share of the members, or of one member's rows: members, then first and last."""
-    if members > 1:
-        first_member, last_member = share(members, part, parts, 1)
-        return first_member, last_member, 0, rows
-    first, last = share(rows, part, parts, unit)
-    return 0, 1, first, last
-
-
 def _emit_share(builder: ir.IRBuilder, total, part, parts, unit) -> list[ir.Value]:
     unit = builder.select(builder.icmp_signed("==", unit, INT(0)), INT(1), unit)  # of nothing
     units = builder.udiv(builder.add(total, builder.sub(unit, INT(1))), unit)
@@ -242,21 +217,6 @@ def _emit_share(builder: ir.IRBuilder, total, part, parts, unit) -> list[ir.Valu
         end = builder.mul(builder.udiv(builder.mul(number, units), parts), unit)
         ends.append(builder.select(builder.icmp_signed("<", end, total), end, total))
     return ends
-
-
-@intrinsic
-def integers(typingctx, arguments, count):
-    """An instruction's arguments: a tuple of ``count`` integers, a constant."""
-    if not isinstance(count, types.IntegerLiteral):
-        return None
-    kind = types.UniTuple(types.intp, count.literal_value)
-
-    def generate(context, builder, signature, values):
-        row = builder.inttoptr(values[0], POINTER)
-        places = [builder.gep(row, [INT(i)], source_etype=INT) for i in range(kind.count)]
-        return cgutils.pack_array(builder, [builder.load(place, typ=INT) for place in places])
-
-    return kind(types.intp, count), generate
 
 
 @intrinsic
@@ -272,17 +232,6 @@ def vector(typingctx, start, size, like):
         return array._getvalue()
 
     return kind(types.intp, types.intp, like), generate
-
-
-@intrinsic
-def pointer(typingctx, start, like):
-    """An address as a pointer to elements of like's type."""
-
-    def generate(context, builder, signature, arguments):
-        kind = context.get_value_type(signature.return_type)
-        return builder.inttoptr(arguments[0], kind)
-
-    return types.CPointer(like)(types.intp, like), generate
 
 
 @intrinsic
@@ -320,16 +269,21 @@ def _emit_row(context, builder, kind, value) -> ir.Value:
 
 
 def _words(context, builder, kind, value) -> Iterator[ir.Value]:
-    if isinstance(kind, types.BaseTuple):
-        for i, each in enumerate(kind.types):
+    numbers = kind.types if isinstance(kind, types.BaseTuple) else [kind]
+    if all(isinstance(each, types.Float) for each in numbers):
+        with builder.goto_entry_block():
+            place = builder.alloca(ir.ArrayType(ir.DoubleType(), len(numbers)))
+        place = builder.ptrtoint(place, INT)
+        for i, each in enumerate(numbers):
+            one = value if kind is each else builder.extract_value(value, i)
+            at = builder.inttoptr(builder.add(place, INT(8 * i)), POINTER)
+            builder.store(context.cast(builder, one, each, types.float64), at)
+        yield place
+    elif isinstance(kind, types.BaseTuple):
+        for i, each in enumerate(numbers):
             yield from _words(context, builder, each, builder.extract_value(value, i))
     elif isinstance(kind, types.Array):
         yield builder.ptrtoint(make_array(kind)(context, builder, value).data, INT)
-    elif isinstance(kind, types.Float):
-        with builder.goto_entry_block():
-            place = builder.alloca(ir.DoubleType())
-        builder.store(context.cast(builder, value, kind, types.float64), place)
-        yield builder.ptrtoint(place, INT)
     else:
         yield context.cast(builder, value, kind, types.intp)
 

@@ -124,14 +124,14 @@ def _run(instruction, arrays, *rates):
     if any(isinstance(rate, np.ndarray) for rate in rates):
         members = len(w)
         columns = [np.broadcast_to(np.ravel(rate), members) for rate in (*rates, *_PLAIN)]
-        rates = np.stack(columns, axis=1, dtype=np.float64)
+        rates = np.stack(columns, axis=1, dtype=np.float64).ravel()
     else:
-        rates = np.array((*rates, *_PLAIN), np.float64)
+        rates = *map(float, rates), *_PLAIN
     before, after = ([array.ravel() for array in group] for group in (arrays, results))
     before += before[:1] * (4 - len(before))  # in place of slots that there are none of
     after += after[:1] * (3 - len(after))
     sizes = members, 1, w.size // members
-    given = instruction.record.plain(*sizes, *before, *after, rates.ravel())
+    given = instruction.record.plain(*sizes, *before, *after, rates)
     launch(instruction(w.dtype), given, worth_it=w.size > _PARALLEL_ELEMENTS)
     return results
 

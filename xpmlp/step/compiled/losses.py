@@ -15,81 +15,60 @@ def _cross_entropy(
     program: Program, loss: losses.SoftmaxCrossEntropy, outputs: Activation, y: np.ndarray, to: Any
 ) -> np.ndarray:
     program.watch(loss, "label_smoothing", "ignore_index", "class_weights", "z_loss", "reduction")
-    members, rows, C = program.members, program.rows, outputs.features
-    mean = _is_mean(loss)
-    smoothing = program.buffer(members, dtype=np.float64)
-    smoothing[:] = loss.label_smoothing
-    z_loss = program.buffer(1, dtype=np.float64)
-    z_loss[:] = loss.z_loss
-    own = loss.class_weights
-    weighted = own is not None
+    members, rows, C, own = program.members, program.rows, outputs.features, loss.class_weights
+    kinds, mean = program.instructions, _is_mean(loss)
+    smoothing, z_loss = (program.buffer(size, dtype=np.float64) for size in (members, 1))
+    smoothing[:], z_loss[:] = loss.label_smoothing, loss.z_loss
     if own is not None and own.shape != (C,):
         raise NotCompiled(f"there are {own.size} class weights, not {C}")
-    weights = program.buffer(C if weighted else 0)
-    if weighted:
-        weights[:] = loss.class_weights
-    scales, values = program.buffer(members), program.buffer(members, rows)
-    gradient = program.buffer(members, rows, C)
-    results = scales, smoothing, z_loss, gradient, values
+    weights: Any = 0
+    if own is not None:
+        weights = program.buffer(C)
+        weights[:] = own
+    scales, gradient = program.buffer(members), program.buffer(members, rows, C)
+    given: Any = {"columns": C, "x": outputs, "weights": weights, "weighted": own is not None}
+    given |= {"smoothing": smoothing, "z": z_loss, "scale": scales, "gradient": gradient}
+    given |= {"losses": program.buffer(members, rows), "total": to}
     if y.dtype.kind in "iu":
-        _by_class_numbers(program, loss, outputs, y, (weights, weighted), results)
+        labels, ignored = _labels(program, y), loss.ignore_index
+        given |= labels | {"has_ignore": ignored is not None, "ignored": ignored or 0}
+        given["mean"] = loss.reduction == "mean"
+        program.add(kinds.check_labels, **given, work=rows, check=True)
+        program.add(kinds.cross_entropy, **given, work=rows * C * 4)
+        _count_hits(program, outputs, labels)
+        program.add(kinds.total_loss, **given, work=rows)
     elif y.dtype.kind == "f" and loss.ignore_index is None:
         targets = program.bind_targets(y, program.dtype, (C,))
         _check_shares(program, targets, np.inf)
         scales[:] = 1.0 / rows if mean else 1.0
-        sizes = 0 if y.ndim == 2 else rows * C, members, rows, C
-        program.add(
-            program.instructions.cross_entropy_of_shares,
-            *(outputs, targets, *sizes, weights, weighted, *results),
-            work=rows * C * 6,
-        )
+        given |= {"targets": targets, "apart": 0 if y.ndim == 2 else rows * C}
+        program.add(kinds.cross_entropy_of_shares, **given, work=rows * C * 6)
+        program.add(kinds.total_loss_of_shares, **given, work=rows)
     else:
         raise NotCompiled(f"targets are {y.dtype}")
-    program.add(program.instructions.row_total, values, members, rows, to, work=rows)
     return gradient
 
 
-def _by_class_numbers(
-    program: Program,
-    loss: losses.SoftmaxCrossEntropy,
-    outputs: Activation,
-    y: np.ndarray,
-    weights: tuple[np.ndarray, bool],
-    results: tuple[np.ndarray, ...],
-) -> None:
-    members, rows, C = program.members, program.rows, outputs.features
+def _labels(program: Program, y: np.ndarray) -> dict[str, Any]:
+    """Class numbers, and how far those of two members are apart."""
     labels = program.bind_targets(y, np.dtype(np.int64), ())
-    ignored = loss.ignore_index
-    options = *weights, ignored is not None, ignored or 0
-    kinds, shared = program.instructions, y.ndim == 1
-    program.add(
-        kinds.check_labels,
-        *(labels, 1 if shared else members, members, rows, C, *options),
-        *(loss.reduction == "mean", results[0]),
-        work=rows,
-        check=True,
-    )
-    where = outputs, labels, 0 if shared else rows, members, rows, C
-    program.add(kinds.cross_entropy, *where, *options, *results, work=rows * C * 4)
-    _count_hits(program, where)
+    return {"labels": labels, "apart": 0 if y.ndim == 1 else program.rows}
 
 
-def _check_labels(program: Program, y: np.ndarray, labels: np.ndarray, classes: int) -> None:
+def _check_labels(program: Program, labels: dict[str, Any], classes: int) -> None:
     """Refuse a batch with a class number that does not exist."""
-    problems = 1 if y.ndim == 1 else program.members
-    nothing, scales = program.buffer(0), program.buffer(program.members)
-    program.add(
-        program.instructions.check_labels,
-        *(labels, problems, program.members, program.rows, classes, nothing, False, False, 0),
-        *(False, scales),
-        work=program.rows,
-        check=True,
-    )
+    nothing = ("weights", "weighted", "has_ignore", "ignored", "mean", "smoothing", "z")
+    given: Any = dict.fromkeys((*nothing, "x", "gradient", "losses", "total"), 0)
+    given |= {"scale": program.buffer(program.members), "columns": classes, **labels}
+    for name, count in (("smoothing", program.members), ("z", 1)):  # numbers are always read
+        given[name] = program.buffer(count, dtype=np.float64)
+    program.add(program.instructions.check_labels, **given, work=program.rows, check=True)
 
 
-def _count_hits(program: Program, where: tuple[Any, ...]) -> None:
+def _count_hits(program: Program, outputs: Activation, labels: dict[str, Any]) -> None:
     program.hits = program.buffer(program.members, dtype=np.int64)
-    program.add(program.instructions.hits, *where, program.hits, work=0)
+    given = {"columns": outputs.features, "x": outputs, "hits": program.hits, **labels}
+    program.add(program.instructions.hits, **given, work=0)
 
 
 def _is_mean(loss: losses.Loss) -> bool:
@@ -100,10 +79,9 @@ def _is_mean(loss: losses.Loss) -> bool:
 
 def _check_shares(program: Program, targets: np.ndarray, most: float) -> None:
     """Refuse a batch with a target outside of 0 … most."""
-    bound = program.buffer(1, dtype=np.float64)
-    bound[:] = most
-    kinds, size = program.instructions, targets.size
-    program.add(kinds.check_shares, targets, size, bound, work=size / 20, check=True)
+    sizes = {"members": 1, "rows": 1, "columns": targets.size}
+    work, check_shares = targets.size / 20, program.instructions.check_shares
+    program.add(check_shares, **sizes, targets=targets, most=most, work=work, check=True)
 
 
 def _elementwise(
@@ -119,9 +97,9 @@ def _elementwise(
         targets = program.bind_targets(y, program.dtype, (M,))
         if most is not None:
             _check_shares(program, targets, most)
-        instruction = program.instructions.ELEMENTWISE_LOSSES[kind]
-        batch, options = 0 if y.ndim == 2 else size, _options(program, loss, constant, size)
-        return _reduced(program, instruction, outputs, targets, batch, options, to)
+        given = _options(program, loss, constant, size)
+        given |= {"y": outputs, "targets": targets, "apart": 0 if y.ndim == 2 else size}
+        return _reduced(program, program.instructions.ELEMENTWISE_LOSSES[kind], M, given, to)
 
     return lower
 
@@ -132,42 +110,34 @@ def _by_class(kind: str, constant: str | None = None) -> Callable[..., np.ndarra
     def lower(program: Program, loss: losses.Loss, outputs: Activation, y: np.ndarray, to: Any):
         if y.dtype.kind not in "iu":
             raise NotCompiled("targets are not class numbers")
-        labels, rows = program.bind_targets(y, np.dtype(np.int64), ()), program.rows
-        _check_labels(program, y, labels, outputs.features)
-        instruction = program.instructions.CLASS_LOSSES[kind]
-        batch, options = 0 if y.ndim == 1 else rows, _options(program, loss, constant, rows)
-        where = outputs, labels, batch, program.members, rows, outputs.features
-        _count_hits(program, where)
-        return _reduced(program, instruction, outputs, labels, batch, options, to)
+        labels, C = _labels(program, y), outputs.features
+        _check_labels(program, labels, C)
+        _count_hits(program, outputs, labels)
+        given = _options(program, loss, constant, program.rows) | {"x": outputs, **labels}
+        return _reduced(program, program.instructions.CLASS_LOSSES[kind], C, given, to)
 
     return lower
 
 
-def _options(program: Program, loss: losses.Loss, constant: str | None, count: int) -> np.ndarray:
+def _options(
+    program: Program, loss: losses.Loss, constant: str | None, count: int
+) -> dict[str, Any]:
     """What each element or row is multiplied by, and the loss's constant."""
-    options = program.buffer(2, dtype=np.float64)
-    options[0] = 1.0 / count if _is_mean(loss) else 1.0
     program.watch(loss, "reduction")
     if constant is not None:
         program.watch(loss, constant)
-        options[1] = getattr(loss, constant)
-    return options
+    value = 0.0 if constant is None else getattr(loss, constant)
+    return {"factor": 1.0 / count if _is_mean(loss) else 1.0, "constant": value}
 
 
 def _reduced(
-    program: Program,
-    instruction: Callable,
-    outputs: Activation,
-    targets: np.ndarray,
-    batch: int,
-    options: np.ndarray,
-    to: Any,
+    program: Program, instruction: Any, columns: int, given: dict[str, Any], to: Any
 ) -> np.ndarray:
-    sizes = program.members, program.rows, outputs.features
-    values, gradient = program.buffer(*sizes[:2]), program.buffer(*sizes)
-    arguments = outputs, targets, batch, *sizes, options, gradient, values
-    program.add(instruction, *arguments, work=sizes[1] * sizes[2])
-    program.add(program.instructions.row_total, values, *sizes[:2], to, work=sizes[1])
+    members, rows, kinds = program.members, program.rows, program.instructions
+    values, gradient = program.buffer(members, rows), program.buffer(members, rows, columns)
+    given = {"columns": columns, **given, "gradient": gradient, "losses": values}
+    program.add(instruction, **given, work=rows * columns)
+    program.add(kinds.row_total, columns=1, losses=values, value=to, work=rows)
     return gradient
 
 

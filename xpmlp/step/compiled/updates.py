@@ -37,7 +37,9 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
     named = instruction.record.__annotations__["rates"]  # decay, shrink and clip are the last
     own = optimizer.rates(optimizer.lr)
     if (*own, "decay", "shrink", "clip") != named._fields:
-        raise TypeError(f"`{kind}`: expected the rates {named._fields[:-3]}, got {tuple(own)}")
+        raise TypeError(
+            f"`{optimizer.rule}`: expected the rates {named._fields[:-3]}, got {tuple(own)}"
+        )
     of_weights, of_others = (
         program.buffer(members, len(named._fields), dtype=np.float64) for _ in range(2)
     )
