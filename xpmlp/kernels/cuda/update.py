@@ -16,6 +16,12 @@ import numpy as np
 from . import geometry, launch
 
 _OP = "update"
+SEGMENT = np.dtype([
+    ("w", "i8"), ("g", "i8"), ("slots", "i8", 2), ("copy", "i8"), ("size", "i8"),
+    ("member_size", "i8"), ("flags", "i8"),
+])  # fmt: skip
+"""A parameter in the table, as ``struct Segment`` of ``update.cu`` has it: addresses, numbers."""
+
 _COPY_FLAG = {"bf16": 2, "f16": 4}
 _GRADIENT_FLAG = {"bf16": 8, "f16": 16}  # where parameters are of another type
 
@@ -59,15 +65,16 @@ class FlatUpdate:
         self._real = launch.accumulator(self._suffix)
         self._flags = np.int32(nesterov), np.int32(decoupled)
         self._sizes = [param.size for param in params]
-        self._rows = np.zeros((len(params), 8), np.int64)
+        self._rows = np.zeros(len(params), SEGMENT)
         for row, param, remembered, decay in zip(self._rows, params, slots, decayed, strict=True):
-            row[0] = launch.address(param)
-            row[2 : 2 + len(remembered)] = [launch.address(slot) for slot in remembered]
-            row[5:8] = param.size, param.size // members, int(decay)
+            row["w"] = launch.address(param)
+            row["slots"][: len(remembered)] = [launch.address(slot) for slot in remembered]
+            row["size"], row["member_size"] = param.size, param.size // members
+            row["flags"] = int(decay)
         for row, copy in zip(self._rows, copies or (), strict=False):
             if copy is not None:
-                row[4] = launch.address(copy)
-                row[7] |= _COPY_FLAG[launch.suffix_of(copy)]
+                row["copy"] = launch.address(copy)
+                row["flags"] |= _COPY_FLAG[launch.suffix_of(copy)]
         chunks = np.array(geometry.update_chunks(self._sizes), np.int64)
         self._keep = params, slots, copies
         self._chunks = launch.constant(chunks)
@@ -91,10 +98,11 @@ class FlatUpdate:
         rows = self._rows.copy()
         for row, grad in zip(rows, grads, strict=True):
             suffix = launch.suffix_of(grad)
-            row[1] = launch.address(grad)
-            row[7] |= 0 if suffix == self._suffix else _GRADIENT_FLAG[suffix]
-        table = launch.empty(rows.shape, np.int64)
-        send(lambda: table.set(rows))
+            row["g"] = launch.address(grad)
+            row["flags"] |= 0 if suffix == self._suffix else _GRADIENT_FLAG[suffix]
+        numbers = rows.view(np.int64).reshape(len(rows), -1)
+        table = launch.empty(numbers.shape, np.int64)
+        send(lambda: table.set(numbers))
         return table
 
     def set_step(self, step: int) -> None:
