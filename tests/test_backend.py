@@ -15,7 +15,7 @@ import pytest
 from checks import torch_or_skip
 
 import xpmlp
-from xpmlp import backend
+from xpmlp import array_libraries, backend
 from xpmlp.errors import BackendError, DTypeError, ShapeError
 
 
@@ -155,7 +155,7 @@ def test_broken_library_says_what_it_said(monkeypatch):
     def broken(device, reason):
         raise OSError("libtorch: cannot open shared object file")
 
-    monkeypatch.setitem(backend._OPENERS, "array_api_strict", broken)
+    monkeypatch.setitem(array_libraries._OPENERS, "array_api_strict", broken)
     with pytest.raises(BackendError, match="failed to start: OSError: libtorch: cannot open"):
         xpmlp.set_backend("array_api_strict")
 
@@ -396,7 +396,7 @@ def test_jax_does_not_narrow_in_silence():
     pytest.importorskip("jax", reason="JAX is not installed")
     code = """
 import jax.numpy as jnp, xpmlp
-from xpmlp import backend
+from xpmlp import array_libraries, backend
 from xpmlp.errors import DTypeError
 assert not backend.has_wide_types(jnp)
 for name in ("float64", "int64", "uint64"):

@@ -22,60 +22,21 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from .array_libraries import NAMES, Backend, Namespace, activate, numpy_namespace, open_library
 from .errors import BackendError, DTypeError, ShapeError
 
 Array = Any
 """Any array of a supported library."""
 
-Namespace = Any
-"""The functions of an array library under their array-API names."""
-
-NAMES = ("numpy", "cupy", "torch", "jax", "array_api_strict")
-
 _DTYPE_NAMES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
 )
-
-_INSTALL = {
-    "cupy": 'pip install "xpmlp[cuda12]" (or cuda13, to match the driver)',
-    "torch": 'pip install "xpmlp[torch]"',
-    "jax": 'pip install "xpmlp[jax]"',
-    "array_api_strict": "pip install array-api-strict",
-}
-
-
-@dataclass(frozen=True)
-class Backend:
-    """An array library with a device.
-
-    Attributes
-    ----------
-    name : str
-        One of ``numpy``, ``cupy``, ``torch``, ``jax``, ``array_api_strict``.
-    xp : module
-        Its array-API namespace.
-    device : object
-        The library's own device object, or None for its default.
-    reason : str
-        Why this one was chosen, in words.
-    """
-
-    name: str
-    xp: Namespace
-    device: Any
-    reason: str
-
-    def __str__(self) -> str:
-        where = "default device" if self.device is None else str(self.device)
-        return f"{self.name} on {where} ({self.reason})"
-
 
 _default: Backend | None = None
 _override: ContextVar[Backend | None] = ContextVar("xpmlp_backend", default=None)
@@ -97,7 +58,7 @@ def get_backend() -> Backend:
         name = os.environ.get("XPMLP_BACKEND", "").strip()
         device = os.environ.get("XPMLP_DEVICE", "").strip() or None
         reason = f"XPMLP_BACKEND={name}" if name else "the default"
-        _default = _activate(_open(name or "numpy", device, reason))
+        _default = activate(open_library(name or "numpy", device, reason))
     return _default
 
 
@@ -117,7 +78,7 @@ def set_backend(name: str | None, device: str | None = None) -> Backend:
         What is in use from now on. Arrays that exist already stay where they are.
     """
     global _default
-    _default = None if name is None else _activate(_open(name, device, "set_backend"))
+    _default = None if name is None else activate(open_library(name, device, "set_backend"))
     return get_backend()
 
 
@@ -125,13 +86,13 @@ def set_backend(name: str | None, device: str | None = None) -> Backend:
 def use_backend(name: str, device: str | None = None) -> Iterator[Backend]:
     """Choose the backend inside a ``with`` block (this thread or task only)."""
     previous = _override.get() or _default
-    token = _override.set(_activate(_open(name, device, "use_backend")))
+    token = _override.set(activate(open_library(name, device, "use_backend")))
     try:
         yield get_backend()
     finally:
         _override.reset(token)
         if previous is not None:
-            _activate(previous)
+            activate(previous)
 
 
 def available_backends() -> tuple[str, ...]:
@@ -144,7 +105,7 @@ def backend_problems(names: Iterable[str] = NAMES) -> dict[str, str | None]:
     problems: dict[str, str | None] = {}
     for name in names:
         try:
-            _open(name, None, "probe")
+            open_library(name, None, "probe")
         except BackendError as error:
             problems[name] = str(error)
         else:
@@ -163,7 +124,7 @@ def array_namespace(*arrays: Array) -> Namespace:
         If one of them is no array of a supported library.
     """
     if all(type(a) is np.ndarray for a in arrays):
-        return _numpy_namespace()
+        return numpy_namespace()
     try:
         return array_api_compat.array_namespace(*arrays)
     except TypeError as error:
@@ -379,133 +340,5 @@ def _from_python(values: Any, keep_doubles: bool) -> np.ndarray:
     return array.astype(np.float32) if single else array
 
 
-def _numpy_namespace() -> Namespace:
-    import array_api_compat.numpy as xp
-
-    return xp
-
-
 def _on(array: Array, backend: Backend) -> bool:
     return backend.device is None or array_api_compat.device(array) == backend.device
-
-
-def _open(name: str, device: str | None, reason: str) -> Backend:
-    """Import a library, check its device and describe it; raise BackendError if it cannot serve."""
-    if name == "auto":
-        return _open_auto(device, reason)
-    if name not in NAMES:
-        raise BackendError(
-            f"expected a backend among {', '.join(NAMES)} or auto, got {name!r}; "
-            "set XPMLP_BACKEND (or the argument) to one of them"
-        )
-    if name == "numpy":
-        return Backend("numpy", _numpy_namespace(), _check_cpu("numpy", device), reason)
-    if importlib.util.find_spec(name) is None:
-        raise BackendError(f"backend {name} was asked for but is not installed; {_INSTALL[name]}")
-    try:
-        return _OPENERS[name](device, reason)
-    except BackendError:
-        raise
-    except Exception as error:  # a broken installation can raise anything
-        raise BackendError(
-            f"backend {name} is installed but failed to start: {type(error).__name__}: {error}; "
-            f"repair it with {_INSTALL[name]}, or choose another backend"
-        ) from error
-
-
-def _activate(backend: Backend) -> Backend:
-    """Make the device current where a library has such a thing (CuPy: for this thread)."""
-    if backend.name == "cupy":
-        backend.device.use()
-    return backend
-
-
-def _open_auto(device: str | None, reason: str) -> Backend:
-    try:
-        backend = _open("cupy", device, reason)
-    except BackendError as error:
-        return Backend("numpy", _numpy_namespace(), None, f"{reason}: auto, because {error}")
-    return Backend("cupy", backend.xp, backend.device, f"{reason}: auto, a CUDA device answers")
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, without its stack of native frames."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _check_cpu(name: str, device: str | None) -> None:
-    if device not in (None, "cpu"):
-        raise BackendError(
-            f"backend {name} runs on the CPU only, got device {device!r}; "
-            "unset XPMLP_DEVICE or choose cupy, torch or jax"
-        )
-
-
-def _open_cupy(device: str | None, reason: str) -> Backend:
-    import array_api_compat.cupy as xp
-    import cupy
-
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:
-        raise BackendError(
-            "CuPy is installed but no CUDA device answers "
-            f"({_first_line(error)}); check the driver with nvidia-smi, "
-            "or use XPMLP_BACKEND=numpy"
-        ) from error
-    if count == 0:
-        raise BackendError("CuPy is installed but there is no CUDA device; use XPMLP_BACKEND=numpy")
-    text = (device or "0").removeprefix("cuda").removeprefix(":") or "0"
-    if not text.isdigit() or int(text) >= count:
-        raise BackendError(
-            f"expected a CUDA device number below {count}, got {device!r}; "
-            "set XPMLP_DEVICE to one of them"
-        )
-    return Backend("cupy", xp, cupy.cuda.Device(int(text)), reason)
-
-
-def _open_torch(device: str | None, reason: str) -> Backend:
-    import array_api_compat.torch as xp
-    import torch
-
-    try:
-        chosen = torch.device(device or "cpu")
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise BackendError(
-            f"torch cannot use device {device!r} ({_first_line(error)}); "
-            "set XPMLP_DEVICE to cpu, cuda or cuda:0"
-        ) from error
-    return Backend("torch", xp, chosen, reason)
-
-
-def _open_jax(device: str | None, reason: str) -> Backend:
-    import jax
-    import jax.numpy as xp
-
-    if device is None:
-        return Backend("jax", xp, None, reason)
-    kind, _, index = device.partition(":")
-    try:
-        chosen = jax.devices(kind)[int(index or 0)]
-    except (RuntimeError, IndexError, ValueError) as error:
-        raise BackendError(
-            f"JAX cannot use device {device!r} ({_first_line(error)}); "
-            f"it has {', '.join(str(d) for d in jax.devices())}"
-        ) from error
-    return Backend("jax", xp, chosen, reason)
-
-
-def _open_array_api_strict(device: str | None, reason: str) -> Backend:
-    import array_api_strict as xp
-
-    _check_cpu("array_api_strict", device)
-    return Backend("array_api_strict", xp, None, reason)
-
-
-_OPENERS = {
-    "cupy": _open_cupy,
-    "torch": _open_torch,
-    "jax": _open_jax,
-    "array_api_strict": _open_array_api_strict,
-}

@@ -190,7 +190,7 @@ def test_wrong_names_list_the_right_ones(options, message):
 
 
 def test_a_backend_asked_for_that_cannot_be_used_is_an_error(monkeypatch):
-    monkeypatch.setattr("xpmlp.backend.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("xpmlp.array_libraries.importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="not installed"):
         run_suite(backends=["numpy", "torch"])
 
