@@ -46,7 +46,7 @@ from numba import njit
 
 from . import simd
 from .records import ADDRESS, fields, fields_only
-from .simd import prefetch, stack_buffer
+from .simd import constants, prefetch, stack_buffer
 from .tape import instruction, share
 from .tiles import (
     ACCUMULATE,
@@ -54,7 +54,6 @@ from .tiles import (
     PANEL,
     RELU,
     SQUARES,
-    constants,
     copy_element,
     copy_row,
     squares,

@@ -21,8 +21,8 @@ from .elementwise import SLOPES, VALUES, FromOutput, InPlace
 from .gemm import ANY, TALL, WHOLE, Bias, Matrix, Product
 from .records import ADDRESS, FEATURES, Of, by_columns, by_elements, fields, fields_only, record
 from .records import ROWS as EACH
+from .simd import constants
 from .tape import call, instruction, launch, share, stored, vector
-from .tiles import constants
 
 # In multiply-adds: with less work, a second thread comes too late; what a tanh and a call of the
 # product take as long as.

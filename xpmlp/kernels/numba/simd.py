@@ -300,3 +300,15 @@ def prefetch(typingctx, start, size, write):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, write), generate
+
+
+@intrinsic
+def constants(typingctx, zero):
+    """For the element type of ``zero``: elements in a vector, and bytes in an element."""
+
+    def generate(context, builder, signature, arguments):
+        element = context.get_value_type(zero)
+        values = INT(lanes_of(element)), INT(Vectors(builder, element).bytes)
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return types.UniTuple(types.intp, 2)(zero), generate

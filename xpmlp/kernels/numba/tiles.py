@@ -27,13 +27,13 @@ MOST_ROWS = (0, 12, 12, 8) if simd.target().registers == 32 else (0, 8, 6, 4)
 SQUARES = (4, 8, 16)
 """Sizes of square matrices with a function of their own, where a vector has as many lanes."""
 _AHEAD_BYTES = 2048  # how far ahead it asks for memory
+_TILE = [POINTER, INT, INT, POINTER, INT, POINTER, INT, INT, INT, POINTER, POINTER, INT]
 
 
 def _tile_function(module: ir.Module, element: ir.Type, rows: int, vectors: int, masked: bool):
     """LLVM function for a tile of ``rows`` rows by ``vectors`` vectors, the last perhaps masked."""
     name = f"xpmlp_tile_{element}_{rows}x{vectors}{'_masked' if masked else ''}"
-    kinds = [POINTER, INT, INT, POINTER, INT, POINTER, INT, INT, INT, POINTER, POINTER, INT]
-    function = simd.private_function(module, name, kinds)
+    function = simd.private_function(module, name, _TILE)
     if function is None:
         return module.globals[name]
     a, a_row, a_col, b, b_row, c, c_row, depth, lanes, bias, gate, flags = function.args
@@ -80,10 +80,9 @@ def _tile_function(module: ir.Module, element: ir.Type, rows: int, vectors: int,
         results[cell] = _phi(builder, v.type, v.zero, start)
         results[cell].add_incoming(after[cell], step)
     places = {}
-    for i in range(rows):
-        for j in range(vectors):
-            places[i, j] = v.at(c, j * v.lanes)
-        c = v.at(c, c_row)
+    for i, j in cells:
+        c = v.at(c, c_row) if i > 0 and j == 0 else c
+        places[i, j] = v.at(c, j * v.lanes)
 
     # What is added to the sums goes last: their rounding errors stay those of a short sum.
     plain, more = builder.append_basic_block("plain"), builder.append_basic_block("more")
@@ -168,8 +167,7 @@ def _transpose_function(module: ir.Module, element: ir.Type):
     are at most the number of lanes.
     """
     name = f"xpmlp_transpose_{element}"
-    kinds = [POINTER, INT, POINTER, INT, INT, INT]
-    function = simd.private_function(module, name, kinds)
+    function = simd.private_function(module, name, [POINTER, INT, POINTER, INT, INT, INT])
     if function is None:
         return module.globals[name]
     source, source_row, to, to_row, rows, columns = function.args
@@ -209,8 +207,7 @@ def _transpose_function(module: ir.Module, element: ir.Type):
 def _choice_function(module: ir.Module, element: ir.Type):
     """LLVM function that runs the tile function for so many rows and vectors."""
     name = f"xpmlp_tiles_{element}"
-    tile_kinds = [POINTER, INT, INT, POINTER, INT, POINTER, INT, INT, INT, POINTER, POINTER, INT]
-    function = simd.private_function(module, name, [INT, INT, *tile_kinds])
+    function = simd.private_function(module, name, [INT, INT, *_TILE])
     if function is None:
         return module.globals[name]
     rows, vectors, *rest = function.args
@@ -353,6 +350,8 @@ def squares(typingctx, zero, n, a_rows, b_rows, count, a, b, c):
 
 @intrinsic
 def transpose(typingctx, zero, source, source_row, to, to_row, rows, columns):
+    """Copy a block transposed, at most a vector wide and high."""
+
     def generate(context, builder, signature, arguments):
         source, source_row, to, to_row, rows, columns = arguments[1:]
         function = _transpose_function(builder.module, context.get_value_type(zero))
@@ -384,6 +383,8 @@ def copy_row(typingctx, zero, source, to, vectors, lanes):
 
 @intrinsic
 def copy_element(typingctx, zero, source, to):
+    """Copy one number from an address to another."""
+
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(zero))
         source, to = (builder.inttoptr(value, POINTER) for value in arguments[1:])
@@ -391,15 +392,3 @@ def copy_element(typingctx, zero, source, to):
         return context.get_dummy_value()
 
     return types.void(zero, types.intp, types.intp), generate
-
-
-@intrinsic
-def constants(typingctx, zero):
-    """For the element type of ``zero``: elements in a vector, and bytes in an element."""
-
-    def generate(context, builder, signature, arguments):
-        element = context.get_value_type(zero)
-        values = INT(simd.lanes_of(element)), INT(Vectors(builder, element).bytes)
-        return context.make_tuple(builder, signature.return_type, values)
-
-    return types.UniTuple(types.intp, 2)(zero), generate
