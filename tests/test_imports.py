@@ -21,7 +21,7 @@ LEVELS = (
     ("array_libraries",),
     ("backend", "files", "kernels", "memory_budget"),
     ("capacity", "named_arrays", "npz", "options", "random"),
-    ("initializers", "schedules"),
+    ("initializers", "network_options", "schedules"),
     ("ops",),
     ("data", "layers", "losses", "optim", "penalties"),
     ("metrics", "models"),

@@ -20,6 +20,7 @@ from .layers.activations import ACTIVATIONS
 from .layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from .layers.normalization import CONVENTIONS
 from .memory_budget import bytes_to_make, check_fits
+from .network_options import Sizes, check_sizes, options_of_one, options_of_some, plain
 from .ops.dropout import RATE
 from .ops.shapes import check_choice
 from .random import as_generator
@@ -32,8 +33,6 @@ NORMALIZATIONS: dict[str, Callable[..., Layer]] = {
 _MASKED = {"layernorm": MaskedLayerNorm, "rmsnorm": MaskedRMSNorm}
 _NOT_ZERO_AT_ZERO = ("sigmoid", "softplus")
 OUTPUTS = ("softmax", "sigmoid", "identity")
-
-Sizes = Sequence[int | Sequence[int]]
 
 
 class FullyConnectedNet(Sequential):
@@ -97,7 +96,7 @@ class FullyConnectedNet(Sequential):
             raise ConfigError(
                 f"`{where}`: expected population to be None or an integer ≥ 1, got {population!r}"
             )
-        sizes = _check_sizes(sizes, population)
+        sizes = check_sizes(sizes, population)
         check_choice(where, "activation", activation, (*ACTIVATIONS, "identity"))
         check_choice(where, "normalization", normalization, (None, *NORMALIZATIONS))
         check_choice(where, "output", output, OUTPUTS)
@@ -111,7 +110,7 @@ class FullyConnectedNet(Sequential):
         )
         rng = as_generator(seed, population)
         common: dict[str, Any] = {"population": population, "dtype": dtype}
-        dropout, seed = _plain(RATE.check(where, "dropout", dropout)), _plain(seed)
+        dropout, seed = plain(RATE.check(where, "dropout", dropout)), plain(seed)
         check_choice(where, "batchnorm", batchnorm, tuple(CONVENTIONS))
         rates = dropout if isinstance(dropout, list) else [dropout]
         layers: list[Layer] = []
@@ -156,7 +155,7 @@ class FullyConnectedNet(Sequential):
             options = self.config | starts
             self._take_members(
                 [
-                    FullyConnectedNet(**member_options(options, number))
+                    FullyConnectedNet(**options_of_one(options, number))
                     for number in range(len(rng.seeds))
                 ]
             )
@@ -181,7 +180,7 @@ class FullyConnectedNet(Sequential):
             If this is no population, or has no such member.
         """
         (number,) = self._check_members([number])
-        chosen = FullyConnectedNet(**member_options(self.config, number))
+        chosen = FullyConnectedNet(**options_of_one(self.config, number))
         _copy_members(self, chosen, number)
         return chosen
 
@@ -199,7 +198,7 @@ class FullyConnectedNet(Sequential):
             If this is no population, or has no such members.
         """
         numbers = self._check_members(members)
-        chosen = FullyConnectedNet(**_select_options(self.config, numbers))
+        chosen = FullyConnectedNet(**options_of_some(self.config, numbers))
         _copy_members(self, chosen, numbers)
         return chosen
 
@@ -313,76 +312,6 @@ class FullyConnectedNet(Sequential):
         return text + (f"\n{self.population} networks" if self.population else "")
 
 
-def _check_sizes(sizes: Sizes, population: int | None) -> list[Any]:
-    """Sizes as ints, and lists of P ints where the members' hidden widths differ."""
-    where = "FullyConnectedNet"
-    checked: list[Any] = []
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence | np.ndarray):
-        raise ConfigError(
-            f"`{where}`: expected a list of sizes such as [784, 100, 10], got {sizes!r}"
-        )
-    for place, size in enumerate(sizes):
-        if not isinstance(size, Sequence | np.ndarray) or isinstance(size, str):
-            checked.append(_whole(size))
-            continue
-        widths = [_whole(width) for width in size]
-        hidden = 0 < place < len(sizes) - 1
-        if not hidden or population is None or len(widths) != population:
-            raise ConfigError(
-                f"`{where}`: expected a list of widths only for hidden layers, one width for each "
-                f"member of a population, got {widths} at place {place} of {len(sizes)} with "
-                f"population={population}"
-            )
-        checked.append(widths if len(set(widths)) > 1 else widths[0])
-    smallest = min((min(size) if isinstance(size, list) else size for size in checked), default=0)
-    if len(checked) < 2 or smallest < 1:
-        raise ConfigError(
-            f"`{where}`: expected at least an input and an output size, all ≥ 1, got {checked}"
-        )
-    return checked
-
-
-def _whole(size: Any) -> int:
-    """A size as an int; 2.5 and "2" are none."""
-    if not isinstance(size, int | np.integer) and not (
-        isinstance(size, float) and size.is_integer()
-    ):
-        raise ConfigError(
-            f"`FullyConnectedNet`: expected sizes that are whole numbers, got {size!r}"
-        )
-    return int(size)
-
-
-def _select_options(config: dict[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
-    """What builds a population of some members of the one that ``config`` builds."""
-
-    def pick(value: Any) -> Any:
-        return [value[number] for number in numbers] if isinstance(value, list) else value
-
-    seeds = as_generator(config["seed"], config["population"]).seeds
-    return config | {
-        "sizes": [pick(size) for size in config["sizes"]],
-        "dropout": pick(config["dropout"]),
-        "seed": [seeds[number] for number in numbers],
-        "population": len(numbers),
-    }
-
-
-def member_options(config: dict[str, Any], number: int) -> dict[str, Any]:
-    """What builds member ``number`` of the population that ``config`` builds, as one network."""
-
-    def first(value: Any) -> Any:
-        return value[0] if isinstance(value, list) else value
-
-    options = _select_options(config, [number])
-    return options | {
-        "sizes": [first(size) for size in options["sizes"]],
-        "dropout": first(options["dropout"]),
-        "seed": first(options["seed"]),
-        "population": None,
-    }
-
-
 def _copy_members(
     source: FullyConnectedNet, target: FullyConnectedNet, members: int | list[int]
 ) -> None:
@@ -416,13 +345,6 @@ def _finite(where: str, outputs: Array) -> Array:
 
 def _dropouts(model: Layer) -> list[Dropout]:
     return [layer for _, layer in model.named_layers() if isinstance(layer, Dropout)]
-
-
-def _plain(value: Any) -> Any:
-    """A number or a list of numbers, as JSON can hold them, from a number, sequence or array."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return list(value) if isinstance(value, Sequence) else value
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:
