@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import ConfigError
 from ..ops.shapes import check_choice
+from . import options as o
 from . import tables as t
 from .display import as_table, console, print_classes, print_json, print_result
 
@@ -23,27 +23,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, last.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder to look for data sets in (else XPMLP_DATA, cache).")
-]
-Download = Annotated[bool, typer.Option(help="Whether data that is nowhere may be fetched.")]
-Backend = Annotated[
-    str | None,
-    typer.Option(help="numpy, cupy, torch, jax, array_api_strict or auto (else XPMLP_BACKEND)."),
-]
-Device = Annotated[str | None, typer.Option(help="Such as cuda:0 (else XPMLP_DEVICE).")]
-SaveEvery = Annotated[
-    float, typer.Option(help="Seconds between two checkpoints; saving takes 2 % at most.", min=0.0)
-]
-Resume = Annotated[
-    Path | None, typer.Option(help="Go on with the run in this folder, which was stopped.")
-]
-ResumeAnyway = Annotated[
-    bool,
-    typer.Option("--resume-anyway", help="Even with other data, settings or another version."),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -99,17 +78,17 @@ def train(
     table: Any = None,
     seed: Annotated[int, typer.Option(help="Of weights, masks, batch order and split.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    backend: Backend = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    download: Download = True,
+    backend: o.Backend = None,
+    device: o.Device = None,
+    data_dir: o.DataDir = None,
+    download: o.Download = True,
     out: Annotated[Path | None, typer.Option(help="Folder of the run (runs/NAME-1).")] = None,
-    save_every: SaveEvery = 30.0,
-    resume: Resume = None,
-    resume_anyway: ResumeAnyway = False,
+    save_every: o.SaveEvery = 30.0,
+    resume: o.Resume = None,
+    resume_anyway: o.ResumeAnyway = False,
     plots: Annotated[bool, typer.Option(help="Whether to draw the history as a picture.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ):
     """Train a network and leave a folder with the model, its history and the figures."""
     stopped = None
@@ -123,7 +102,7 @@ def train(
     if dtype == "float64":
         os.environ.setdefault("JAX_ENABLE_X64", "1")  # JAX reads it when it is first imported
     check_choice("xpmlp train", "dtype", dtype, ("float32", "float64"))
-    _choose_backend(backend, device, stopped)
+    o.choose_backend(backend, device, stopped)
     from ..data import load_dataset
     from ..training.progress import tell
     from .recipes import recipe_for
@@ -136,7 +115,7 @@ def train(
         t.print_summary(console, dataset.table)
     recipe = (stopped.recipe if stopped else recipe_for(dataset)).with_options(
         {
-            "hidden": None if hidden is None else _widths(hidden),
+            "hidden": None if hidden is None else o.widths_of(hidden),
             "activation": activation,
             "normalization": normalization,
             "dropout": dropout,
@@ -185,14 +164,14 @@ def evaluate(
         str | None,
         typer.Argument(help="Another file, all rows of which are scored (its own test rows)."),
     ] = None,
-    backend: Backend = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    download: Download = True,
-    as_json: Json = False,
+    backend: o.Backend = None,
+    device: o.Device = None,
+    data_dir: o.DataDir = None,
+    download: o.Download = True,
+    as_json: o.Json = False,
 ):
     """Score a trained network on a test set: overall, class by class, and what it mixes up."""
-    _choose_backend(backend, device)
+    o.choose_backend(backend, device)
     from .predict import evaluate as run_evaluation
 
     result = run_evaluation(run, data, data_dir, download)
@@ -215,12 +194,12 @@ def predict(
         typer.Option(help="Write here: .csv, .tsv, .jsonl, .parquet, .xlsx, or - (CSV)."),
     ] = None,
     ids: Annotated[list[str] | None, t.ID] = None,
-    backend: Backend = None,
-    device: Device = None,
-    as_json: Json = False,
+    backend: o.Backend = None,
+    device: o.Device = None,
+    as_json: o.Json = False,
 ):
     """Predict the rows of a file."""
-    _choose_backend(backend, device)
+    o.choose_backend(backend, device)
     from .predict import predict as run_prediction
 
     rows, summary = run_prediction(run, file, out, ids or ())
@@ -285,17 +264,17 @@ def sweep(
         int | None, typer.Option(help="Stop a network after so many epochs without improvement.")
     ] = None,
     table: Any = None,
-    backend: Backend = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    download: Download = True,
+    backend: o.Backend = None,
+    device: o.Device = None,
+    data_dir: o.DataDir = None,
+    download: o.Download = True,
     out: Annotated[Path | None, typer.Option(help="Folder (runs/NAME-sweep-1).")] = None,
-    save_every: SaveEvery = 30.0,
-    resume: Resume = None,
-    resume_anyway: ResumeAnyway = False,
+    save_every: o.SaveEvery = 30.0,
+    resume: o.Resume = None,
+    resume_anyway: o.ResumeAnyway = False,
     plots: Annotated[bool, typer.Option(help="Whether to draw a picture.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Json = False,
+    as_json: o.Json = False,
 ):
     """Train a grid of settings together, and keep the best network.
 
@@ -310,7 +289,7 @@ def sweep(
         with stopped.reading() as config:
             seeds, seed = len(config["seeds"]), config["seeds"][0]
             sampling, halving, memory = (config[n] for n in ("sampling", "halving", "memory"))
-    _choose_backend(backend, device, stopped)
+    o.choose_backend(backend, device, stopped)
     from ..data import load_dataset
     from ..sweep import parse_axes
     from .recipes import RECIPES, recipe_for, single_recipe
@@ -404,9 +383,9 @@ def bench(
 
 
 @app.command()
-def info(backend: Backend = None, device: Device = None, as_json: Json = False):
+def info(backend: o.Backend = None, device: o.Device = None, as_json: o.Json = False):
     """Show the backend, device, kernels and threads in use, and why."""
-    _choose_backend(backend, device)
+    o.choose_backend(backend, device)
     from .info import collect
 
     facts = collect()
@@ -417,21 +396,3 @@ def info(backend: Backend = None, device: Device = None, as_json: Json = False):
     for title in ("backends", "libraries"):
         console.print(as_table(facts[title], title))
     console.print(as_table({str(n + 1): place for n, place in enumerate(facts["data"])}, "data"))
-
-
-def _choose_backend(name: str | None, device: str | None, stopped: Any = None) -> None:
-    from .. import set_backend
-
-    if stopped is not None and name is None and device is None:
-        name, device = stopped.backend
-    if name is not None or device is not None:
-        set_backend(name or os.environ.get("XPMLP_BACKEND") or "numpy", device)
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.replace(" ", "").split(",") if part)
-    except ValueError:
-        raise ConfigError(
-            f"`--hidden`: expected widths such as 256,128 (or an empty text for none), got {text!r}"
-        ) from None

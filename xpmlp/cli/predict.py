@@ -21,9 +21,10 @@ from ..files import reading
 from ..models import FullyConnectedNet
 from ..training import confusion_matrix
 from .outputs import check_output, write_rows
+from .prepare import identity_of
 from .runs import open_run
+from .scores import score
 from .together import TEMPERATURE, answers, network_inputs
-from .train import identity_of, score
 
 
 def evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool) -> dict[str, Any]:

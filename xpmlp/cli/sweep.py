@@ -37,6 +37,7 @@ from ..sweep.settings import show
 from ..training import Callback, PopulationTrainer, save_model
 from ..training.progress import tell
 from ..training.terminal import Unbroken
+from .prepare import count_outputs, identity_of, prepare
 from .recipes import Recipe
 from .runs import (
     CONFIG,
@@ -49,7 +50,8 @@ from .runs import (
     old_run,
     write_json,
 )
-from .train import count_outputs, device_name, identity_of, prepare, score
+from .scores import score
+from .train import device_name
 
 _SHOWN = 10  # settings in the table
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

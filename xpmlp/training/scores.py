@@ -6,7 +6,7 @@ the sum. Accuracies are shares of all answers, R² is of all numbers together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,26 @@ def scores_of(
             each = zip(outputs, targets, strict=True)
             scores["r2"] = np.array([r2(y, t) for y, t in each])
     return scores
+
+
+def score_of_epoch(row: Mapping[str, Any], monitor: str | None = None) -> tuple[float, ...]:
+    """What a larger value of is better, of an epoch; a loss breaks ties of accuracies.
+
+    Parameters
+    ----------
+    row : mapping
+        Of the history.
+    monitor : str, optional
+        The column that counts. Default: ``val_accuracy`` where there is one, else ``val_loss``.
+    """
+    column = monitor or ("val_accuracy" if "val_accuracy" in row else "val_loss")
+    if column not in row:
+        raise ConfigError(
+            f"`Trainer`: expected monitor to be one of {', '.join(row)}, got {column!r}"
+        )
+    value = row[column] if column.endswith(("accuracy", "r2")) else -row[column]
+    scores = value, -row["val_loss"]
+    return tuple(score if np.isfinite(score) else -np.inf for score in scores)
 
 
 def check_reduces(where: str, loss: Loss) -> None:

@@ -28,7 +28,7 @@ from .parameters import copies_of, finite_networks
 from .progress import Progress
 from .rate_plan import Plan, last_rate
 from .resumable import Resumable
-from .scores import check_outputs, check_reduces, scores_of
+from .scores import check_outputs, check_reduces, score_of_epoch, scores_of
 from .tally import EpochFigures
 
 Data = tuple[Any, Any]
@@ -275,7 +275,10 @@ class Trainer(Resumable):
         self._begin_at(last, before.behind())
         self._best, self._finite = None, copies_of(self.model)
         if held_out is not None and before.best_epoch is not None:
-            self._best = self._score(before.rows[before.best_epoch - 1]), self.model.state_dict()
+            self._best = (
+                score_of_epoch(before.rows[before.best_epoch - 1], self.monitor),
+                self.model.state_dict(),
+            )
         self._put_back(saved, resume)
         self._step = TrainStep(
             self.model,
@@ -301,7 +304,7 @@ class Trainer(Resumable):
                 if held_out is not None:
                     scores = self._evaluate(held_out)
                     row |= {f"val_{name}": value for name, value in scores.items()}
-                    score = self._score(row)
+                    score = score_of_epoch(row, self.monitor)
                     if self._best is None or score > self._best[0]:
                         self._best = score, self.model.state_dict()
                         history.best_epoch = epoch
@@ -397,14 +400,3 @@ class Trainer(Resumable):
     def _evaluate(self, batches: Any) -> dict[str, float]:
         scores = scores_of(self.model, self.loss, batches.epoch())
         return {name: float(np.mean(values)) for name, values in scores.items()}
-
-    def _score(self, row: dict[str, Any]) -> tuple[float, ...]:
-        """What a larger value of is better; a loss breaks ties of accuracies."""
-        monitor = self.monitor or ("val_accuracy" if "val_accuracy" in row else "val_loss")
-        if monitor not in row:
-            raise ConfigError(
-                f"`Trainer`: expected monitor to be one of {', '.join(row)}, got {monitor!r}"
-            )
-        value = row[monitor] if monitor.endswith(("accuracy", "r2")) else -row[monitor]
-        scores = value, -row["val_loss"]
-        return tuple(score if np.isfinite(score) else -np.inf for score in scores)

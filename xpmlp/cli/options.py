@@ -1,0 +1,52 @@
+"""Options that several commands have, and what becomes of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, last.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder to look for data sets in (else XPMLP_DATA, cache).")
+]
+Download = Annotated[bool, typer.Option(help="Whether data that is nowhere may be fetched.")]
+Backend = Annotated[
+    str | None,
+    typer.Option(help="numpy, cupy, torch, jax, array_api_strict or auto (else XPMLP_BACKEND)."),
+]
+Device = Annotated[str | None, typer.Option(help="Such as cuda:0 (else XPMLP_DEVICE).")]
+SaveEvery = Annotated[
+    float, typer.Option(help="Seconds between two checkpoints; saving takes 2 % at most.", min=0.0)
+]
+Resume = Annotated[
+    Path | None, typer.Option(help="Go on with the run in this folder, which was stopped.")
+]
+ResumeAnyway = Annotated[
+    bool,
+    typer.Option("--resume-anyway", help="Even with other data, settings or another version."),
+]
+
+
+def choose_backend(name: str | None, device: str | None, stopped: Any = None) -> None:
+    """The backend that was asked for, or that of a run that goes on."""
+    from .. import set_backend
+
+    if stopped is not None and name is None and device is None:
+        name, device = stopped.backend
+    if name is not None or device is not None:
+        set_backend(name or os.environ.get("XPMLP_BACKEND") or "numpy", device)
+
+
+def widths_of(text: str) -> tuple[int, ...]:
+    """``256,128`` as hidden widths."""
+    try:
+        return tuple(int(part) for part in text.replace(" ", "").split(",") if part)
+    except ValueError:
+        raise ConfigError(
+            f"`--hidden`: expected widths such as 256,128 (or an empty text for none), got {text!r}"
+        ) from None
