@@ -130,14 +130,18 @@ def test_a_sweep_goes_on_in_the_middle(command, stop_after, default_ctrl_c, monk
     asked = ("--lr", "1e-3,1e-2", "--hidden", "6,8x6", "--epochs", "4", "--halving")
     rest = ("--seeds", "2", "--quiet", "--no-plots")
     assert command("sweep", *asked, *rest, "--out", "whole")[0] == 0
+    seen = []
+
+    def count(self, step, batches):
+        seen.append(self.epoch)
+        return run_epoch(self, step, batches)
+
     with monkeypatch.context() as patch:
-        seen = []
 
         def stop_in_the_second(self, step, batches):
-            seen.append(self.epoch)
-            if len(seen) == 6:
+            if len(seen) == 5:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return run_epoch(self, step, batches)
+            return count(self, step, batches)
 
         patch.setattr("xpmlp.training.Trainer._run_epoch", stop_in_the_second)
         status, _, err = command("sweep", *asked, *rest, "--out", "run")
@@ -150,8 +154,12 @@ def test_a_sweep_goes_on_in_the_middle(command, stop_after, default_ctrl_c, monk
     }
     status, _, err = command("sweep", "--resume", "run", "--lr", "0.1")
     assert status == 1 and "got --lr; leave them out" in err
-    status, _, err = command("sweep", "--resume", "run", "--quiet", "--no-plots")
+    with monkeypatch.context() as patch:
+        seen.clear()
+        patch.setattr("xpmlp.training.Trainer._run_epoch", count)
+        status, _, err = command("sweep", "--resume", "run", "--quiet", "--no-plots")
     assert status == 0, err
+    assert seen == [2, 3, 4, 1, 2, 3, 4]  # of the second and third; the first one is read
     assert files_in("run") == files_in("whole")
     for name in ("model.safetensors", "sweep.csv"):
         assert Path("run", name).read_bytes() == Path("whole", name).read_bytes()
@@ -281,6 +289,19 @@ def test_closed_streams_change_nothing(streams):
     assert subprocess.run(line, shell=True, executable="/bin/sh").returncode == 0
     assert files_in("run") == FINISHED
     assert load_model("run/model.safetensors")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="Linux says what is open")
+def test_no_file_gets_the_place_of_a_closed_stream():
+    code = (
+        "import os, sys; sys.argv = ['xpmlp', '--version']\n"
+        "from xpmlp.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(*(os.readlink(f'/proc/self/fd/{n}') for n in (0, 2)))"
+    )
+    line = f'"{sys.executable}" -c "{code}" 0<&- 2>&-'
+    done = subprocess.run(line, shell=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.splitlines()[1:] == ["/dev/null /dev/null"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell's way of closing streams")

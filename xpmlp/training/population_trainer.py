@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -13,36 +13,30 @@ import numpy as np
 from ..backend import Array
 from ..data.member_batches import MemberBatches
 from ..data.normalization import Normalization
-from ..data.orders import SAMPLINGS, Orders, fold_orders, orders_for
-from ..errors import ConfigError, ShapeError
+from ..data.orders import SAMPLINGS, Orders
+from ..errors import ConfigError
 from ..losses import Loss
-from ..memory_budget import bytes_per_member, check_fits
 from ..models import FullyConnectedNet
 from ..ops.shapes import check_choice
 from ..optim import Optimizer
 from .best_members import BestMembers
 from .callbacks import EarlyStopping
 from .minibatches import (
-    check_rows_of_members,
-    check_targets,
-    floating_dtype,
     is_pair,
-    minibatches,
 )
-from .out_of_fold import LOSS, OutOfFold, folds_of
+from .out_of_fold import LOSS, OutOfFold
 from .parameters import finite_networks
 from .population_history import RUNNING, PopulationHistory
+from .population_rows import TrainerOfMembers, check_count, member_seeds
 from .population_work import Work
 from .rate_plan import last_rate
 from .scores import check_outputs, check_reduces, scores_of
-from .selection import check_hypers, select_loss
+from .selection import check_hypers
 from .tally import EpochFigures
-from .trainer import Data, Trainer
-
-_EVALUATED = 16_384  # rows at a time, of all members together
+from .trainer import Data
 
 
-class PopulationTrainer(Trainer):
+class PopulationTrainer(TrainerOfMembers):
     """Train a population, each member by its own validation, patience and end.
 
     A member that has stopped, by early stopping, by divergence or by :meth:`drop`, keeps its best
@@ -136,7 +130,7 @@ class PopulationTrainer(Trainer):
             )
         self.average = float(average)
         shared = sampling == "shared" and orders is None and folds is None
-        seeds = _member_seeds(seed, model.population, shared)
+        seeds = member_seeds(seed, model.population, shared)
         own = normalization if isinstance(normalization, Sequence) else None
         one = normalization if isinstance(normalization, Normalization) else None
         super().__init__(model, loss, optimizer, seed=seeds[0], normalization=one, **options)
@@ -146,9 +140,9 @@ class PopulationTrainer(Trainer):
                     "`PopulationTrainer`: expected one normalization for shared minibatches, got "
                     f"{len(own)}; give sampling='own', or orders"
                 )
-            _check_count("normalization", own, model.population)
+            check_count("normalization", own, model.population)
         if orders is not None:
-            _check_count("orders", orders.rows, model.population)
+            check_count("orders", orders.rows, model.population)
         self.sampling, self.seeds, self.orders, self.folds = sampling, seeds, orders, folds
         self.out_of_fold: OutOfFold | None = None
         self.normalizations = normalization
@@ -297,123 +291,6 @@ class PopulationTrainer(Trainer):
             self.history.endings[member] = reason
         self.running = self.running[~leaving]
 
-    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
-        """Means over the members of what :meth:`evaluate_members` gives."""
-        scores = self.evaluate_members(x, y)
-        return {name: float(np.mean(values)) for name, values in scores.items()}
-
-    def evaluate_members(
-        self, x: Any, y: Any, rows: Sequence[np.ndarray] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Loss and accuracy (or R²) of every member on other data, in evaluation mode.
-
-        Parameters
-        ----------
-        x, y : array_like
-        rows : P int arrays, optional
-            The rows for each member, such as those that it was not trained on. Default: all, for
-            all of them.
-
-        Returns
-        -------
-        dict of str to ndarray, shape (P,)
-            ``loss``, and ``accuracy`` in [0, 1] for classes and yes/no questions or ``r2`` for
-            numbers.
-        """
-        model = self.model
-        if rows is None:
-            return scores_of(model, self.loss, self._held_out(x, y).epoch())
-        _check_count("rows", rows, model.population or 0)
-        scores: dict[str, np.ndarray] = {}
-        # Members that share their rows share the work: they are a population of their own.
-        for members in self._alike(rows):
-            part = model.select(members)
-            taken = rows[members[0]]
-            found = self._held_out(np.asarray(x)[taken], np.asarray(y)[taken], members[0])
-            loss = select_loss(self.loss, members)
-            for name, values in scores_of(part, loss, found.epoch()).items():
-                own = scores.setdefault(name, np.full(len(rows), np.nan))
-                own[members] = values
-        return scores
-
-    def _check_memory(self, own_batches: bool) -> None:
-        """Only of main memory: a device's library tells when its memory is full."""
-        model = self.model
-        if not all(isinstance(array, np.ndarray) for array in model.params.values()):
-            return
-        each = bytes_per_member(
-            [size if isinstance(size, int) else max(size) for size in model.config["sizes"]],
-            self.batch_size,
-            slots=self.optimizer.slots,
-            own=own_batches,
-            itemsize=np.dtype(model.dtype).itemsize,
-        )
-        check_fits("PopulationTrainer", model.population or 1, each, "in training")
-
-    def _batches(self, x: Any, y: Any, weights: np.ndarray | None = None) -> Any:
-        x = x if hasattr(x, "shape") else np.asarray(x)
-        check_rows_of_members(self.model, x)
-        orders = self._orders(y, x.shape[0], weights)
-        options: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
-        if orders is None:
-            options |= {"shuffle": self.shuffle, "seed": self.seed}
-            options |= {"normalization": self.normalization, "loss": self.loss}
-            return minibatches(self.model, x, y, **options)
-        if not self.shuffle:
-            orders = Orders(orders.rows, orders.seeds, shuffle=False)
-        options |= {"normalization": self.normalizations, "dtype": floating_dtype(self.model)}
-        batches = MemberBatches(x, y, orders, **options)
-        check_targets(self.model, self.loss, batches.y)
-        if self.folds is not None:
-            size = max(1, _EVALUATED // (self.model.population or 1))
-            self.out_of_fold = OutOfFold(self._folds, batches, size, weights)
-        return batches
-
-    def _orders(self, y: Any, rows: int, weights: np.ndarray | None) -> Orders | None:
-        """Which rows each member trains on; None for one order that all share."""
-        if self.folds is not None:
-            self._folds = folds_of(self.folds, y, rows, self.seeds[0])
-            return fold_orders(self._folds, rows, self.seeds, weights)
-        orders = self.orders or orders_for(self.sampling, rows, self.seeds)
-        if weights is None or orders is None:
-            if weights is not None:
-                raise ConfigError(
-                    "`PopulationTrainer.fit`: expected no sample_weight for shared minibatches; "
-                    "give folds, orders or sampling='own'"
-                )
-            return orders
-        return Orders(orders.rows, orders.seeds, shuffle=orders.shuffle, weights=weights)
-
-    def _alike(self, rows: Sequence[np.ndarray]) -> Iterable[list[int]]:
-        """The members, grouped by equal rows and normalization."""
-        groups: dict[tuple, list[int]] = {}
-        for member, own in enumerate(rows):
-            key = np.asarray(own, dtype=np.int64).tobytes(), id(self._normalization_of(member))
-            groups.setdefault(key, []).append(member)
-        return groups.values()
-
-    def _normalization_of(self, member: int | None) -> Normalization | None:
-        given = self.normalizations
-        if given is None or isinstance(given, Normalization):
-            return given
-        if member is None:
-            raise ConfigError(
-                "`PopulationTrainer`: expected one normalization where all members see the same "
-                f"rows, got {len(given)}; evaluate with rows=, or leave validation out"
-            )
-        return given[member]
-
-    def _held_out(self, x: Any, y: Any, member: int | None = None) -> Any:
-        return minibatches(
-            self.model,
-            x,
-            y,
-            batch_size=max(1, _EVALUATED // (self.model.population or 1)),
-            shuffle=False,
-            normalization=self._normalization_of(member),
-            loss=self.loss,
-        )
-
     def _curves(self, work: Work, figures: EpochFigures, held_out: Any) -> dict[str, np.ndarray]:
         """This epoch's figures of every member (P,); NaN where it does not run any more."""
         found = {"train_loss": figures.loss}
@@ -493,27 +370,6 @@ class PopulationTrainer(Trainer):
         for callback in self.callbacks:
             if isinstance(callback, EarlyStopping):
                 self.drop(np.flatnonzero(callback.exhausted(curves)), callback.reason)
-
-
-def _member_seeds(seed: int | Sequence[int], population: int, shared: bool) -> list[int]:
-    """One seed a member; only the first counts where all share an order."""
-    if isinstance(seed, int | np.integer):
-        return [int(seed) + (0 if shared else member) for member in range(population)]
-    if shared:
-        raise ConfigError(
-            "`PopulationTrainer`: expected one seed for shared minibatches, got "
-            f"{len(seed)}; give sampling='own' for an order of its own for each member"
-        )
-    _check_count("seed", seed, population)
-    return [int(own) for own in seed]
-
-
-def _check_count(name: str, values: Sequence[Any], population: int) -> None:
-    if len(values) != population:
-        raise ShapeError(
-            f"`PopulationTrainer`: expected {name} for each of {population} members, got "
-            f"{len(values)}"
-        )
 
 
 def _mean(values: Array) -> float:

@@ -275,10 +275,8 @@ class Trainer(Resumable):
         self._begin_at(last, before.behind())
         self._best, self._finite = None, copies_of(self.model)
         if held_out is not None and before.best_epoch is not None:
-            self._best = (
-                score_of_epoch(before.rows[before.best_epoch - 1], self.monitor),
-                self.model.state_dict(),
-            )
+            best = before.rows[before.best_epoch - 1]
+            self._best = score_of_epoch(best, self.monitor), self.model.state_dict()
         self._put_back(saved, resume)
         self._step = TrainStep(
             self.model,
@@ -376,9 +374,8 @@ class Trainer(Resumable):
 
     def _held_out(self, x: Any, y: Any) -> Any:
         """Batches to evaluate on."""
-        options: dict[str, Any] = {"normalization": self.normalization, "shuffle": False}
-        options["loss"] = self.loss
-        return minibatches(self.model, x, y, batch_size=4096, **options)
+        options: dict[str, Any] = {"normalization": self.normalization, "loss": self.loss}
+        return minibatches(self.model, x, y, batch_size=4096, shuffle=False, **options)
 
     def _run_epoch(self, step: TrainStep, batches: Any) -> EpochFigures:
         return run_epoch(self, step, batches)
