@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .backend import to_numpy
+from .data.loader import as_array
 from .errors import ConfigError, DataError, ShapeError
 
 _TEMPERATURES = (0.05, 20.0)
@@ -107,9 +108,15 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
         For a temperature that is not a number above 0.
     """
     check_temperature("temper", temperature)
+    probabilities = _numbers("temper", probabilities)
+    if probabilities.dtype.kind != "f" or not probabilities.ndim or not probabilities.size:
+        raise DataError(
+            f"`temper`: expected probabilities, floats of shape (…, C), got {probabilities.dtype} "
+            f"{probabilities.shape}"
+        )
     if temperature == 1.0:
         return probabilities
-    scaled = _logarithm(probabilities) / temperature
+    scaled = _logarithm(probabilities) / float(temperature)
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return (powers / powers.sum(axis=-1, keepdims=True)).astype(probabilities.dtype)
 
@@ -178,10 +185,21 @@ def _logarithm(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-300))
 
 
+def _numbers(where: str, values: Any) -> np.ndarray:
+    """Real numbers on the host."""
+    try:
+        array = as_array(values)
+        array = array if isinstance(array, np.ndarray) else to_numpy(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"`{where}`: expected an array of numbers, got {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"`{where}`: expected real numbers, got {array.dtype}")
+    return array
+
+
 def checked(where: str, probabilities: Any, targets: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both on the host, (N, C) in float64 and (N,), once they are known to go together."""
-    p = to_numpy(probabilities) if hasattr(probabilities, "shape") else np.asarray(probabilities)
-    t = to_numpy(targets) if hasattr(targets, "shape") else np.asarray(targets)
+    p, t = _numbers(where, probabilities), _numbers(where, targets)
     p = p.astype(np.float64)
     if p.ndim != 2 or t.shape != p.shape[:1] or t.dtype.kind not in "iu" or 0 in p.shape:
         raise ShapeError(

@@ -91,7 +91,7 @@ class Number(Option):
         numbers = _numbers(value)
         if numbers is None or numbers.ndim > self.each_member or not self._fits(value, numbers):
             raise ConfigError(
-                f"`{where}`: expected {name} {self._wanted}, got {value!r}{self._hint}"
+                f"`{where}`: expected {name} {self._wanted}, got {value!r:.200}{self._hint}"
             )
         if numbers.ndim:
             return numbers
@@ -116,6 +116,23 @@ class Number(Option):
         else:
             words = f"finite and {'≥' if self._with_low else '>'} {self.low:g}"
         return f"{words}, one number or one for each member" if self.each_member else words
+
+
+class Flag(Option):
+    """True or False."""
+
+    def __init__(self) -> None:
+        """Nothing to be told."""
+
+    def check(self, where: str, name: str, value: Any) -> bool:
+        """The truth value; 0 and 1 are taken for one."""
+        if not isinstance(value, Integral | np.bool_) or value not in (0, 1):
+            raise ConfigError(f"`{where}`: expected {name} to be True or False, got {value!r:.200}")
+        return bool(value)
+
+
+FLAG = Flag()
+SEED = Number(whole=True)
 
 
 def _numbers(value: Any) -> np.ndarray | None:

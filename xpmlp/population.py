@@ -6,7 +6,7 @@ plain network back, ``population.select([…])`` a smaller population.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import ConfigError
@@ -38,6 +38,8 @@ def stack(networks: Sequence[FullyConnectedNet]) -> FullyConnectedNet:
     --------
     >>> population = stack([FullyConnectedNet([4, width, 3], seed=1) for width in (8, 16)])
     """
+    if not isinstance(networks, Iterable) or getattr(networks, "ndim", 1) == 0:
+        raise ConfigError(f"`stack`: expected a sequence of networks, got {networks!r:.200}")
     nets = [single for net in networks for single in _members(net)]
     if not nets:
         raise ConfigError("`stack`: expected at least one network, got none")
@@ -108,4 +110,6 @@ def Population(
 
 def _members(net: FullyConnectedNet) -> list[FullyConnectedNet]:
     """The plain networks that a network or population consists of."""
+    if not isinstance(net, FullyConnectedNet):
+        raise ConfigError(f"expected networks (FullyConnectedNet), got {net!r:.200}")
     return [net] if net.population is None else [net.member(i) for i in range(net.population)]

@@ -125,8 +125,8 @@ class Generator:
     """
 
     def __init__(self, seed: int | Sequence[int] = 0, stream: int = 0):
-        alone = not isinstance(seed, Sequence | np.ndarray)
-        seeds = (seed,) if alone else tuple(seed)
+        several = isinstance(seed, Sequence | np.ndarray) and getattr(seed, "ndim", 1) > 0
+        seeds: tuple[Any, ...] = tuple(seed) if several else (seed,)  # type: ignore[arg-type]
         if not seeds:
             raise ConfigError("Generator: expected at least one seed, got an empty sequence")
         for value in seeds:
@@ -135,7 +135,7 @@ class Generator:
                     f"Generator: expected seeds that are integers in [0, 2**64), got {value!r}"
                 )
         self.seeds: tuple[int, ...] = tuple(int(value) for value in seeds)
-        self.population: int | None = None if alone else len(self.seeds)
+        self.population: int | None = len(self.seeds) if several else None
         self.stream = stream
         # Unlike itertools.count, a range's iterator can be copied with the layer that holds it.
         self._next_stream = iter(range(stream + 1, _PERMUTATION_STREAM))

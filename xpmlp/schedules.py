@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 from typing import Any
+
+import numpy as np
 
 from .errors import ConfigError
 from .options import Number, Option
@@ -18,6 +21,20 @@ from .options import Number, Option
 def _checked(default: Any, option: Option) -> Any:
     """A field of a schedule, with what it may be."""
     return field(default=default, metadata={"option": option})
+
+
+def _of_numbers(call: Callable) -> Callable:
+    """The rate at a step, which has to be a number."""
+
+    @wraps(call)
+    def at(self: Schedule, step: Any) -> float:
+        if type(step) is not int and not isinstance(step, int | float | np.number):
+            raise ConfigError(
+                f"`{type(self).__name__}`: expected the number of a step, got {step!r:.200}"
+            )
+        return call(self, step)
+
+    return at
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,10 @@ class Schedule:
             if "option" in one.metadata:
                 check, value = one.metadata["option"].check, getattr(self, one.name)
                 object.__setattr__(self, one.name, check(type(self).__name__, one.name, value))
+
+    def __init_subclass__(cls) -> None:
+        if "__call__" in vars(cls):
+            cls.__call__ = _of_numbers(cls.__call__)
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError

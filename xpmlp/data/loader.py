@@ -20,6 +20,7 @@ from ..backend import (
 )
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
 from ..ops.gather import implementation
+from ..options import SEED
 from ..random import permutation
 from .dataset import check_finite, check_range
 from .normalization import Normalization, float_type_name
@@ -111,7 +112,7 @@ class Batches:
                 "be no batch; lower it, or keep the last batch"
             )
         self.batch_size, self.shuffle = int(batch_size), bool(shuffle)
-        self.seed, self.drop_last = int(seed), bool(drop_last)
+        self.seed, self.drop_last = SEED.check("Batches", "seed", seed), bool(drop_last)
         self.rows = n
         self.dtype = float_type_name("float32" if dtype is None else dtype)
         dtype_of(get_backend().xp, self.dtype)  # fails here if the backend cannot hold it
@@ -202,7 +203,10 @@ class Batches:
 
 def as_array(values: Any) -> Array:
     """Lists and data frames as NumPy arrays; arrays as they are, but for their order of bytes."""
-    array = values if array_api_compat.is_array_api_obj(values) else np.asarray(values)
+    try:
+        array = values if array_api_compat.is_array_api_obj(values) else np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"expected rows of one length, got {error}") from error
     if isinstance(array, np.ndarray) and array.dtype.kind in "biufc":
         return native(array)
     return detached(array)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backend import Array, array_namespace, dtype_name, dtype_of
 from ..errors import DataError, DTypeError, ShapeError
+from ..options import FLAG
 from .dataset import check_finite
 
 _CHUNK_BYTES = 1 << 25  # float64 workspace of fit: 32 MiB at a time, whatever the data's size
@@ -73,7 +74,14 @@ class Normalization:
             If ``x`` is empty, holds NaN or infinity, or is so large that its variance is not
             finite.
         """
-        x = np.asarray(x)
+        per_feature = FLAG.check("Normalization.fit", "per_feature", per_feature)
+        center = FLAG.check("Normalization.fit", "center", center)
+        try:
+            x = np.asarray(x)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise DataError(f"`Normalization.fit`: expected an array, got {error}") from error
+        if x.dtype.kind not in "biuf":
+            raise DataError(f"`Normalization.fit`: expected real numbers, got {x.dtype}")
         if x.ndim < 1 or x.size == 0:
             raise DataError(f"`Normalization.fit`: expected examples, got shape {x.shape}")
         check_finite(x, "Normalization.fit: x")
@@ -192,7 +200,7 @@ class Normalization:
         try:
             mean = np.asarray(values["mean"], dtype=np.float64)
             std = np.asarray(values["std"], dtype=np.float64)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
             raise DataError(
                 "`Normalization.from_dict`: expected numbers under 'mean' and 'std', got "
                 f"{values!r:.80}; the file was not written by Normalization.to_dict"

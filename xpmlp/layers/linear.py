@@ -18,6 +18,7 @@ from ..initializers import (
     default_bias,
 )
 from ..ops.shapes import check_floating, sum_to_shape, transpose
+from ..options import FLAG
 from ..random import Generator, as_generator
 from .base import FLOAT, Layer, Parameter, check_array
 
@@ -71,15 +72,18 @@ class Linear(Layer):
     ):
         super().__init__()
         for name, size in (("inputs", inputs), ("outputs", outputs), ("population", population)):
-            if size is not None and (not isinstance(size, int) or size < 1):
-                raise ConfigError(f"`Linear`: expected {name} to be an integer ≥ 1, got {size!r}")
+            given = size is not None or name != "population"
+            if given and (not isinstance(size, int) or not 1 <= size < 2**40):
+                raise ConfigError(
+                    f"`Linear`: expected {name} to be an integer ≥ 1, got {size!r:.80}"
+                )
         self.population = population
         dtype = FLOAT.check("Linear", "dtype", dtype)
         if bias_init is None:
             bias_init = default_bias(init)
         generator = as_generator(rng, population).spawn()
         self.W = asarray(as_initializer(init)(inputs, outputs, generator), dtype)
-        if bias:
+        if FLAG.check("Linear", "bias", bias):
             self.b = asarray(as_bias_initializer(bias_init)(inputs, outputs, generator), dtype)
 
     @classmethod

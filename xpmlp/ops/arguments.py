@@ -15,7 +15,7 @@ from .dispatch import give_up, is_compilers, without_kernels
 
 _real: set[Any] = set()  # dtypes that have passed
 _LOOK_THEMSELVES = {"softmax_cross_entropy"}  # once for arguments that are alike
-_OF_ARGUMENTS = (TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError)
+_OF_ARGUMENTS = (TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
 
 def checked(op: Callable) -> Callable:

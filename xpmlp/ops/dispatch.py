@@ -156,13 +156,16 @@ def explain(op: str, *arrays: Array, **options: Any) -> str:
     """
     ops = importlib.import_module("xpmlp.ops").__all__
     known = [name for name in ops if name not in ("explain", "without_kernels")]
-    if op not in known:
-        raise ConfigError(f"`explain`: expected an op among {', '.join(known)}, got {op!r}")
+    if not isinstance(op, str) or op not in known:
+        raise ConfigError(f"`explain`: expected an op among {', '.join(known)}, got {op!r:.200}")
     if not arrays:
         kernels = [f"kernel {c.name} on {c.library}" for c in CANDIDATES if c.op == op]
         also = f"or, where it fits, {', '.join(kernels)}" if kernels else "no kernel for this op"
         return f"{op} on any library: array-API reference ({also})"
-    library = _library(arrays[0])
+    try:
+        library = _library(arrays[0])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"`explain`: expected an array, got {arrays[0]!r:.200}") from error
     kernel, why = _select(op, arrays, options)
     chosen = "array-API reference" if kernel is None else f"kernel {kernel.name}"
     return f"{op} on {library}: {chosen} ({why})"

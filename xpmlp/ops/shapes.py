@@ -114,7 +114,8 @@ def check_shapes(where: str, shape: tuple[int, ...], **arrays: Array) -> None:
 
 def check_choice(where: str, name: str, value: Any, choices: tuple[str | None, ...]) -> None:
     """Raise ConfigError, listing what is allowed, unless value is one of the choices."""
-    if value not in choices:
+    if not isinstance(value, str | None) or value not in choices:
         raise ConfigError(
-            f"`{where}`: expected {name} to be one of {', '.join(map(str, choices))}, got {value!r}"
+            f"`{where}`: expected {name} to be one of {', '.join(map(str, choices))}, got "
+            f"{value!r:.200}"
         )

@@ -13,7 +13,7 @@ from ..ops.shapes import per_member, working_dtype
 from ..options import Number
 from .base import Hyper
 
-_MAX_NORM = Number("(0, inf)", each_member=True)
+MAX_NORM = Number("(0, inf)", each_member=True)
 
 
 def clip_by_global_norm(
@@ -33,7 +33,9 @@ def clip_by_global_norm(
     dict of str to array
         No value is read on the host, so nothing waits for the device.
     """
-    limit = np.asarray(_MAX_NORM.check("clip_by_global_norm", "max_norm", max_norm))
+    if not isinstance(grads, Mapping):
+        raise ConfigError(f"`clip_by_global_norm`: expected gradients by name, got {grads!r:.200}")
+    limit = np.asarray(MAX_NORM.check("clip_by_global_norm", "max_norm", max_norm))
     if limit.shape not in ((), (population,)):
         raise ConfigError(
             "`clip_by_global_norm`: expected max_norm finite and > 0, one number or one for each "

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import ops
 from ..errors import ConfigError
-from ..options import Number
+from ..options import FLAG, Number
 from ..schedules import Schedule
 from .base import Hyper, Optimizer, is_set
 
@@ -40,7 +40,7 @@ class SGD(Optimizer):
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
         self.momentum = momentum
-        self.nesterov = nesterov
+        self.nesterov = FLAG.check("SGD", "nesterov", nesterov)
         self.slots = 1 if is_set(self.momentum) else 0
         self._momentum = self.momentum
         if nesterov and not self.slots:

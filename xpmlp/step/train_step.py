@@ -21,6 +21,7 @@ from ..losses import Loss
 from ..metrics import as_rows, right_answers
 from ..ops.dispatch import why_kernels_are_off
 from ..optim import Optimizer
+from ..optim.clipping import MAX_NORM
 from ..penalties import Penalty
 from .by_layers import by_layers, update
 from .captured import CapturedStep
@@ -81,7 +82,9 @@ class TrainStep:
         self.loss = loss
         self.optimizer = optimizer
         self.penalty = penalty
-        self.clip_norm = clip_norm
+        self.clip_norm = (
+            None if clip_norm is None else MAX_NORM.check("TrainStep", "clip_norm", clip_norm)
+        )
         self.precision = precision
         self._outputs: Any = None
         self._outputs_lent = False  # whether the next step may overwrite them

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError
+from ..options import Number
 
 if TYPE_CHECKING:
     from ..backend import Array
@@ -65,6 +66,9 @@ class Callback:
 _AT_LEAST = 4  # epochs to wait for in any case, where a share of those before is
 
 
+_PATIENCE = Number("[1, inf)", whole=True)
+
+
 class EarlyStopping(Callback):
     """Stop when a column of the history has not improved for some epochs.
 
@@ -93,8 +97,7 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         share: float | None = None,
     ):
-        if patience < 1:
-            raise ConfigError(f"`EarlyStopping`: expected patience ≥ 1, got {patience}")
+        patience = _PATIENCE.check("EarlyStopping", "patience", patience)
         if share is not None and not (isinstance(share, Real) and float(share) > 0.0):
             raise ConfigError(f"`EarlyStopping`: expected share to be None or > 0, got {share!r}")
         self.patience = patience

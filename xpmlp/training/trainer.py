@@ -116,6 +116,8 @@ class Trainer(Resumable):
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if not isinstance(value, Integral) or value < 1:
                 raise ConfigError(f"`Trainer`: expected {name} to be an integer ≥ 1, got {value!r}")
+        if not isinstance(model, Layer):
+            raise ConfigError(f"`Trainer`: expected model to be a Layer, got {model!r:.200}")
         for name, value, kind, example in (
             ("loss", loss, Loss, "losses.MSE()"),
             ("optimizer", optimizer, Optimizer, "optim.AdamW(1e-3)"),
