@@ -23,7 +23,7 @@ import xpmlp
 from xpmlp import ops
 from xpmlp.errors import DataError, StateError
 from xpmlp.layers import BatchNorm, LayerNorm, Linear, ReLU, RMSNorm, Sequential
-from xpmlp.losses import MSE
+from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.optim import SGD, Adam, Muon
 from xpmlp.penalties import L1, L2
 from xpmlp.training import TrainStep
@@ -156,6 +156,17 @@ def test_wrong_targets_change_nothing(wrong, rng):
     assert jitted.optimizer.steps == 1 and jitted.model.layers[3].step == drawn
 
 
+def test_numpy_and_jax_batches_in_turn_of_a_step_whose_loss_is_another_one(rng):
+    jitted, _ = pair("float64")
+    x, y = batch(rng, "float64")
+    for loss in (SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.5)):
+        jitted.loss = loss
+        before = jitted.model.params
+        on_jax = float(jitted(*on((x, y))))
+        jitted.model.params = before
+        assert float(jitted(*on((x, y)))) == on_jax
+
+
 def test_another_network_is_refused(rng):
     jitted, other = pair("float64")
     x, y = on(batch(rng, "float64"))
@@ -218,7 +229,7 @@ def test_masks_are_those_of_the_layers_with_integers_of_32_bits():
     """As JAX is without being told otherwise; a mask's number may have all of its 32 bits."""
     code = """
 import numpy as np, xpmlp
-from xpmlp.losses import MSE
+from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD
 from xpmlp.training import TrainStep

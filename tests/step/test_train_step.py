@@ -108,9 +108,12 @@ def test_cupy_arrays_go_to_the_captured_step(rng, monkeypatch):
         def explain(self, x, y):
             return f"captured, in {self.options['precision']}"
 
+    class OnDevice(np.ndarray):
+        pass
+
     monkeypatch.setattr(module.array_api_compat, "is_cupy_array", lambda x: True)
     monkeypatch.setattr(module, "CapturedStep", Captured)
-    x, y = data(rng)
+    x, y = (array.view(OnDevice) for array in data(rng))
     step = TrainStep(FullyConnectedNet([6, 4]), SoftmaxCrossEntropy(), SGD(0.1), precision="tf32")
     assert step(x, y) == "its loss"
     assert step.outputs.sum() == 2 and step.correct == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,9 +24,16 @@ class Task(NamedTuple):
     clip_norm: Any = None
     precision: str | None = None
 
-    def is_made_of(self, other: Task | None) -> bool:
-        """Whether these are the very same objects."""
-        return other is not None and all(map(operator.is_, self, other))
+    def is_made_of(self, step: Any) -> bool:
+        """Whether these are the very parts that a step has now."""
+        return (
+            self.model is step.model
+            and self.loss is step.loss
+            and self.optimizer is step.optimizer
+            and self.penalty is step.penalty
+            and self.clip_norm is step.clip_norm
+            and self.precision is step.precision
+        )
 
     def options(self) -> Iterator[tuple[Any, str, Any]]:
         """(object, attribute, value) of everything that is no array and changes what a step does.

@@ -125,14 +125,11 @@ class TrainStep:
         """
         if self.optimizer._owner is not weakref.ref(self.model):
             self.optimizer.claim(self.model)
-        if array_api_compat.is_cupy_array(x):
-            captured = self._capture()
-            value = captured(x, y)
-            self._outputs, self._outputs_lent, self._targets = captured.outputs, True, y
-            self._hits = None if captured.correct is None else captured.correct.copy()
-            return value
-        if array_api_compat.is_jax_array(x):
-            return self._by_jax(x, y)
+        if type(x) is not np.ndarray:  # asked first: the smallest steps take microseconds
+            if array_api_compat.is_cupy_array(x):
+                return self._by_graph(x, y)
+            if array_api_compat.is_jax_array(x):
+                return self._by_jax(x, y)
         program = self._program(x, y)
         if isinstance(program, str):
             return self.by_layers(x, y)
@@ -209,6 +206,13 @@ class TrainStep:
             )
         return self._captured
 
+    def _by_graph(self, x: Array, y: Array) -> Array:
+        captured = self._capture()
+        value = captured(x, y)
+        self._outputs, self._outputs_lent, self._targets = captured.outputs, True, y
+        self._hits = None if captured.correct is None else captured.correct.copy()
+        return value
+
     def _by_jax(self, x: Array, y: Array) -> Array:
         """One jitted function; layer by layer where it cannot be traced, from then on."""
         jitted = self._jit()
@@ -228,9 +232,8 @@ class TrainStep:
         if off := why_kernels_are_off():
             return off
         self._refuse_precision("JAX arrays")
-        task, jitted = self.task, self._jitted
-        if not task.is_made_of(self._made_of):
-            self._made_of, jitted = task, None
+        task = self._task_now()
+        jitted = self._jitted
         if jitted is None or (isinstance(jitted, JittedStep) and jitted.is_stale()):
             try:
                 jitted = JittedStep(task)
@@ -244,10 +247,7 @@ class TrainStep:
         self._refuse_precision(type(x).__name__)
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
             return "not NumPy arrays"
-        task = self.task
-        if not task.is_made_of(self._made_of):
-            self._made_of, self._memory = task, None  # another one was assigned
-            self._programs.clear()
+        task = self._task_now()
         shape = x.shape, x.dtype, y.shape, y.dtype
         program = self._programs.get(shape)
         if program is None or (not isinstance(program, str) and program.is_stale()):
@@ -259,6 +259,15 @@ class TrainStep:
                 program = str(reason)
             self._programs[shape] = program
         return program
+
+    def _task_now(self) -> Task:
+        """What it is made of; lets go of all that was made of other parts."""
+        task = self._made_of
+        if task is None or not task.is_made_of(self):
+            task = self._made_of = self.task
+            self._memory = self._jitted = None
+            self._programs.clear()
+        return task
 
     def _refuse_precision(self, got: str) -> None:
         if self.precision is not None:

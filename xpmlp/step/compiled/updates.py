@@ -62,10 +62,7 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
     def write_rates() -> None:
         lr = optimizer.lr * optimizer.schedule(optimizer.steps)
         optimizer.steps += 1
-        values = (
-            *optimizer.rates(lr).values(),
-            *optimizer.decay_of_weights(lr),
-        )
+        values = (*optimizer.rates(lr).values(), *optimizer.decay_of_weights(lr))
         if program.population is None:
             if values != written[0]:
                 of_weights[0, :-1] = values
