@@ -19,16 +19,12 @@ from ..data import Normalization
 from ..errors import ConfigError, DataError
 from ..losses import Loss
 from ..models import FullyConnectedNet
-from ..optim import OPTIMIZERS, Optimizer
+from ..optim import Optimizer
 from ..penalties import L2
 from ..training import EarlyStopping, History, Trainer
 from .network import build_network, freeze, linear_layers, put_back, snapshot, thaw
-from .parameters import check_parameters, check_same_network
+from .parameters import DECOUPLED, batch_rows, check_parameters, check_same_network, optimizer_of
 from .scaling import Moments, change_scaling, no_scaling
-
-_DECOUPLED = ("adamw", "muon")
-STEPS_PER_EPOCH = 3
-"""As many batches make an epoch of few rows, where batches of 200 would make one or two."""
 
 
 class BaseMLP(BaseEstimator):
@@ -213,7 +209,7 @@ class BaseMLP(BaseEstimator):
 
     def _optimizer_to_go_on_with(self, incremental: bool) -> Optimizer:
         """With the parameters as they are now, and for partial_fit the memory so far."""
-        optimizer, old = self._make_optimizer(), self._optimizer
+        optimizer, old = optimizer_of(self), self._optimizer
         if not incremental:
             return optimizer
         if type(optimizer) is not type(old) or optimizer.slots != old.slots:
@@ -237,7 +233,7 @@ class BaseMLP(BaseEstimator):
             seed=seed,
             dtype=X.dtype.name,
         )
-        self._optimizer = self._make_optimizer()
+        self._optimizer = optimizer_of(self)
         self.n_outputs_ = outputs
         self.out_activation_ = {"sigmoid": "logistic"}.get(self._output, self._output)
         self._inputs, self._targets = no_scaling(X.shape[1]), no_scaling(outputs)
@@ -257,9 +253,9 @@ class BaseMLP(BaseEstimator):
             targets = self._targets.apply(targets).astype(X.dtype, copy=False)
         if self.early_stopping:
             X, targets, held_out = self._hold_out(X, targets, seed)
-        size = self._batch_rows(len(X))
+        size = batch_rows(self, len(X))
         monitor = "train_loss" if held_out is None else self._monitor(held_out[1])
-        coupled = self.alpha > 0 and self.solver not in _DECOUPLED
+        coupled = self.alpha > 0 and self.solver not in DECOUPLED
         callbacks = []
         if not incremental:
             callbacks.append(
@@ -362,19 +358,6 @@ class BaseMLP(BaseEstimator):
             )
         return X_train, y_train, (X_val, y_val)
 
-    def _make_optimizer(self) -> Optimizer:
-        options: dict[str, Any] = {"schedule": self.learning_rate}
-        if self.solver in ("sgd", "muon"):
-            options["momentum"] = self.momentum
-            options["nesterov"] = self.nesterovs_momentum and self.momentum > 0
-        if self.solver in ("adam", "adamw", "muon"):
-            options |= {"beta1": self.beta_1, "beta2": self.beta_2}
-        if self.solver != "sgd":
-            options["eps"] = self.epsilon
-        if self.solver in _DECOUPLED:
-            options["weight_decay"] = self.alpha
-        return OPTIMIZERS[self.solver](self.learning_rate_init, **options)
-
     # The outputs.
 
     def _outputs(self, X: Any) -> np.ndarray:
@@ -410,14 +393,3 @@ class BaseMLP(BaseEstimator):
             return self.dtype
         # JAX in its 32-bit mode has no float64.
         return (np.float64, np.float32) if has_wide_types(get_backend().xp) else np.float32
-
-    def _batch_rows(self, rows: int) -> int:
-        if isinstance(self.batch_size, str):
-            return min(200, rows, max(32, -(-rows // STEPS_PER_EPOCH)))
-        if self.batch_size > rows:
-            warnings.warn(
-                f"{type(self).__name__}: batch_size={self.batch_size} is more than the {rows} rows "
-                "there are; all rows make one batch",
-                stacklevel=5,
-            )
-        return min(int(self.batch_size), rows)

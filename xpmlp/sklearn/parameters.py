@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Real
 from typing import Any
 
@@ -9,11 +10,14 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..models import NORMALIZATIONS
-from ..optim import OPTIMIZERS
+from ..optim import OPTIMIZERS, Optimizer
 from ..schedules import BY_NAME as SCHEDULES
 from .network import ACTIVATION_NAMES, network_activation
 
 DTYPES = ("float32", "float64")
+DECOUPLED = ("adamw", "muon")  # shrink the weights themselves
+STEPS_PER_EPOCH = 3
+"""As many batches make an epoch of few rows, where batches of 200 would make one or two."""
 _ABOVE_0 = np.nextafter(0.0, 1.0)
 
 
@@ -100,3 +104,31 @@ def check_same_network(estimator: Any, config: dict[str, Any]) -> None:
                 f"training goes on with, got {wanted!r}; for another network call fit with "
                 "warm_start=False"
             )
+
+
+def optimizer_of(estimator: Any) -> Optimizer:
+    """What an estimator's solver, learning rate and the like stand for."""
+    options: dict[str, Any] = {"schedule": estimator.learning_rate}
+    if estimator.solver in ("sgd", "muon"):
+        options["momentum"] = estimator.momentum
+        options["nesterov"] = estimator.nesterovs_momentum and estimator.momentum > 0
+    if estimator.solver in ("adam", "adamw", "muon"):
+        options |= {"beta1": estimator.beta_1, "beta2": estimator.beta_2}
+    if estimator.solver != "sgd":
+        options["eps"] = estimator.epsilon
+    if estimator.solver in DECOUPLED:
+        options["weight_decay"] = estimator.alpha
+    return OPTIMIZERS[estimator.solver](estimator.learning_rate_init, **options)
+
+
+def batch_rows(estimator: Any, rows: int) -> int:
+    """How many rows a minibatch has, of so many."""
+    if isinstance(estimator.batch_size, str):
+        return min(200, rows, max(32, -(-rows // STEPS_PER_EPOCH)))
+    if estimator.batch_size > rows:
+        warnings.warn(
+            f"{type(estimator).__name__}: batch_size={estimator.batch_size} is more than the "
+            f"{rows} rows there are; all rows make one batch",
+            stacklevel=5,
+        )
+    return min(int(estimator.batch_size), rows)

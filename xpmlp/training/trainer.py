@@ -80,9 +80,8 @@ class Trainer(Resumable):
     Notes
     -----
     Figures of an epoch are those of all its rows at once: the mean over all that count, by their
-    weights, or with ``reduction="sum"`` the sum. :meth:`fit` starts a training of the model as it
-    is, with an optimizer that remembers nothing and a schedule from its start; :meth:`resume` goes
-    on with the last one.
+    weights, or with ``reduction="sum"`` the sum. :meth:`fit` trains the model as it is, with an
+    optimizer that remembers nothing and a new schedule; :meth:`resume` goes on with the last one.
 
     Examples
     --------

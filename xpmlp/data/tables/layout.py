@@ -9,16 +9,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice
 
 from ...errors import ConfigError, DataError
 from .cells import Blanks, is_number, looks_typed
-from .columns import UNNAMED, listed, shown
+from .columns import listed, shown
+from .header import LOOK, has_header, tidy_names
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
 _WORDS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "bar": "|"}
 _HEAD = 1000  # lines that the layout is told from; every later line is checked against it
-_LOOK = 60  # rows whose cells are looked at one by one
 COMMENTS = ("#", "%")
 _BLANK = Blanks()
 FIELD_LIMIT = 1 << 27  # characters in a cell
@@ -187,7 +187,7 @@ def find_layout(
 def _single_quotes(rows: list[list[str]]) -> bool:
     """Whether texts stand between single quotes."""
     texts = [
-        cell for row in rows[:_LOOK] for cell in row if not is_number(cell) and not _BLANK(cell)
+        cell for row in rows[:LOOK] for cell in row if not is_number(cell) and not _BLANK(cell)
     ]
     # A cell with the separator in it is in pieces here, each with a quote at one end.
     quoted = sum("'" in (text.strip()[0], text.strip()[-1]) for text in texts)
@@ -244,7 +244,7 @@ def _choose_separator(lines: list[str], cut: bool, where: str) -> str:
                 continue
             width = Counter(narrower).most_common(1)[0][0]
         whole = [row for row in rows if len(row) == width]
-        cells = [cell for row in whole[:_LOOK] for cell in row if cell.strip()]
+        cells = [cell for row in whole[:LOOK] for cell in row if cell.strip()]
         typed = sum(map(looks_typed, cells)) / max(1, len(cells))
         score = len(whole) / len(rows) * (0.3 + typed) + 0.001 * min(width, 50)
         if separator == " ":  # texts have blanks; columns seldom do
@@ -284,10 +284,10 @@ def _find_start(
         )
     names = None
     if header is None:
-        header, sure = _has_header(first, body, width, expected)
+        header, sure = has_header(first, body, width, expected)
         if not header and comment_names and len(comment_names) == width:
             layout.skip += skip_to
-            layout.names = tidy_names(comment_names, layout)
+            layout.names = tidy_names(comment_names, layout.how)
             return
         if not sure:
             layout.doubts.append(
@@ -300,7 +300,7 @@ def _find_start(
         if len(names) == width - 1:  # as R writes tables with row names
             names = ["", *names]
         layout.skip += rows[start][0]
-        layout.names = tidy_names(names, layout)
+        layout.names = tidy_names(names, layout.how)
     else:
         layout.how.append("no header: columns are 0, 1, …")
         layout.skip += skip_to
@@ -316,88 +316,3 @@ def _fits(row: list[str], width: int, later: list[tuple[int, list[str]]]) -> boo
     texts = not any(is_number(cell) or not cell.strip() for cell in row)
     texts = texts and data_next
     return len(row) == width - 1 and len(row) > 0 and texts and not row[0].startswith(COMMENTS)
-
-
-def _has_header(
-    first: list[str], body: list[list[str]], width: int, expected: Sequence[str]
-) -> tuple[bool, bool]:
-    """Whether the first row names the columns, and whether that is beyond doubt."""
-    cells = [cell.strip() for cell in first]
-    if expected:
-        hits = sum(name.strip() in cells for name in expected)
-        if 2 * hits >= len(expected) and not all(name.isdigit() for name in expected):
-            return True, True
-    if not body:
-        return (not any(is_number(cell) for cell in cells)), True
-    if len(first) == width - 1:
-        return True, True
-    text_over_typed = numbers_over_numbers = decimals = known = fresh = unlike = 0
-    whole_numbers: list[float] = []
-    for place, cell in enumerate(cells[:width]):
-        below = [row[place].strip() for row in body if not _BLANK(row[place])]
-        if not below or _BLANK(cell):
-            continue
-        typed = sum(map(looks_typed, below[: _HEAD // 4])) >= 0.9 * len(below[: _HEAD // 4])
-        if typed and is_number(below[0]) == is_number(cell) and looks_typed(cell):
-            if is_number(cell):
-                numbers_over_numbers += 1
-                if re.fullmatch(r"\d{1,9}", cell):
-                    whole_numbers.append(float(cell))
-                    unlike += not any(re.fullmatch(r"[+-]?\d+", text) for text in below)
-                else:
-                    decimals += 1
-            else:  # a date over dates, a truth value over truth values
-                if cell in below or not cell.isalpha():
-                    decimals += 1
-                else:
-                    fresh += 1
-        elif typed and not looks_typed(cell):
-            text_over_typed += 1
-        elif is_number(cell):
-            known += cell in below
-        elif cell in below:
-            known += 1
-        else:
-            fresh += 1
-    twice = len(set(filter(None, cells))) < len([cell for cell in cells if cell])
-    steps = all(b - a == 1 for a, b in pairwise(whole_numbers))
-    years = len(whole_numbers) >= 2 and all(1800 <= number <= 2200 for number in whole_numbers)
-    counted = steps and (years or len(whole_numbers) >= 3)  # 2018, 2019 or 1, 2, 3
-    if counted and not decimals and not known:
-        differ = any(
-            not re.fullmatch(r"\d+", row[place].strip())
-            for row in body[:_LOOK]
-            for place in range(min(width, len(row)))
-        )
-        return (True, text_over_typed > 0) if differ else (text_over_typed > 0, False)
-    if decimals or known or twice:
-        # Texts over numbers weigh more than a name that is a value as well.
-        header = text_over_typed > max(decimals, known, int(twice))
-        return header, header or not (text_over_typed or fresh)
-    if text_over_typed:
-        return True, text_over_typed >= numbers_over_numbers or text_over_typed > 1
-    if numbers_over_numbers:
-        if fresh and unlike == numbers_over_numbers:  # whole numbers over others
-            return True, False
-        return False, fresh == 0 or len(body) > 3
-    return True, False if fresh and len(body) < 3 else fresh > 0
-
-
-def tidy_names(names: Sequence[str], layout: Layout) -> list[str]:
-    """Names without blanks around them, none empty, none twice; changes are said."""
-    tidy: list[str] = []
-    taken = Counter(name.strip() for name in names)
-    twice = sorted(name for name, count in taken.items() if count > 1 and name)
-    seen: Counter[str] = Counter()
-    for place, raw in enumerate(names):
-        name = re.sub(r"\s+", " ", raw.strip()) or f"{UNNAMED}_{place + 1}"
-        seen[name] += 1
-        if seen[name] > 1:
-            number = seen[name]
-            while f"{name}.{number}" in taken:
-                number += 1
-            name = f"{name}.{number}"
-        tidy.append(name)
-    if twice:
-        layout.how.append(f"names that came twice got a number: {listed(twice)}")
-    return tidy
