@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from xpmlp.backend import NAMES, backend_problems
 # JAX narrows to 32 bits unless told otherwise before its first use.
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 
+TESTS = Path(__file__).parent
 LIBRARIES = ("numpy", "numpy-readonly", "array_api_strict", "torch", "jax", "cupy")
 ONLY = tuple(filter(None, os.environ.get("XPMLP_TEST_LIBRARIES", "").split(",")))
 """Which of them are tested and looked for; all, if there is none. Importing torch takes seconds."""
@@ -91,8 +93,19 @@ def pytest_report_header() -> list[str]:
     return [f"xpmlp backends: {', '.join(name for name in NAMES if problem_of(name) is None)}"]
 
 
+SLOW = (
+    *("benchmarks/test_gpu.py", "cli/test_kills.py", "fuzz", "kernels/cuda"),
+    *("kernels/test_code_cache.py", "kernels/test_found_again.py", "kernels/test_random_shapes.py"),
+    *("kernels/test_sources.py", "step/test_captured_kernels.py", "step/test_jitted.py"),
+)
+"""Files and folders that take minutes as a whole, besides single tests that are marked slow."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked gpu are skipped, with the reason, where no CUDA device answers."""
+    for item in items:
+        if item.path.relative_to(TESTS).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     problem = problem_of("cupy")

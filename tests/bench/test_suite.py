@@ -28,6 +28,7 @@ def slow_floors(monkeypatch):
     monkeypatch.setattr(Floors, "product_speed", lambda self: 1e11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["xpmlp", "torch", "jax"])
 def test_every_library_solves_every_small_case_right(tiny, library):
     if library != "xpmlp":
@@ -96,6 +97,7 @@ def test_dropout_that_keeps_too_many_is_found(tiny):
         Referee(case, inputs).check(everything)
 
 
+@pytest.mark.slow
 def test_a_record_has_all_that_is_promised(tiny):
     record = run_suite(peers="numpy", quick=True, seconds=0.01)
     assert json.loads(json.dumps(record)) == record

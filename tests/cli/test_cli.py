@@ -154,6 +154,7 @@ def test_table_with_text_classes(xpmlp_command, tmp_path):
     assert status == 0 and last_json(out)["samples"] == 80
 
 
+@pytest.mark.slow
 def test_table_with_numbers_is_a_regression(xpmlp_command, tmp_path):
     write_table(tmp_path / "table.csv", rows=400, regression=True)
     status, out, _ = xpmlp_command("train", "table.csv", "--quiet", "--no-plots", "--json")

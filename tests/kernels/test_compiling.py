@@ -94,6 +94,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 thread.join()
 """
 INTERRUPT = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 first = compiled(work)
 def interrupt():
     started.wait()

@@ -112,6 +112,7 @@ def test_every_kind_of_layer_can_be_replayed(rng, fused, options):
         assert getattr(a, "step", None) == getattr(b, "step", None)
 
 
+@pytest.mark.slow
 def test_a_population_with_numbers_of_its_own(rng):
     P = 3
 
@@ -130,6 +131,7 @@ def test_a_population_with_numbers_of_its_own(rng):
     assert_equal_training(eager, replayed, batches(rng, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", [None, 2])
 def test_penalties_and_clipping(rng, members):
     clip = 0.5 if members is None else [0.5, 0.1]

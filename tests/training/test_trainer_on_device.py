@@ -215,6 +215,7 @@ class Interrupt(Callback):
             trainer._step._capture()._replay = replay
 
 
+@pytest.mark.slow
 def test_an_epoch_that_ran_as_a_whole_goes_on_in_the_middle(device, rng, tmp_path, monkeypatch):
     x, y = data(rng)
     device.use()
