@@ -72,7 +72,7 @@ class JittedStep:
         self._watched = list(task.options())
         self._drawn: list[int] = []  # by each dropout in a step
         self._classes = 0  # outputs of a row
-        self._decays = is_set(task.optimizer.weight_decay)
+        self._decay = task.optimizer.weight_decay
         self._run = jit(self._traced)
         self._run_backward = jit(self._traced_grads)
         self.outputs: Any = None
@@ -81,7 +81,8 @@ class JittedStep:
         """Whether an option that the trace has fixed has changed."""
         if any(getattr(owner, name, None) is not value for owner, name, value in self._watched):
             return True
-        return self._decays is not is_set(self._task.optimizer.weight_decay)
+        now = self._task.optimizer.weight_decay
+        return now is not self._decay and is_set(now) is not is_set(self._decay)
 
     def __call__(self, x: Array, y: Array) -> Array:
         """The loss of the batch, after which everything is updated.
@@ -136,9 +137,9 @@ class JittedStep:
         wide = working_dtype(xp, w)
         return tuple(xp.zeros_like(w, dtype=wide) for _ in range(self._task.optimizer.slots))
 
-    def _counts(self) -> np.ndarray:
-        """Which mask each dropout drew last."""
-        return np.array([layer.step for layer in self._drops], np.int64)
+    def _counts(self) -> tuple[int, ...]:
+        """Which mask each dropout drew last, as 32 bits with a sign."""
+        return tuple((layer.step + (1 << 31)) % (1 << 32) - (1 << 31) for layer in self._drops)
 
     def _numbers(self) -> list[np.ndarray | float]:
         """The optimizer's numbers of this step."""
@@ -148,7 +149,9 @@ class JittedStep:
 
     # --- What is traced ---------------------------------------------------------------------------
 
-    def _traced(self, arrays: tuple, counts: Array, numbers: list, x: Array, y: Array) -> tuple:
+    def _traced(
+        self, arrays: tuple, counts: tuple[Array, ...], numbers: list, x: Array, y: Array
+    ) -> tuple:
         """Everything after the step, the loss's gradient, the loss, and the outputs."""
         task, optimizer = self._task, self._task.optimizer
         with self._in_their_places(arrays, counts):
@@ -168,14 +171,16 @@ class JittedStep:
             slots = {name: tuple(values) for name, values in slots.items()}
             return (own, state, slots), task.loss.backward(), value, outputs
 
-    def _traced_grads(self, arrays: tuple, counts: Array, x: Array, y: Array) -> list[dict]:
+    def _traced_grads(
+        self, arrays: tuple, counts: tuple[Array, ...], x: Array, y: Array
+    ) -> list[dict]:
         """The gradients alone: of a step that has been made, for who asks for them."""
         with self._in_their_places(arrays, counts):
             forward_and_backward(self._task, x, y)
             return [dict(layer.grads) for layer in self._layers]
 
     @contextmanager
-    def _in_their_places(self, arrays: tuple, counts: Array) -> Iterator[None]:
+    def _in_their_places(self, arrays: tuple, counts: tuple[Array, ...]) -> Iterator[None]:
         """Inside, layers hold these; outside, nothing of a trace is left."""
         layers, loss = self._layers, self._task.loss
         before = [(dict(a.params), dict(a.state), a._grads, a._saved) for a in layers]
