@@ -142,32 +142,20 @@ def launch(functions: Any, record: tuple, *more: tuple[Any, tuple], worth_it: bo
             return launch_in_parts(parallel_threads(), (functions, record), *more)
         finally:
             leave_parallel()
-    return _launch_all(((functions, record), *more)) if more else _launch(functions, record)
+    if more:
+        return _launch_all(((functions, record), *more), 0)
+    return _launch(functions, record, 0)
 
 
 def launch_in_parts(parts: int, *calls: tuple[Any, tuple]) -> int:
     """So many shares of each side by side; between ``enter_parallel`` and ``leave_parallel``."""
-    kept: list[np.ndarray] = []
-    table = []
-    for functions, record in calls:
-        row = np.array(list(_integers_of(record, kept)), np.int64)
-        kept.append(row)
-        for function in functions if isinstance(functions, tuple) else (functions,):
-            table.append((function, address_of(row), PARALLEL))
-    return _run_parallel(np.array(table, np.int64), parts)
+    area = np.empty(_AREA, np.int64)  # compiled code fills it: in Python, that takes 10 µs
+    place = address_of(area)
+    count = _launch_all(calls, place) if len(calls) > 1 else _launch(*calls[0], place)
+    return _run_parallel(area[: 3 * count].reshape(count, 3), parts)
 
 
-def _integers_of(record: tuple, kept: list[np.ndarray]) -> Iterator[int]:
-    """A record as it is in a row; what is made for it in memory is kept."""
-    for value in record:
-        numbers = (value,) if isinstance(value, float) else value
-        if isinstance(numbers, tuple) and all(isinstance(each, float) for each in numbers):
-            kept.append(np.array(numbers))
-            yield address_of(kept[-1])
-        elif isinstance(value, tuple):
-            yield from _integers_of(value, kept)
-        else:
-            yield address_of(value) if isinstance(value, np.ndarray) else int(value)
+_AREA = 512  # integers: a table of calls, and what each reads
 
 
 def address_of(array: np.ndarray) -> int:
@@ -249,39 +237,69 @@ def _emit_call(builder: ir.IRBuilder, function: ir.Value, *arguments: ir.Value) 
     return builder.call(builder.inttoptr(function, kind.as_pointer()), list(arguments))
 
 
+class _Area:
+    """Integers in memory, taken from the front; numbers that are no integers lie there as well."""
+
+    def __init__(self, builder: ir.IRBuilder, base: ir.Value):
+        self.builder, self.base, self.taken = builder, base, 0
+
+    def take(self, count: int) -> ir.Value:
+        """The address of the next ones."""
+        address = self.builder.add(self.base, INT(8 * self.taken))
+        self.taken += count
+        return address
+
+
+def _on_stack(builder: ir.IRBuilder, count: int) -> ir.Value:
+    with builder.goto_entry_block():
+        return builder.ptrtoint(builder.alloca(ir.ArrayType(INT, count)), INT)
+
+
+def _store(builder: ir.IRBuilder, value: ir.Value, base: ir.Value, place: int) -> None:
+    builder.store(value, builder.inttoptr(builder.add(base, INT(8 * place)), POINTER))
+
+
 @intrinsic
 def stored(typingctx, record):
     """The address of a record, on the stack, as a row of integers."""
 
     def generate(context, builder, signature, values):
-        return _emit_row(context, builder, record, values[0])
+        area = _Area(builder, _on_stack(builder, sum(_size(record))))
+        return _emit_row(context, builder, record, values[0], area)
 
     return types.intp(record), generate
 
 
-def _emit_row(context, builder, kind, value) -> ir.Value:
-    words = list(_words(context, builder, kind, value))
-    with builder.goto_entry_block():
-        row = builder.ptrtoint(builder.alloca(ir.ArrayType(INT, len(words))), INT)
-    for i, word in enumerate(words):
-        builder.store(word, builder.inttoptr(builder.add(row, INT(8 * i)), POINTER))
+def _size(kind) -> tuple[int, int]:
+    """Words of a record's row, and floats beside it."""
+    parts = kind.types if isinstance(kind, types.BaseTuple) else [kind]
+    if all(isinstance(each, types.Float) for each in parts):
+        return 1, len(parts)
+    if isinstance(kind, types.BaseTuple):
+        words, floats = zip(*map(_size, parts), strict=True)
+        return sum(words), sum(floats)
+    return 1, 0
+
+
+def _emit_row(context, builder, kind, value, area: _Area) -> ir.Value:
+    row = area.take(_size(kind)[0])
+    for i, word in enumerate(_words(context, builder, kind, value, area)):
+        _store(builder, word, row, i)
     return row
 
 
-def _words(context, builder, kind, value) -> Iterator[ir.Value]:
+def _words(context, builder, kind, value, area: _Area) -> Iterator[ir.Value]:
     numbers = kind.types if isinstance(kind, types.BaseTuple) else [kind]
     if all(isinstance(each, types.Float) for each in numbers):
-        with builder.goto_entry_block():
-            place = builder.alloca(ir.ArrayType(ir.DoubleType(), len(numbers)))
-        place = builder.ptrtoint(place, INT)
+        place = area.take(len(numbers))
         for i, each in enumerate(numbers):
             one = value if kind is each else builder.extract_value(value, i)
-            at = builder.inttoptr(builder.add(place, INT(8 * i)), POINTER)
+            at = builder.inttoptr(builder.add(place, INT(8 * i)), ir.DoubleType().as_pointer())
             builder.store(context.cast(builder, one, each, types.float64), at)
         yield place
     elif isinstance(kind, types.BaseTuple):
         for i, each in enumerate(numbers):
-            yield from _words(context, builder, each, builder.extract_value(value, i))
+            yield from _words(context, builder, each, builder.extract_value(value, i), area)
     elif isinstance(kind, types.Array):
         yield builder.ptrtoint(make_array(kind)(context, builder, value).data, INT)
     else:
@@ -289,32 +307,52 @@ def _words(context, builder, kind, value) -> Iterator[ir.Value]:
 
 
 @intrinsic
-def _call_each(typingctx, calls):
-    """Call instructions, one or several with each record, until a status is not 0."""
+def _call_each(typingctx, calls, out):
+    """Call instructions, one or several with each record, until a status is not 0.
+
+    With an address ``out`` nothing is called: a table of the calls for ``_run_body`` is written
+    there, with what each reads behind it, and their number is the result.
+    """
+    kinds = [kind.types for kind in calls.types]
+    count = sum(len(f.types) if isinstance(f, types.BaseTuple) else 1 for f, _ in kinds)
+    size = 3 * count + sum(sum(_size(record)) for _, record in kinds)
+    if size > _AREA:
+        raise TypeError(f"calls of {size} integers, of at most {_AREA}")
 
     def generate(context, builder, signature, values):
+        now = builder.icmp_signed("==", values[1], INT(0))
+        area = _Area(builder, builder.select(now, _on_stack(builder, size), values[1]))
+        table, made = area.take(3 * count), []
+        for i, (functions, record) in enumerate(kinds):
+            given = [builder.extract_value(values[0], [i, j]) for j in (0, 1)]
+            row = _emit_row(context, builder, record, given[1], area)
+            for function in _words(context, builder, functions, given[0], area):
+                made.append((function, row))
         status = cgutils.alloca_once_value(builder, INT(0))
-        for i, (functions, record) in enumerate(kind.types for kind in calls.types):
-            row = _emit_row(context, builder, record, builder.extract_value(values[0], [i, 1]))
-            for function in _words(
-                context, builder, functions, builder.extract_value(values[0], [i, 0])
-            ):
-                with builder.if_then(builder.icmp_signed("==", builder.load(status), INT(0))):
-                    done = _emit_call(builder, function, row, INT(0), INT(1))
-                    builder.store(done, status)
+        with builder.if_else(now) as (run, write):
+            with run:
+                for function, row in made:
+                    with builder.if_then(builder.icmp_signed("==", builder.load(status), INT(0))):
+                        done = _emit_call(builder, function, row, INT(0), INT(1))
+                        builder.store(done, status)
+            with write:
+                for i, (function, row) in enumerate(made):
+                    for j, word in enumerate((function, row, INT(PARALLEL))):
+                        _store(builder, word, table, 3 * i + j)
+                builder.store(INT(count), status)
         return builder.load(status)
 
-    return types.intp(calls), generate
+    return types.intp(calls, types.intp), generate
 
 
 @compiled(nogil=True)
-def _launch(functions, record):
-    return _call_each(((functions, record),))
+def _launch(functions, record, out):
+    return _call_each(((functions, record),), out)
 
 
 @compiled(nogil=True)
-def _launch_all(calls):
-    return _call_each(calls)
+def _launch_all(calls, out):
+    return _call_each(calls, out)
 
 
 def _run_body(calls, parts):
