@@ -328,3 +328,17 @@ def test_an_impossible_norm_is_refused(rng, limit):
         ConfigError, match="`clip_by_global_norm`: expected max_norm finite and > 0"
     ):
         clip_by_global_norm(start(rng), limit)
+
+
+@pytest.mark.parametrize(("population", "values"), [(None, 2), (None, 4), (3, 2)])
+def test_values_for_members_that_there_are_not_are_refused(population, values):
+    from xpmlp.losses import MSE
+    from xpmlp.models import FullyConnectedNet
+    from xpmlp.training import TrainStep
+
+    model = FullyConnectedNet([4, 4, 1], population=population)
+    x = np.zeros((5, 4), np.float32)
+    for run in ("__call__", "by_layers"):
+        step = TrainStep(model, MSE(), SGD([0.1] * values))
+        with pytest.raises(ConfigError, match=f"expected lr to be one number.*got {values} of"):
+            getattr(step, run)(x, x[:, :1])

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray_like, detached, to_numpy
-from ..errors import ShapeError, StateError
+from ..errors import ConfigError, ShapeError, StateError
 from ..named_arrays import NamedArrays
 from ..ops.shapes import per_member, working_dtype
 from ..options import Number, Option
@@ -158,6 +158,8 @@ class Optimizer:
         ------
         StateError
             If it has trained another one: its memory and its schedule would be that one's.
+        ConfigError
+            If a hyperparameter has other than one value, or one for each of the model's members.
         """
         owner = weakref.ref(model)
         if self._owner is not None and self._owner is not owner and self.steps > 0:
@@ -165,7 +167,18 @@ class Optimizer:
                 f"`{type(self).__name__}`: expected the network that it has trained for "
                 f"{self.steps} steps, got another one; give each its own, optimizer.fresh()"
             )
+        if self._owner is not owner:
+            self._check_members(model.population)
         self._owner = owner
+
+    def _check_members(self, population: int | None) -> None:
+        for name, value in self.options().items():
+            if isinstance(value, np.ndarray) and len(value) != population:
+                wanted = "" if population is None else f", or {population}, one for each member"
+                raise ConfigError(
+                    f"`{type(self).__name__}`: expected {name} to be one number{wanted}, got "
+                    f"{len(value)} of them"
+                )
 
     def update(
         self,
