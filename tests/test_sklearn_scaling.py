@@ -13,6 +13,7 @@ from xpmlp.data import Normalization
 from xpmlp.errors import ConfigError
 from xpmlp.models import FullyConnectedNet
 from xpmlp.sklearn import MLPClassifier, MLPRegressor
+from xpmlp.sklearn.parameters import batch_rows
 from xpmlp.sklearn.scaling import Moments, change_scaling, no_scaling
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -209,4 +210,4 @@ def test_one_input_is_learned():
     ("rows", "size"), [(20, 20), (40, 32), (120, 40), (400, 134), (600, 200), (5000, 200)]
 )
 def test_a_third_of_few_rows_makes_a_batch(rows, size):
-    assert MLPClassifier()._batch_rows(rows) == size
+    assert batch_rows(MLPClassifier(), rows) == size
