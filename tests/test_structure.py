@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from tests import structure
+import structure
 
 MOST_FILES = {"an activation": 8, "an optimizer": 12, "a layer with parameters": 16, "a loss": 8}
 
