@@ -15,37 +15,13 @@ import numpy as np
 import pytest
 
 import xpmlp
-from xpmlp.cli import main
 from xpmlp.data import load_digits
 from xpmlp.training import load_model
 
 QUICK = ("--epochs", "2", "--hidden", "16", "--quiet", "--no-plots")
 
 
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("XPMLP_BACKEND", raising=False)
-    monkeypatch.setattr("xpmlp.backend._default", None)  # as in a new process, and back after
-
-
-@pytest.fixture
-def xpmlp_command(monkeypatch, capsys):
-    """Run the command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["xpmlp", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
 
 def last_json(text):
@@ -64,8 +40,8 @@ def write_table(path, rows=120, *, regression=False):
     return path
 
 
-def test_digits_reach_97_percent_by_default(xpmlp_command):
-    status, out, err = xpmlp_command("train", "--json", "--no-plots")
+def test_digits_reach_97_percent_by_default(command):
+    status, out, err = command("train", "--json", "--no-plots")
     result = last_json(out)
     assert status == 0
     assert result["test_accuracy"] >= 0.97
@@ -73,8 +49,8 @@ def test_digits_reach_97_percent_by_default(xpmlp_command):
     assert err.count("\n") == result["epochs"] == 60
 
 
-def test_run_folder_holds_all_that_is_promised(xpmlp_command, tmp_path):
-    status, out, _ = xpmlp_command("train", "digits", *QUICK[:-1], "--json")
+def test_run_folder_holds_all_that_is_promised(command, tmp_path):
+    status, out, _ = command("train", "digits", *QUICK[:-1], "--json")
     folder = tmp_path / "runs" / "digits-1"
     assert status == 0
     assert {path.name for path in folder.iterdir()} == {
@@ -96,27 +72,27 @@ def test_run_folder_holds_all_that_is_promised(xpmlp_command, tmp_path):
     assert config["recipe"]["hidden"] == [16]
 
 
-def test_runs_are_numbered_and_never_overwritten(xpmlp_command, tmp_path):
+def test_runs_are_numbered_and_never_overwritten(command, tmp_path):
     for _ in range(2):
-        assert xpmlp_command("train", *QUICK)[0] == 0
+        assert command("train", *QUICK)[0] == 0
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"digits-1", "digits-2"}
     before = (tmp_path / "runs/digits-1/model.safetensors").read_bytes()
-    status, _, err = xpmlp_command("train", *QUICK, "--out", "runs/digits-1", "--seed", "9")
+    status, _, err = command("train", *QUICK, "--out", "runs/digits-1", "--seed", "9")
     assert status == 1
     assert "choose another --out" in err and "Traceback" not in err
     assert (tmp_path / "runs/digits-1/model.safetensors").read_bytes() == before
 
 
-def test_same_seed_gives_the_same_model(xpmlp_command, tmp_path):
+def test_same_seed_gives_the_same_model(command, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        xpmlp_command("train", *QUICK, "--out", name, "--seed", seed)
+        command("train", *QUICK, "--out", name, "--seed", seed)
     a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
     assert a == b != c
 
 
-def test_evaluate_gives_the_figures_of_the_run(xpmlp_command):
-    xpmlp_command("train", *QUICK, "--out", "run")
-    status, out, _ = xpmlp_command("evaluate", "run", "--json")
+def test_evaluate_gives_the_figures_of_the_run(command):
+    command("train", *QUICK, "--out", "run")
+    status, out, _ = command("evaluate", "run", "--json")
     result, expected = last_json(out), json.loads(Path("run/result.json").read_text())
     assert status == 0
     assert result["accuracy"] == pytest.approx(expected["test_accuracy"])
@@ -127,11 +103,11 @@ def test_evaluate_gives_the_figures_of_the_run(xpmlp_command):
     assert "how often a class" in out
 
 
-def test_predict_reads_npz_and_writes_csv(xpmlp_command, tmp_path):
-    xpmlp_command("train", "--epochs", "20", "--quiet", "--no-plots", "--out", "run")
+def test_predict_reads_npz_and_writes_csv(command, tmp_path):
+    command("train", "--epochs", "20", "--quiet", "--no-plots", "--out", "run")
     data = load_digits()
     np.savez(tmp_path / "images.npz", x=data.x_test)
-    status, out, _ = xpmlp_command("predict", "run", "images.npz", "--out", "answers.csv")
+    status, out, _ = command("predict", "run", "images.npz", "--out", "answers.csv")
     assert status == 0 and "360 predictions written to answers.csv" in out
     with open("answers.csv") as file:
         rows = list(csv.DictReader(file))
@@ -140,30 +116,30 @@ def test_predict_reads_npz_and_writes_csv(xpmlp_command, tmp_path):
     assert sum(float(rows[0][f"p({digit})"]) for digit in range(10)) == pytest.approx(1, abs=1e-5)
 
 
-def test_table_with_text_classes(xpmlp_command, tmp_path):
+def test_table_with_text_classes(command, tmp_path):
     write_table(tmp_path / "table.csv", rows=400)
-    status, out, _ = xpmlp_command("train", "table.csv", "--quiet", "--no-plots", "--json")
+    status, out, _ = command("train", "table.csv", "--quiet", "--no-plots", "--json")
     assert status == 0
     assert last_json(out)["test_accuracy"] > 0.9
-    status, out, _ = xpmlp_command("predict", "runs/table-1", "table.csv", "--json")
+    status, out, _ = command("predict", "runs/table-1", "table.csv", "--json")
     rows = last_json(out)
     assert len(rows) == 400
     assert set(rows[0]) == {"prediction", "p(high)", "p(low)"}
     assert {row["prediction"] for row in rows} == {"high", "low"}
-    status, out, _ = xpmlp_command("evaluate", "runs/table-1", "--json")
+    status, out, _ = command("evaluate", "runs/table-1", "--json")
     assert status == 0 and last_json(out)["samples"] == 80
 
 
 @pytest.mark.slow
-def test_table_with_numbers_is_a_regression(xpmlp_command, tmp_path):
+def test_table_with_numbers_is_a_regression(command, tmp_path):
     write_table(tmp_path / "table.csv", rows=400, regression=True)
-    status, out, _ = xpmlp_command("train", "table.csv", "--quiet", "--no-plots", "--json")
+    status, out, _ = command("train", "table.csv", "--quiet", "--no-plots", "--json")
     result = last_json(out)
     assert status == 0 and "test R²" in out
     assert result["test_accuracy"] is None and result["test_r2"] > 0.95
-    status, out, _ = xpmlp_command("evaluate", "runs/table-1", "--json")
+    status, out, _ = command("evaluate", "runs/table-1", "--json")
     assert last_json(out)["rmse"] == pytest.approx(result["test_rmse"])
-    status, out, _ = xpmlp_command("predict", "runs/table-1", "table.csv", "--json")
+    status, out, _ = command("predict", "runs/table-1", "table.csv", "--json")
     predicted = np.array([row["prediction"] for row in last_json(out)])
     with open("table.csv") as file:
         true = np.array([float(row["outcome"]) for row in csv.DictReader(file)])
@@ -172,33 +148,33 @@ def test_table_with_numbers_is_a_regression(xpmlp_command, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "array_api_strict"])
-def test_backends_train_the_same_network(name, xpmlp_command):
+def test_backends_train_the_same_network(name, command):
     pytest.importorskip(name)
     losses = {}
     for backend in ("numpy", name):
         arguments = ("--epochs", "1", "--hidden", "16", "--quiet", "--no-plots")
-        status, out, _ = xpmlp_command("train", *arguments, "--backend", backend, "--json")
+        status, out, _ = command("train", *arguments, "--backend", backend, "--json")
         result = last_json(out)
         assert status == 0 and result["backend"] == backend
         losses[backend] = result["test_loss"]
     assert losses[name] == pytest.approx(losses["numpy"], rel=1e-3)
 
 
-def test_info_says_what_runs_and_why(xpmlp_command):
-    status, out, _ = xpmlp_command("info")
+def test_info_says_what_runs_and_why(command):
+    status, out, _ = command("info")
     assert status == 0
     for word in ("numpy", "the default", "softmax_cross_entropy", "processors", "[cuda12]"):
         assert word in out
-    facts = last_json(xpmlp_command("info", "--json", "--backend", "numpy")[1])
+    facts = last_json(command("info", "--json", "--backend", "numpy")[1])
     assert facts["backend"] == "numpy" and facts["why"] == "set_backend"
 
 
-def test_info_reports_kernels_switched_off(xpmlp_command, without_kernels):
-    assert "reference (without_kernels)" in xpmlp_command("info")[1]
+def test_info_reports_kernels_switched_off(command, without_kernels):
+    assert "reference (without_kernels)" in command("info")[1]
 
 
-def test_version(xpmlp_command):
-    assert xpmlp_command("--version") == (0, f"{xpmlp.__version__}\n", "")
+def test_version(command):
+    assert command("--version") == (0, f"{xpmlp.__version__}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -227,16 +203,16 @@ def test_version(xpmlp_command):
     ],
     ids=lambda value: "-".join(value[:3]) if isinstance(value, tuple) else "",
 )
-def test_mistakes_are_one_line_and_leave_nothing(arguments, message, xpmlp_command, tmp_path):
+def test_mistakes_are_one_line_and_leave_nothing(arguments, message, command, tmp_path):
     if "torch" in arguments:
         pytest.importorskip("torch")
-    status, _, err = xpmlp_command(*arguments)
+    status, _, err = command(*arguments)
     assert status == 1
     assert message in err and err.startswith("xpmlp: ") and err.count("\n") <= 3
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_columns_can_be_left_out(xpmlp_command, tmp_path):
+def test_columns_can_be_left_out(command, tmp_path):
     path = write_table(tmp_path / "t.csv")
     rows = list(csv.reader(path.read_text().splitlines()))
     wide = [
@@ -245,33 +221,31 @@ def test_columns_can_be_left_out(xpmlp_command, tmp_path):
     ]
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows(wide)
-    status, out, _ = xpmlp_command("train", path, *QUICK, "--drop", "name, note", "--json")
+    status, out, _ = command("train", path, *QUICK, "--drop", "name, note", "--json")
     assert status == 0
     config = json.loads((Path(last_json(out)["run"]) / "config.json").read_text())
     assert config["data"]["drop"] == ["name, note"]
-    assert xpmlp_command("evaluate", "runs/t-1")[0] == 0
-    assert xpmlp_command("predict", "runs/t-1", path)[0] == 0
-    status, _, err = xpmlp_command("train", path, "--drop", "outcome", "--target", "outcome")
+    assert command("evaluate", "runs/t-1")[0] == 0
+    assert command("predict", "runs/t-1", path)[0] == 0
+    status, _, err = command("train", path, "--drop", "outcome", "--target", "outcome")
     assert status == 1 and "different columns" in err
 
 
-def test_another_table_is_scored_on_the_same_target(xpmlp_command, tmp_path):
+def test_another_table_is_scored_on_the_same_target(command, tmp_path):
     path = write_table(tmp_path / "t.csv", regression=True)
-    xpmlp_command("train", path.name, *QUICK, "--target", "b", "--out", "run")
+    command("train", path.name, *QUICK, "--target", "b", "--out", "run")
     path.rename(tmp_path / "moved.csv")
-    status, _, err = xpmlp_command("evaluate", "run")
+    status, _, err = command("evaluate", "run")
     assert status == 1 and "xpmlp evaluate RUN FILE" in err
-    status, out, _ = xpmlp_command("evaluate", "run", "moved.csv", "--json")
+    status, out, _ = command("evaluate", "run", "moved.csv", "--json")
     here = json.loads((tmp_path / "run" / "result.json").read_text())
     assert status == 0
     assert last_json(out)["rmse"] == pytest.approx(here["test_rmse"])
 
 
-def test_divergence_is_told_and_its_json_is_json(xpmlp_command, tmp_path):
+def test_divergence_is_told_and_its_json_is_json(command, tmp_path):
     path = write_table(tmp_path / "t.csv")
-    status, out, err = xpmlp_command(
-        "train", path, *QUICK, "--lr", "1e30", "--validation", "0", "--json"
-    )
+    status, out, err = command("train", path, *QUICK, "--lr", "1e30", "--validation", "0", "--json")
     assert status == 1 and "diverged" in err
     assert "NaN" not in out and last_json(out)["train_loss"] is None
     assert "NaN" not in (tmp_path / "runs" / "t-1" / "result.json").read_text()
@@ -289,43 +263,43 @@ def test_a_terminal_without_unicode_is_no_obstacle(tmp_path):
     assert b"test R? " in done.stdout and b"RMSE" in done.stdout
 
 
-def test_unknown_backend_in_the_environment(xpmlp_command, monkeypatch):
+def test_unknown_backend_in_the_environment(command, monkeypatch):
     monkeypatch.setenv("XPMLP_BACKEND", "numppy")
-    status, _, err = xpmlp_command("train", *QUICK)
+    status, _, err = command("train", *QUICK)
     assert status == 1 and "numppy" in err
 
 
-def test_damaged_run_is_refused(xpmlp_command, tmp_path):
-    xpmlp_command("train", *QUICK, "--out", "run")
+def test_damaged_run_is_refused(command, tmp_path):
+    command("train", *QUICK, "--out", "run")
     model = tmp_path / "run" / "model.safetensors"
     model.write_bytes(model.read_bytes()[:100])
-    status, _, err = xpmlp_command("evaluate", "run")
+    status, _, err = command("evaluate", "run")
     assert status == 1 and "model.safetensors" in err
 
 
-def test_other_data_than_trained_on_is_refused(xpmlp_command, tmp_path):
-    xpmlp_command("train", *QUICK, "--out", "run")
+def test_other_data_than_trained_on_is_refused(command, tmp_path):
+    command("train", *QUICK, "--out", "run")
     write_table(tmp_path / "table.csv")
-    status, _, err = xpmlp_command("evaluate", "run", "table.csv")
+    status, _, err = command("evaluate", "run", "table.csv")
     assert status == 1 and "expected arrays as in the training" in err
-    status, _, err = xpmlp_command("predict", "run", "table.csv")
+    status, _, err = command("predict", "run", "table.csv")
     assert status == 1
 
 
-def test_full_disk_is_told_and_no_half_file_stays(xpmlp_command, monkeypatch, tmp_path):
+def test_full_disk_is_told_and_no_half_file_stays(command, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    status, _, err = xpmlp_command("train", *QUICK, "--out", "run")
+    status, _, err = command("train", *QUICK, "--out", "run")
     assert status == 1 and "No space left" in err
     assert not (tmp_path / "run").exists()
 
 
-def test_unforeseen_error_shows_its_traceback_when_asked(xpmlp_command, monkeypatch):
+def test_unforeseen_error_shows_its_traceback_when_asked(command, monkeypatch):
     monkeypatch.setenv("XPMLP_DEBUG", "1")
     with pytest.raises(xpmlp.errors.XpmlpError):
-        xpmlp_command("train", "mnits")
+        command("train", "mnits")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send one process a SIGINT")

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpmlp.cli import main
 from xpmlp.errors import CheckpointError
 from xpmlp.files import write_atomically
 from xpmlp.training import Trainer, load_model
@@ -23,30 +22,7 @@ QUICK = ("--hidden", "16", "--quiet", "--no-plots")
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 
 
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("XPMLP_BACKEND", raising=False)
-    monkeypatch.setattr("xpmlp.backend._default", None)
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["xpmlp", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
 
 @pytest.fixture

@@ -4,49 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xpmlp.cli import main
 from xpmlp.cli.sweep import parse_bytes, verdict
 from xpmlp.errors import ConfigError
 
 QUICK = ("--epochs", "2", "--hidden", "8,12", "--quiet", "--no-plots")
 
 
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("XPMLP_BACKEND", raising=False)
-    monkeypatch.setattr("xpmlp.backend._default", None)
-
-
-@pytest.fixture
-def xpmlp_command(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["xpmlp", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
 
 def last_json(text):
     return json.loads(text.strip().splitlines()[-1])
 
 
-def test_sweep_leaves_a_run_that_other_commands_take(xpmlp_command, tmp_path):
-    status, out, err = xpmlp_command(
+def test_sweep_leaves_a_run_that_other_commands_take(command, tmp_path):
+    status, out, err = command(
         "sweep", "digits", "--lr", "1e-3:1e-1:log:3", "--weight-decay", "0,0.1", "--seeds", "2",
         "--epochs", "4", "--json",
     )  # fmt: skip
@@ -70,30 +47,30 @@ def test_sweep_leaves_a_run_that_other_commands_take(xpmlp_command, tmp_path):
     assert verdict(result) in " ".join(out.split()) and "epoch 4/4" in err
     assert result["best_is_default"] or 0.5 < result["default_test_accuracy"] <= 1.0
 
-    status, out, _ = xpmlp_command("evaluate", folder, "--json")
+    status, out, _ = command("evaluate", folder, "--json")
     assert status == 0
     assert last_json(out)["accuracy"] == pytest.approx(result["test_accuracy"])
     np.savez("images.npz", x=np.zeros((3, 8, 8)))
-    assert xpmlp_command("predict", folder, "images.npz")[0] == 0
+    assert command("predict", folder, "images.npz")[0] == 0
 
 
-def test_table_with_numbers(xpmlp_command):
+def test_table_with_numbers(command):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 2))
     lines = ["a,b,outcome", *(f"{a},{b},{50 + 10 * a - 5 * b}" for a, b in x)]
     Path("table.csv").write_text("\n".join(lines) + "\n")
-    status, out, err = xpmlp_command(
+    status, out, err = command(
         "sweep", "table.csv", "--lr", "1e-5,1e-2", "--hidden", "8", "--epochs", "20",
         "--quiet", "--no-plots", "--json",
     )  # fmt: skip
     assert status == 0, err
     result = last_json(out)
     assert result["best"]["lr"] != 1e-5 and result["test_r2"] > 0.9
-    assert xpmlp_command("evaluate", "runs/table-sweep-1")[0] == 0
+    assert command("evaluate", "runs/table-sweep-1")[0] == 0
 
 
-def test_default_grid_has_64_settings(xpmlp_command):
-    status, out, err = xpmlp_command("sweep", "--epochs", "1", "--quiet", "--no-plots", "--json")
+def test_default_grid_has_64_settings(command):
+    status, out, err = command("sweep", "--epochs", "1", "--quiet", "--no-plots", "--json")
     assert status == 0, err
     assert last_json(out)["settings"] == 64
     config = json.loads(Path("runs/digits-sweep-1/config.json").read_text())
@@ -104,8 +81,8 @@ def test_default_grid_has_64_settings(xpmlp_command):
     }
 
 
-def test_halving_and_memory(xpmlp_command):
-    status, out, err = xpmlp_command(
+def test_halving_and_memory(command):
+    status, out, err = command(
         "sweep", "--lr", "1e-4:1e-1:log:8", "--hidden", "8", "--epochs", "4", "--halving",
         "--memory", "2MB", "--quiet", "--no-plots", "--json",
     )  # fmt: skip
@@ -133,17 +110,17 @@ def test_halving_and_memory(xpmlp_command):
     ],
     ids=lambda value: "".join(value[:2]) if isinstance(value, tuple) else "",
 )
-def test_mistakes_are_one_line_and_leave_nothing(arguments, message, xpmlp_command, tmp_path):
-    status, _, err = xpmlp_command("sweep", "--epochs", "1", "--quiet", *arguments)
+def test_mistakes_are_one_line_and_leave_nothing(arguments, message, command, tmp_path):
+    status, _, err = command("sweep", "--epochs", "1", "--quiet", *arguments)
     assert status == 1
     assert message in err and err.startswith("xpmlp: ") and err.count("\n") <= 3
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_live_table_in_a_terminal(xpmlp_command, monkeypatch):
+def test_live_table_in_a_terminal(command, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
-    status, _, err = xpmlp_command("sweep", "--lr", "1e-3,1e-2", *QUICK[:4], "--no-plots")
+    status, _, err = command("sweep", "--lr", "1e-3,1e-2", *QUICK[:4], "--no-plots")
     assert status == 0
     assert "val_accuracy" in err and "networks running" in err and "default" in err
 

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xpmlp.cli import main
 from xpmlp.cli.outputs import write_rows
 from xpmlp.data.tables import NumberCodes, read_table
 from xpmlp.training import load_model, save_model
@@ -21,29 +20,8 @@ QUICK = ("--epochs", "2", "--hidden", "8", "--quiet", "--no-plots")
 
 
 @pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path, monkeypatch, without_kernels):
-    monkeypatch.chdir(tmp_path)
+def wide(in_empty_folder, monkeypatch, without_kernels):
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.delenv("XPMLP_BACKEND", raising=False)
-    monkeypatch.setattr("xpmlp.backend._default", None)
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["xpmlp", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 def last_json(text):
