@@ -9,13 +9,11 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "xpmlp"
-MOST_UNNAMED = 6
 
 
 def modules() -> dict[str, Path]:
@@ -64,20 +62,6 @@ def circle() -> list[str]:
     return []
 
 
-def unnamed_integers() -> Iterator[tuple[str, int, int]]:
-    """(file, line, how many) wherever kernels take more unnamed integers than a reader can hold."""
-    for path in sorted((PACKAGE / "kernels" / "numba").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Assign)
-                and isinstance(node.targets[0], ast.Tuple)
-                and isinstance(node.value, ast.Call)
-                and getattr(node.value.func, "id", "") == "integers"
-                and len(node.targets[0].elts) > MOST_UNNAMED
-            ):
-                yield path.name, node.lineno, len(node.targets[0].elts)
-
-
 def places() -> dict[str, list[Path]]:
     """What each kind of new thing touches, from the page's table."""
     page = (ROOT / "docs" / "add-a-layer.md").read_text(encoding="utf-8")
@@ -95,13 +79,14 @@ def places() -> dict[str, list[Path]]:
 
 def main() -> None:
     """Print it all."""
+    from tests.argument_lists import long_lists  # by the name it has under python -m
+
     folders = lines_by_folder()
     for folder, count in folders.most_common():
         print(f"{count:7,}  {folder}")
     print(f"{folders.total():7,}  in all")
     print(f"\nimports in a circle: {' → '.join(circle()) or 0}")
-    unnamed = list(unnamed_integers())
-    print(f"tuples of more than {MOST_UNNAMED} unnamed integers in kernels/numba: {len(unnamed)}")
+    print(f"lists of arguments too long to tell apart in kernels/numba: {len([*long_lists()])}")
     print("longest files:")
     for path in sorted(modules().values(), key=lines, reverse=True)[:8]:
         print(f"{lines(path):7,}  {path.relative_to(ROOT)}")
