@@ -24,6 +24,7 @@ from ..layers.containers import Container
 from ..ops.shapes import working_dtype
 from ..optim.base import is_set
 from .by_layers import constrained, forward_and_backward
+from .captured.counters import DeviceStep
 from .task import Task, all_layers
 
 
@@ -31,18 +32,12 @@ class NotJitted(Exception):
     """A step cannot be traced; the message says why."""
 
 
-class TracedStep:
+class TracedStep(DeviceStep):
     """The number of a dropout mask: an argument of the step, plus what the trace has added."""
-
-    def __init__(self, number: Array, offset: int = 0):
-        self.number, self.offset = number, offset
-
-    def __add__(self, other: int) -> TracedStep:
-        return TracedStep(self.number, self.offset + other)
 
     def __and__(self, mask: int) -> Array:
         """The number's 32 bits; where there are no wider integers, as they are."""
-        number = self.number + self.offset
+        number = self.counter + self.offset
         return number if "int32" in dtype_name(number.dtype) else number & mask
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Self
 
 from ...backend import Array
 from ...layers import Dropout
@@ -22,8 +22,8 @@ class DeviceStep:
     def __init__(self, counter: Array, offset: int = 0):
         self.counter, self.offset = counter, offset
 
-    def __add__(self, other: int) -> DeviceStep:
-        return DeviceStep(self.counter, self.offset + other)
+    def __add__(self, other: int) -> Self:
+        return type(self)(self.counter, self.offset + other)
 
     def __and__(self, mask: int) -> Array:
         """The number itself, as an array of one element, for the reference."""
