@@ -25,6 +25,8 @@ from xpmlp.layers import (
     GELU,
     BatchNorm,
     Dropout,
+    EmbedColumns,
+    Embedding,
     Flatten,
     Layer,
     LayerNorm,
@@ -111,11 +113,24 @@ def test_log_computes_the_same(tmp_path, rng):
 
 
 def test_every_public_layer_is_covered():
-    tested = {type(layer).__name__ for layer in LAYERS.values()} | {"Log", "Matmul"}
+    apart = {"Log", "Matmul", "Embedding", "EmbedColumns"}
+    tested = {type(layer).__name__ for layer in LAYERS.values()} | apart
     bases = {"Layer", "Parameter", "State", "Activation", "Container"}
     public = {n for n, v in vars(xpmlp.layers).items() if isinstance(v, type)} - bases
     public = {n for n in public if issubclass(getattr(xpmlp.layers, n), Layer)}
     assert public == tested
+
+
+@pytest.mark.parametrize("population", [None, 3])
+def test_vectors_for_codes(population, tmp_path, rng):
+    x = rng.integers(0, 5, (7, 4)).astype(np.float32)
+    options = {"population": population, "rng": 1}
+    model = Sequential(Embedding(5, 3, **options), Flatten(axes=2), Linear(12, 2, **options))
+    path = export_onnx(model, tmp_path / "codes.onnx", input_shape=(4,))
+    check(path, x, model.forward(x))
+    x[:, [0, 2]] = rng.normal(size=(7, 2))
+    model = Sequential(EmbedColumns(4, {1: (5, 3), 3: (9, 2)}, **options), Linear(7, 2, **options))
+    check(export_onnx(model, path, input_shape=(4,)), x, model.forward(x))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

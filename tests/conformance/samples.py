@@ -95,8 +95,18 @@ def _softplus(module: nn.Softplus) -> layers.Layer | None:
     return layers.Softplus() if module.beta == 1 else None
 
 
+def _embedding(module: nn.Embedding) -> layers.Layer | None:
+    if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
+        return None
+    count, dim = module.num_embeddings, module.embedding_dim
+    layer = layers.Embedding(count, dim, padding=module.padding_idx, dtype=F64)
+    layer.load_state_dict({"W": module.weight.detach()})
+    return layer
+
+
 LAYERS: dict[type, Callable[[Any], layers.Layer | None]] = {
     nn.Linear: _linear,
+    nn.Embedding: _embedding,
     # Those without options have torch's names; the others follow.
     **{
         getattr(nn, kind.__name__): lambda m, kind=kind: kind()
@@ -160,7 +170,10 @@ LOSSES: dict[type, Callable[[Any], losses.Loss | None]] = {
 
 # Ours without a module of torch's that does the same; each has tests of its own.
 WITHOUT_COUNTERPART = {
-    "layers": {"Matmul", "Log", "Flatten", "Dropout", "Residual", "Sequential"},
+    "layers": {
+        *("Matmul", "Log", "Flatten", "Dropout", "Residual", "Sequential"),
+        "EmbedColumns",  # Embedding beside numbers that stay
+    },
     "losses": {"HalfSSE"},
 }
 

@@ -13,6 +13,8 @@ from xpmlp.layers import (
     GELU,
     BatchNorm,
     Dropout,
+    EmbedColumns,
+    Embedding,
     Flatten,
     LayerNorm,
     LeakyReLU,
@@ -71,10 +73,16 @@ CASES = {
         Dropout(0.3, rng=0),
         Residual(Sequential(Linear(5, 5, rng=1, dtype=dtype), SiLU())),
     ),
+    "embedding": lambda dtype: Embedding(5, 3, rng=0, dtype=dtype),
+    "embedding-columns": lambda dtype: EmbedColumns(D, {1: (5, 3), 4: (7, 2)}, rng=0, dtype=dtype),
     "linear-population": lambda dtype: Linear(D, 5, population=P, rng=0, dtype=dtype),
     "batchnorm-population": lambda dtype: batch_norm(dtype, population=P),
     "layernorm-population": lambda dtype: LayerNorm(D, population=P, dtype=dtype),
     "rmsnorm-population": lambda dtype: RMSNorm(D, population=P, dtype=dtype),
+    "embedding-population": lambda dtype: Embedding(5, 3, population=P, rng=0, dtype=dtype),
+    "embedding-columns-population": lambda dtype: EmbedColumns(
+        D, {0: (5, 3)}, population=P, rng=0, dtype=dtype
+    ),
     "dropout-population": lambda dtype: Dropout([0.1, 0.5, 0.0], population=P, rng=0),
 }
 ROWWISE = ("relu", "linear", "softmax", "logsoftmax", "layernorm", "rmsnorm", "residual")
@@ -88,6 +96,22 @@ IN_EACH_MODE = [
 
 def shape_of(name):
     return (P, N, D) if "trailing" in name or "population" in name or "axes" in name else (N, D)
+
+
+def fixed_of(name):
+    """Which columns of x are codes, if any."""
+    if "embedding" not in name:
+        return None
+    columns = {"embedding-columns": [1, 4], "embedding-columns-population": [0]}
+    fixed = np.zeros(shape_of(name), bool)
+    fixed[..., columns.get(name, slice(None))] = True
+    return fixed
+
+
+def input_of(name, rng):
+    """Numbers away from kinks, and codes."""
+    x, fixed = away_from_kinks(rng, shape_of(name)), fixed_of(name)
+    return x if fixed is None else np.where(fixed, rng.integers(0, 5, x.shape), x)
 
 
 def away_from_kinks(rng, shape):
@@ -105,7 +129,7 @@ def test_forward_and_backward_keep_library_dtype_and_inputs(
     library, freeze, elsewhere, rng, name, training
 ):
     layer = freeze(CASES[name]("float32"))
-    values = away_from_kinks(rng, shape_of(name)).astype("float32")
+    values = input_of(name, rng).astype("float32")
     x = library.array(values)
     y = layer.forward(x, training=training)
     slopes = rng.normal(size=tuple(y.shape)).astype("float32")
@@ -128,8 +152,9 @@ def test_forward_and_backward_keep_library_dtype_and_inputs(
 @pytest.mark.parametrize(("name", "training"), IN_EACH_MODE)
 def test_gradients_are_the_derivatives_of_the_forward(library, freeze, rng, name, training):
     layer = freeze(CASES[name]("float64"))
-    x = library.array(away_from_kinks(rng, shape_of(name)))
-    gradcheck(layer, x, training=training, directions=1 if library.name == "jax" else 2)
+    x, fixed = library.array(input_of(name, rng)), fixed_of(name)
+    directions = 1 if library.name == "jax" else 2
+    gradcheck(layer, x, training=training, directions=directions, fixed=fixed)
 
 
 @pytest.mark.parametrize("name", ROWWISE)
@@ -166,7 +191,7 @@ def test_backward_before_forward_says_so(name):
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_assigned_not_added_up(rng, name):
     layer = CASES[name]("float64")
-    x = away_from_kinks(rng, shape_of(name))
+    x = input_of(name, rng)
     dy = rng.normal(size=layer.forward(x).shape)
     first = layer.backward(dy)
     grads = copy.deepcopy(layer.grads)
@@ -185,7 +210,8 @@ def test_output_shape_tells_the_shape_of_one_sample(rng, name):
     shape = shape_of(name)
     sample = shape[1:] if "trailing" in name else shape[-1:]
     y = layer.forward(np.ones(shape))
-    assert layer.output_shape(sample) == y.shape[-1:]
+    own = layer.output_shape(sample)
+    assert own == y.shape[y.ndim - len(own) :] and len(own) == y.ndim - len(shape) + len(sample)
 
 
 @pytest.mark.parametrize("name", CASES)

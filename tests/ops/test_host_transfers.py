@@ -110,6 +110,15 @@ def test_normalization_and_dropout(device):
     ops.dropout(x, 0.5, Generator(0), 3)
 
 
+def test_embedding(device, monkeypatch):
+    W, codes, dy = device.array(2, 5, 3), device.integers(2, 4, 3), device.array(2, 4, 3, 3)
+    device.close()
+    for few in (2**21, 0):
+        monkeypatch.setattr(sys.modules["xpmlp.ops.embedding"], "_FEW", few)
+        ops.embedding(codes, W)
+        ops.embedding_backward(dy, codes, W, 1)
+
+
 def test_updates(device):
     w, g, v, s = device.array(4, 3), device.array(4, 3), device.array(4, 3), abs(device.array(4, 3))
     device.close()

@@ -94,7 +94,9 @@ def launch(kernel: Callable[..., Any], *arguments: Any, name: str = "kernel") ->
 def _call(function: Callable, args: tuple, options: dict) -> Any:
     args, options = _plain(args), _plain(options)
     with np.errstate(all="ignore"):
-        result = function(*args, **options)  # while recording only its shape and type count
+        # While recording only its shape and type count; row numbers may be garbage then.
+        garbage = function is np.take and device_streams.is_recording()
+        result = function(*args, **options, **({"mode": "clip"} if garbage else {}))
     if isinstance(result, tuple | list):
         assert not device_streams.is_recording()
         return type(result)(traced(item) for item in result)

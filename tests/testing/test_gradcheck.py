@@ -7,7 +7,7 @@ import pytest
 
 from xpmlp import ops
 from xpmlp.errors import DTypeError
-from xpmlp.layers import BatchNorm, Dropout, Layer, Linear, ReLU, Sequential, Tanh
+from xpmlp.layers import BatchNorm, Dropout, EmbedColumns, Layer, Linear, ReLU, Sequential, Tanh
 from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.testing import gradcheck, gradcheck_function
 
@@ -48,6 +48,15 @@ def test_right_losses_pass_on_every_library(library, rng):
     y = library.array(rng.normal(size=(6, 3)))
     assert gradcheck(MSE(), y, library.array(rng.normal(size=(6, 3)))) < 1e-6
     assert gradcheck(SoftmaxCrossEntropy(), y, library.array([0, 1, 2, 0, 1, 2])) < 1e-6
+
+
+def test_what_is_fixed_is_not_moved_and_has_no_gradient(rng):
+    x = np.stack([rng.integers(0, 5, 4), rng.normal(size=4)], axis=1)
+    codes = np.array([[True, False]] * 4)
+    layer = EmbedColumns(2, {0: (5, 3)}, rng=0, dtype="float64")
+    assert gradcheck(layer, x, fixed=codes) < 1e-6
+    with pytest.raises(AssertionError, match="gradients of 0 where x is fixed"):
+        gradcheck(Linear(2, 3, rng=0, dtype="float64"), x, fixed=codes)
 
 
 @pytest.mark.parametrize("spoil", ["x", "W", "b"])

@@ -5,6 +5,7 @@ from .activations import *  # noqa: F403
 from .base import Layer, Parameter, State
 from .containers import Container, Flatten, Residual, Sequential
 from .dropout import Dropout
+from .embedding import EmbedColumns, Embedding
 from .linear import Linear, Matmul
 from .normalization import BatchNorm, LayerNorm, RMSNorm
 from .softmax import LogSoftmax, Softmax
@@ -13,6 +14,8 @@ __all__ = [
     "BatchNorm",
     "Container",
     "Dropout",
+    "EmbedColumns",
+    "Embedding",
     "Flatten",
     "Layer",
     "LayerNorm",

@@ -111,8 +111,8 @@ def export_onnx(
     if input_shape is None:
         if features is None:
             raise ConfigError(
-                f"`{WHERE}`: expected input_shape=, the shape of one sample, for a model without "
-                "weights; give it, such as input_shape=(784,)"
+                f"`{WHERE}`: expected input_shape=, the shape of one sample, for a model whose "
+                "weights do not say it; give it, such as input_shape=(784,)"
             )
         input_shape = (features,)
     sample = tuple(int(size) for size in input_shape)
@@ -178,6 +178,8 @@ def _first_weights(model: Layer) -> tuple[Layer | None, int | None]:
             return layer, layer.W.shape[-2]
         if isinstance(layer, L.Matmul):
             return layer, layer.W.shape[-1]
+        if isinstance(layer, L.Embedding):
+            break  # how many codes a sample has is not in it
         if isinstance(layer, L.BatchNorm | L.LayerNorm | L.RMSNorm):
             return layer, layer.features
     return None, None

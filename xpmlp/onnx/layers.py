@@ -137,6 +137,48 @@ def _log(graph: Graph, layer: L.Log, x: Value, at: str) -> Value:
     return graph.node("Log", [x], at)
 
 
+def _embedding(graph: Graph, layer: L.Embedding, x: Value, at: str) -> Value:
+    W = to_numpy(layer.W)
+    codes = graph.cast(x, "int64", at)
+    if W.ndim == 3:  # rows of all members, one member's after another's
+        P, V = W.shape[:2]
+        own = len(x.shape) > 2
+        if own and x.shape[-3] != P:
+            raise ShapeError(
+                f"`{WHERE}`: expected codes (N, K), or {P} batches of them, at the layer {at} of a "
+                f"population of {P}, got {x.text()}"
+            )
+        first = V * np.arange(P).reshape(-1, *[1] * min(2, len(x.shape)))
+        shape = x.shape if own else (P, *x.shape)
+        first = graph.constant(f"{at}.first", first, "int64")
+        codes = graph.node("Add", [codes, first], at, shape)
+    table = graph.constant(f"{at}.W", W.reshape(-1, W.shape[-1]))
+    return graph.node("Gather", [table, codes], at, (*codes.shape, W.shape[-1]))
+
+
+def _embed_columns(graph: Graph, layer: L.EmbedColumns, x: Value, at: str) -> Value:
+    if len(x.shape) < 2 or x.shape[-1] != layer.features:
+        raise ShapeError(
+            f"`{WHERE}`: expected {layer.features} features at the layer {at}, got {x.text()}; "
+            "give input_shape=, the shape of one sample"
+        )
+    lead = _with_members(x, () if layer.population is None else (layer.population,), at)
+    parts = []
+    for piece in layer.pieces:
+        own = f"{at}.{piece.first}"
+        count = piece.last - piece.first
+        columns = graph.constant(f"{own}.columns", np.arange(piece.first, piece.last), "int64")
+        part = graph.node("Gather", [x, columns], own, (*x.shape[:-1], count), axis=-1)
+        size = piece.end - piece.begin
+        if piece.layer is not None:
+            part = graph.reshape(_embedding(graph, piece.layer, part, own), (*lead, size), own)
+        elif lead != x.shape[:-1]:  # one batch for all members
+            zeros = graph.constant(f"{own}.members", np.zeros((int(lead[0]), 1, 1)))
+            part = graph.node("Add", [part, zeros], own, (*lead, size))
+        parts.append(part)
+    return graph.node("Concat", parts, at, (*lead, layer.pieces[-1].end), axis=-1)
+
+
 def _mask(graph: Graph, layer: Mask, x: Value, at: str) -> Value:
     return graph.node("Mul", [x, graph.constant(f"{at}.mask", to_numpy(layer.mask))], at)
 
@@ -185,6 +227,8 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.LayerNorm: _row_norm,
     L.RMSNorm: _row_norm,
     L.Dropout: _dropout,
+    L.Embedding: _embedding,
+    L.EmbedColumns: _embed_columns,
     L.Flatten: _flatten,
     L.Residual: _residual,
     Mask: _mask,

@@ -9,6 +9,7 @@ from .activations import *  # noqa: F403
 from .arguments import checked
 from .dispatch import explain, without_kernels
 from .dropout import dropout
+from .embedding import embedding, embedding_backward
 from .gather import gather_rows
 from .linear import linear, linear_backward
 from .matmul import matmul
@@ -42,6 +43,8 @@ __all__ = [
     "batch_norm_inference",
     "batch_norm_inference_backward",
     "dropout",
+    "embedding",
+    "embedding_backward",
     "explain",
     "gather_rows",
     "layer_norm",

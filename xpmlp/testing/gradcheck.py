@@ -28,6 +28,7 @@ def gradcheck(
     tolerance: float = 1e-6,
     directions: int = 3,
     seed: int = 0,
+    fixed: Array | None = None,
 ) -> float:
     """Compare a layer's or a loss's gradients with finite differences.
 
@@ -48,6 +49,8 @@ def gradcheck(
     directions : int
         How many random directions are tried for each array.
     seed : int
+    fixed : array of bool, of x's shape, optional
+        What of a layer's x is no number but a code: it is not moved, and its gradient is 0.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def gradcheck(
     """
     if isinstance(module, Loss):
         return _check_loss(module, x, targets, step, tolerance, directions, seed)
-    return _check_layer(module, x, training, step, tolerance, directions, seed)
+    return _check_layer(module, x, training, step, tolerance, directions, seed, fixed)
 
 
 def gradcheck_function(
@@ -109,7 +112,7 @@ def gradcheck_function(
     return worst
 
 
-def _check_layer(layer, x, training, step, tolerance, directions, seed) -> float:
+def _check_layer(layer, x, training, step, tolerance, directions, seed, fixed) -> float:
     layer = copy.deepcopy(layer)
     rng = np.random.default_rng(seed)
     counters = [(inner, inner.step) for _, inner in layer.named_layers() if hasattr(inner, "step")]
@@ -123,7 +126,11 @@ def _check_layer(layer, x, training, step, tolerance, directions, seed) -> float
     dy = asarray_like(rng.normal(size=tuple(y.shape)), y)
     dx = layer.backward(dy)
     grads = dict(layer.grads)
-    worst = _directional_error(lambda v: _dot(dy, forward(v)), x, dx, step, directions, rng)
+    along = None if fixed is None else 1.0 - to_numpy(fixed)
+    if along is not None and _dot(dx, asarray_like(1.0 - along, dx)) != 0.0:
+        raise AssertionError("expected gradients of 0 where x is fixed, got others")
+    total = lambda v: _dot(dy, forward(v))  # noqa: E731
+    worst = _directional_error(total, x, dx, step, directions, rng, along)
     _require(worst, tolerance, "x")
     for name, gradient in grads.items():
         original = layer.params[name]
@@ -160,7 +167,7 @@ def _set(layer: Layer, name: str, value: Array) -> None:
         layer.params = {name: value}
 
 
-def _directional_error(scalar, array, gradient, step, directions, rng) -> float:
+def _directional_error(scalar, array, gradient, step, directions, rng, along=None) -> float:
     if dtype_name(array.dtype) != "float64":
         raise DTypeError(
             f"expected float64, got {dtype_name(array.dtype)}; differences of float32 numbers are "
@@ -172,7 +179,8 @@ def _directional_error(scalar, array, gradient, step, directions, rng) -> float:
         )
     worst = 0.0
     for _ in range(directions):
-        direction = asarray_like(rng.normal(size=tuple(array.shape)), array)
+        direction = rng.normal(size=tuple(array.shape)) * (1.0 if along is None else along)
+        direction = asarray_like(direction, array)
         numeric = (scalar(array + step * direction) - scalar(array - step * direction)) / (2 * step)
         analytic = _dot(gradient, direction)
         error = abs(analytic - numeric) / max(1.0, abs(analytic), abs(numeric))

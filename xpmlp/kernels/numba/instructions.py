@@ -10,6 +10,7 @@ from .cross_entropy import (
 )
 from .dropout import dropped
 from .elementwise import copied, gated, multiplied, rectified, scaled, summed
+from .embedding import chained, check_codes, code_sums, embedded, passed
 from .gemm import BATCH, COLUMNS, ROWS, TALL, product
 from .losses import CLASS_LOSSES, ELEMENTWISE_LOSSES, check_shares, hits, row_total
 from .normalization import (
@@ -48,14 +49,18 @@ __all__ = [
     "batch_norm_rows",
     "batch_norm_slopes",
     "batch_statistics",
+    "chained",
+    "check_codes",
     "check_labels",
     "check_shares",
     "clipping",
+    "code_sums",
     "column_sums",
     "copied",
     "cross_entropy",
     "cross_entropy_of_shares",
     "dropped",
+    "embedded",
     "gated",
     "half_products",
     "hits",
@@ -69,6 +74,7 @@ __all__ = [
     "momentum",
     "multiplied",
     "norms",
+    "passed",
     "penalty_value",
     "product",
     "rectified",

@@ -12,7 +12,7 @@ from ... import layers
 from ...layers import masked
 from ...layers.activations import ACTIVATIONS
 from ...layers.base import Layer
-from . import normalization
+from . import embedding, normalization
 from .normalization import Lowered, mask_of, masked_by, refuse_shared_batch
 from .program import Activation, Backward, NotCompiled, Program
 
@@ -84,7 +84,12 @@ def _activation(program: Program, name: str, layer: layers.Activation, x: Activa
     return y, backward
 
 
-def _flatten(program: Program, name: str, layer: Layer, x: Activation) -> Lowered:
+def _flatten(program: Program, name: str, layer: layers.Flatten, x: Activation) -> Lowered:
+    if x.axes:
+        lead = (program.rows,) if program.population is None else (program.members, program.rows)
+        if layer._joined((*lead, *x.axes)) != (*lead, x.features):
+            raise NotCompiled(f"{name}Flatten joins other axes than those of a sample")
+        x = replace(x, axes=())
     return x, lambda dy, wanted: dy
 
 
@@ -192,7 +197,7 @@ def _residual(program: Program, name: str, layer: layers.Residual, x: Activation
     # The inner layers may not rectify x in place, and x's own gate is for the sum of both ways.
     inner = x if x.array is None else replace(x, gated=False, product=None, shared=True)
     z, inner_backward = lower_layer(program, name + "inner.", layer.inner, inner)
-    if z.features != x.features:
+    if z.features != x.features or z.axes:
         raise NotCompiled(f"{name}Residual adds {x.features} features to {z.features}")
     y = program.sum(x, z, x.features)
 
@@ -218,6 +223,8 @@ LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     masked.MaskedLayerNorm: normalization.narrow_norm,
     masked.MaskedRMSNorm: normalization.narrow_norm,
     masked.Mask: _mask,
+    layers.Embedding: embedding.embedding,
+    layers.EmbedColumns: embedding.embed_columns,
     layers.Flatten: _flatten,
     layers.Dropout: _dropout,
     layers.Residual: _residual,
@@ -237,4 +244,6 @@ def lower_layer(program: Program, name: str, layer: Layer, x: Activation) -> Low
         lower = _sequential
     if lower is None:
         raise NotCompiled(f"there are no instructions for {type(layer).__name__}")
+    if x.axes and lower not in (_flatten, _sequential):
+        raise NotCompiled(f"{name}{type(layer).__name__} acts on samples of several axes")
     return lower(program, name, layer, x)

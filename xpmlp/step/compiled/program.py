@@ -39,6 +39,8 @@ class Activation:
         The arguments of the product that made it and may still rectify it.
     shared : bool
         Others read it too: it must stay as it is.
+    axes : tuple of ints
+        Of a row, where it has several layer by layer, so that what follows must flatten it.
     """
 
     array: np.ndarray | None
@@ -47,6 +49,7 @@ class Activation:
     gated: bool = False
     product: np.ndarray | None = None
     shared: bool = False
+    axes: tuple[int, ...] = ()
 
 
 Backward = Callable[[np.ndarray, bool], "np.ndarray | None"]
@@ -74,6 +77,8 @@ class Program:
         For class numbers: how many rows were right.
     before : list of callables
         What each run starts with: they write numbers that change from step to step.
+    looks : list of callables
+        Of a batch x that a check refused: they raise an error that says where it is wrong.
     """
 
     def __init__(self, population: int | None, rows: int, x: Activation, memory: StepMemory):
@@ -88,6 +93,7 @@ class Program:
         self._x_arguments: list[tuple[np.ndarray, int]] = []
         self.hits: np.ndarray | None = None
         self.before: list[Callable[[], None]] = []
+        self.looks: list[Callable[[np.ndarray], Any]] = []
         self._watched: list[tuple[Any, str, Any]] = []
         self._held: list[np.ndarray] = []
 

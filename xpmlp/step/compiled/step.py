@@ -64,6 +64,8 @@ class CompiledStep:
         outputs, append_backward = lower_layer(program, "", model, program.x)
         if outputs.array is None:
             raise NotCompiled("no layer computes anything")
+        if outputs.axes:
+            raise NotCompiled("the outputs of a sample have several axes")
         self._value = program.buffer(P or 1)
         gradient = lower_loss(program, task.loss, outputs, y, self._value)
         with program.holding(gradient):  # the loss gives it out
@@ -86,6 +88,8 @@ class CompiledStep:
         """The loss of the batch, a number or (P,), after which everything is updated."""
         self._memory.adopt()
         if self._program.run(x, y):
+            for look in self._program.looks:
+                look(x)
             self._loss.check_targets(y, self._classes)  # looks again, and says where
             raise DataError("`TrainStep`: expected targets that the loss can take; check them")
         self._memory.steps += 1
