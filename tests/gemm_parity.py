@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from xpmlp.kernels.numba import gemm, simd, tape
+from xpmlp.kernels.numba import gemm, launching, simd
 
 ODD_SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 24, 31, 33, 48, 49, 65)
 
@@ -32,7 +32,7 @@ def product(a, b, c, bias=None, gate=None, flags=0):
         square = False
     operands = matrix(a), matrix(b), matrix(c), (of_bias, b.shape[2])
     given = gemm.Product.plain(gemm.WHOLE, *sizes, *operands, of_gate, flags)
-    tape.launch((gemm.square_product if square else gemm.product)(a.dtype), given)
+    launching.launch((gemm.square_product if square else gemm.product)(a.dtype), given)
 
 
 def laid_out(values, how):

@@ -16,8 +16,8 @@ from xpmlp.testing import gradcheck_function
 
 pytest.importorskip("numba")
 
+from xpmlp.kernels.numba import launching
 from xpmlp.kernels.numba import products as kernel
-from xpmlp.kernels.numba import tape
 
 definition = importlib.import_module("xpmlp.ops.linear")  # in ops, the name is the function's
 
@@ -195,12 +195,12 @@ def both(dy, x, W, b, activation):
 )
 def test_threads_change_no_bit(case, activation, rng, monkeypatch):
     operands = draw(rng, case)
-    monkeypatch.setattr(tape, "enter_parallel", lambda: False)
+    monkeypatch.setattr(launching, "enter_parallel", lambda: False)
     usual = both(*operands, activation)
     monkeypatch.undo()
     monkeypatch.setattr(kernel, "_PARALLEL_WORK", 1)
     for parts in (1, 2, 3, 5):  # more parts than threads are as good
-        monkeypatch.setattr(tape, "parallel_threads", lambda parts=parts: parts)
+        monkeypatch.setattr(launching, "parallel_threads", lambda parts=parts: parts)
         for result, expected in zip(both(*operands, activation), usual, strict=True):
             np.testing.assert_array_equal(result, expected)
 

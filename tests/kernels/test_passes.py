@@ -158,13 +158,13 @@ def test_updates_in_place(name, rng):
 
 def update_in_place(op, w, g, m=None, v=None, **rates):
     """The step's instruction, on flat arrays."""
-    from xpmlp.kernels.numba import tape, update
+    from xpmlp.kernels.numba import launching, update
 
     made = getattr(update, op)
     named = made.record.__annotations__["rates"](**rates)
     row = made.record.plain(1, w.size, 1, w, g, w if m is None else m, w if v is None else v,
                             np.array(named, np.float64))  # fmt: skip
-    assert tape.launch(made(w.dtype), row) == 0
+    assert launching.launch(made(w.dtype), row) == 0
 
 
 @pytest.mark.parametrize("name", RULES)

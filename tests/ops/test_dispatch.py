@@ -34,7 +34,7 @@ def kernel(monkeypatch):
     module.matmul = matmul
     monkeypatch.setitem(sys.modules, "fake_kernels", module)
     candidate = Candidate("matmul", "fake", "numpy", "fake_kernels:matmul", refuses)
-    monkeypatch.setattr(dispatch, "CANDIDATES", [candidate])
+    monkeypatch.setattr(dispatch, "CANDIDATES", dispatch.by_op(candidate))
     dispatch._load.cache_clear()
     yield calls
     dispatch._load.cache_clear()
@@ -106,7 +106,8 @@ def test_first_candidate_that_accepts_wins(kernel, monkeypatch):
     first = Candidate("matmul", "picky", "numpy", "no.such:module", lambda a, b: "never")
     elsewhere = Candidate("matmul", "cuda", "cupy", "no.such:module", lambda a, b: None)
     other_op = Candidate("linear", "other", "numpy", "no.such:module", lambda a, b: None)
-    monkeypatch.setattr(dispatch, "CANDIDATES", [first, elsewhere, other_op, *dispatch.CANDIDATES])
+    known = dispatch.by_op(first, elsewhere, other_op, *dispatch.CANDIDATES["matmul", "numpy"])
+    monkeypatch.setattr(dispatch, "CANDIDATES", known)
     assert (ops.matmul(*PLAIN) == 42).all()
     assert ops.explain("matmul", *BATCH).endswith("(picky: never; fake: batches are not covered)")
 
@@ -142,9 +143,9 @@ def test_kernel_summary(kernel, monkeypatch):
 
 
 def test_every_candidate_names_a_known_op_and_library():
-    for candidate in dispatch.CANDIDATES:
-        assert candidate.op in ops.__all__
-        assert candidate.library in ("numpy", "cupy")
+    for op, library in dispatch.CANDIDATES:
+        assert op in ops.__all__
+        assert library in ("numpy", "cupy")
 
 
 def test_overlapping_blocks_in_two_threads_leave_kernels_as_they_were():

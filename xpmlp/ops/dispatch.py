@@ -11,6 +11,7 @@ when xpmlp was imported, and inside of :func:`without_kernels`.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import threading
 import warnings
@@ -63,7 +64,18 @@ def _cuda(op: str, module: str, refuses: Callable[..., str | None]) -> Candidate
     return Candidate(op, "cuda", "cupy", f"xpmlp.kernels.cuda.{module}:{op}", refuses)
 
 
-CANDIDATES: list[Candidate] = [
+Candidates = dict[tuple[str, str], list[Candidate]]
+
+
+def by_op(*candidates: Candidate) -> Candidates:
+    """Candidates by op and library, for that is how they are looked up."""
+    found: Candidates = {}
+    for candidate in candidates:
+        found.setdefault((candidate.op, candidate.library), []).append(candidate)
+    return found
+
+
+CANDIDATES = by_op(
     _numba("softmax_cross_entropy", "cross_entropy", numba_rules.softmax_cross_entropy),
     _numba("matmul", "products", numba_rules.matmul),
     _numba("linear", "products", numba_rules.linear),
@@ -92,7 +104,7 @@ CANDIDATES: list[Candidate] = [
     _cuda("batch_norm_backward", "normalization", cuda_rules.batch_norm_backward),
     _cuda("layer_norm", "normalization", cuda_rules.normalization),
     _cuda("layer_norm_backward", "normalization", cuda_rules.layer_norm_backward),
-]
+)
 """Every kernel, best first."""
 
 
@@ -102,10 +114,12 @@ def choose(op: str, reference: Callable, *arrays: Array, **options: Any) -> Call
         return reference
     kind = type(arrays[0])
     if kind is np.ndarray:  # whose rules look at strides too, and take less long than a memo
-        kernel, _ = _select(op, arrays, options)
-        return reference if kernel is None else _load(kernel.target)
+        for candidate in CANDIDATES.get((op, "numpy"), ()):
+            if candidate.refuses(*arrays, **options) is None:
+                return _load(candidate.target)
+        return reference
     if kind not in _with_kernels:
-        _with_kernels[kind] = any(c.library == _library(arrays[0]) for c in CANDIDATES)
+        _with_kernels[kind] = any(library == _library(arrays[0]) for _, library in CANDIDATES)
     if not _with_kernels[kind]:
         return reference
     key = (op, *map(_metadata, arrays), *map(_metadata, options.values()))
@@ -159,7 +173,7 @@ def explain(op: str, *arrays: Array, **options: Any) -> str:
     if not isinstance(op, str) or op not in known:
         raise ConfigError(f"`explain`: expected an op among {', '.join(known)}, got {op!r:.200}")
     if not arrays:
-        kernels = [f"kernel {c.name} on {c.library}" for c in CANDIDATES if c.op == op]
+        kernels = [f"kernel {c.name} on {c.library}" for c in _all() if c.op == op]
         also = f"or, where it fits, {', '.join(kernels)}" if kernels else "no kernel for this op"
         return f"{op} on any library: array-API reference ({also})"
     try:
@@ -175,7 +189,7 @@ def kernel_summary(library: str) -> str:
     """The kernels that may run for a library's arrays, or why there are none."""
     if _off:
         return f"array-API reference ({_off})"
-    kernels = [c for c in CANDIDATES if c.library == library]
+    kernels = [c for c in _all() if c.library == library]
     if not kernels:
         return "array-API reference"
     if library == "numpy" and not numba_rules.installed():
@@ -240,9 +254,9 @@ def give_up(error: Exception, op: str | None = None) -> str:
     what = "kernels" if op is None else f"the kernel of {op}"
     words = (str(error).strip().splitlines() or [""])[0]
     reason = f"numba cannot compile {what} here: {type(error).__name__}: {words}"[:300]
-    for number, candidate in enumerate(CANDIDATES):
-        if candidate.library == "numpy" and op in (None, candidate.op):
-            CANDIDATES[number] = replace(candidate, refuses=lambda *a, **options: reason)
+    for (name, library), candidates in CANDIDATES.items():
+        if library == "numpy" and op in (None, name):
+            candidates[:] = [replace(c, refuses=lambda *a, **o: reason) for c in candidates]
     if reason not in _given_up:
         _given_up.add(reason)
         warnings.warn(f"{reason}; without it {numba_rules.COST}", stacklevel=4)
@@ -274,15 +288,16 @@ def _select(op: str, arrays: tuple, options: dict) -> tuple[Candidate | None, st
     if _off:
         return None, _off
     objections = []
-    library = "numpy" if type(arrays[0]) is np.ndarray else _library(arrays[0])
-    for candidate in CANDIDATES:
-        if candidate.op != op or candidate.library != library:
-            continue
+    for candidate in CANDIDATES.get((op, _library(arrays[0])), ()):
         objection = candidate.refuses(*arrays, **options)
         if objection is None:
             return candidate, "fits these shapes and dtypes"
         objections.append(f"{candidate.name}: {objection}")
     return None, "; ".join(objections) or "no kernel for this op"
+
+
+def _all() -> Iterator[Candidate]:
+    return itertools.chain.from_iterable(CANDIDATES.values())
 
 
 def _library(array: Array) -> str:

@@ -78,16 +78,19 @@ def same_float_arrays(*arrays: np.ndarray, **hyperparameters: Any) -> str | None
     if not installed():
         return MISSING
     first = arrays[0]
+    dtype, own = first.dtype, first.shape
     for array in arrays:
-        if type(array) is not np.ndarray or array.dtype != first.dtype:
+        if type(array) is not np.ndarray or array.dtype != dtype:
             return "the arrays differ in dtype"
-        if array.shape != first.shape:
+        if array.shape != own:
             return "the arrays differ in shape"
-    if first.dtype not in _NATIVE_FLOATS:
-        return f"the arrays are {first.dtype}, not float32 or float64"
+    if dtype not in _NATIVE_FLOATS:
+        return f"the arrays are {dtype}, not float32 or float64"
     for name, value in hyperparameters.items():
+        if type(value) is float:
+            continue
         shape = getattr(value, "shape", ())
-        if shape not in ((), (first.shape[0],) + (1,) * (first.ndim - 1)):
+        if shape not in ((), own[:1] + (1,) * (len(own) - 1)):
             return f"{name} has shape {shape}, not one number for each member"
     return None
 

@@ -18,6 +18,7 @@ from numba import njit, prange
 
 from ...errors import DataError
 from .elementary import log_positive
+from .launching import launch
 from .records import (
     EACH_MEMBER,
     EACH_ROW,
@@ -34,7 +35,7 @@ from .row_sums import total as sum_of
 from .simd import LINE, address, stack_buffer
 from .softmax_rows import exponentials, maximum, row_exponentials, row_maxima, scale_rows
 from .sources import compiled
-from .tape import instruction, launch, vector
+from .tape import instruction, vector
 from .threads import enter_parallel, leave_parallel, parallel_threads
 
 _BLOCK = 64  # rows in a block, or fewer, so that it holds no more than this many elements
@@ -80,26 +81,24 @@ def softmax_cross_entropy(
         members = losses.size // rows
         smoothing = np.broadcast_to(np.ravel(smoothing), members).astype(np.float64)
     totals, scales = np.empty(members, dtype), np.empty(members, dtype)
-    x, flat, of_rows, mean = logits.ravel(), gradient.ravel(), losses, reduction == "mean"
-    if len(shape) > 2:
-        of_rows = losses.ravel()
-    weights, weighted = (0, 0) if class_weights is None else (class_weights.ravel(), 1)
-    worth_it = x.size > _PARALLEL_ELEMENTS
+    mean = 1 if reduction == "mean" else 0
+    weights, weighted = (0, 0) if class_weights is None else (class_weights, 1)
+    worth_it = logits.size > _PARALLEL_ELEMENTS
     if targets.dtype.kind == "f":
         apart = rows * classes if targets.ndim == len(shape) else 0
         scales.fill(1.0 / rows if mean else 1.0)
         given = SharesEntropy.plain(
-            members, rows, classes, x, targets.ravel(), apart, weights, weighted, smoothing, z_loss,
-            scales, flat, of_rows, totals,
+            members, rows, classes, logits, targets, apart, weights, weighted, smoothing, z_loss,
+            scales, gradient, losses, totals,
         )  # fmt: skip
         launch(_of_shares(dtype), given, worth_it=worth_it)
     else:
         apart = rows if targets.ndim == len(shape) - 1 else 0
-        labels = targets.ravel() if targets.dtype == _INT64 else _labels(targets)
+        labels = targets if targets.dtype == _INT64 else _labels(targets)
         has_ignore, ignored = (0, 0) if ignore_index is None else (1, ignore_index)
         given = CrossEntropy.plain(
-            members, rows, classes, x, labels, apart, weights, weighted, smoothing, z_loss,
-            has_ignore, ignored, mean, scales, flat, of_rows, totals,
+            members, rows, classes, logits, labels, apart, weights, weighted, smoothing, z_loss,
+            has_ignore, ignored, mean, scales, gradient, losses, totals,
         )  # fmt: skip
         steps = _of_labels(dtype)
         if not worth_it:
@@ -124,7 +123,7 @@ def _labels(targets):
     """Class numbers as the instructions take them; a larger one than they know stays wrong."""
     if targets.dtype == np.uint64:
         targets = np.minimum(targets, np.uint64(np.iinfo(np.int64).max))
-    return targets.astype(np.int64).ravel()
+    return targets.astype(np.int64)
 
 
 # --- Checks ---------------------------------------------------------------------------------------
@@ -338,9 +337,9 @@ def _run_columns(given, dtype):
         return False
     weights = named.weights if named.weighted else np.zeros(0, dtype)
     block = _Block(
-        named.x, named.labels, weights, named.weighted, named.has_ignore, named.ignored,
-        named.columns, np.float64(np.ravel(named.smoothing)[0]), float(named.z), named.scale,
-        named.gradient, named.losses,
+        named.x.ravel(), named.labels.ravel(), weights.ravel(), named.weighted, named.has_ignore,
+        named.ignored, named.columns, np.float64(np.ravel(named.smoothing)[0]), float(named.z),
+        named.scale, named.gradient.ravel(), named.losses.ravel(),
     )  # fmt: skip
     try:
         _shared_columns(block)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .launching import launch
 from .records import EACH_MEMBER, ROWS, Of, by_elements, record
-from .tape import launch
 
 _PARALLEL_ELEMENTS = 400_000
 _BITS = 24
@@ -30,8 +30,8 @@ def dropout(x, rates, rng, step):
     rates = np.array(rates * (members // len(rates)))
     thresholds = np.rint(rates * (1 << _BITS)).astype(np.uint32)
     scales = (1.0 / (1.0 - rates)).astype(x.dtype)
-    arrays = x.ravel(), y.ravel(), seeds, counter, thresholds, scales
-    given = Dropout.plain(members, 1, x.size // members, *arrays)
+    sizes = members, 1, x.size // members
+    given = Dropout.plain(*sizes, x, y, seeds, counter, thresholds, scales)
     launch(dropped(x.dtype), given, worth_it=x.size > _PARALLEL_ELEMENTS)
     return y
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .elementary import sigmoid, tanh
+from .launching import launch
 from .records import EACH_MEMBER, ROWS, by_elements, formula, record
-from .tape import launch
 
 InPlace = record("InPlace", x=ROWS)
 Mapped = record("Mapped", x=ROWS, y=ROWS)
@@ -23,7 +23,7 @@ Summed = record("Summed", a=ROWS, b=ROWS, y=ROWS)
 def relu(x):
     """The kernel, with the signature and the results of the op."""
     y = np.empty(x.shape, x.dtype)
-    given = Mapped.plain(1, 1, x.size, x.ravel(), y.ravel())
+    given = Mapped.plain(1, 1, x.size, x, y)
     launch(positive(x.dtype), given)
     return y
 
@@ -31,7 +31,7 @@ def relu(x):
 def relu_backward(dy, x, y):
     """The kernel, with the signature and the results of the op."""
     dx = np.empty(dy.shape, dy.dtype)
-    given = FromOutput.plain(1, 1, dy.size, dy.ravel(), y.ravel(), dx.ravel())
+    given = FromOutput.plain(1, 1, dy.size, dy, y, dx)
     launch(SLOPES["relu"](dy.dtype), given)
     return dx
 

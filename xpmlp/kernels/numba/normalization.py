@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .launching import launch
 from .records import (
     COUNT,
     EACH_ROW,
@@ -28,7 +29,6 @@ from .records import (
 )
 from .row_sums import centred_sums, slope_sums
 from .simd import address
-from .tape import launch
 
 _LARGE = 100_000  # elements; with fewer, waking a second thread takes longer than it saves
 _FAST = {"contract"}
@@ -40,8 +40,7 @@ def batch_norm(x, gamma, beta, eps):
     """The kernel, with the signature and the results of the op's reference."""
     shape, dtype, sizes = gamma.shape, x.dtype, _sizes(x, gamma)
     y, mean, var = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
-    inputs = x.ravel(), gamma.ravel(), beta.ravel(), float(eps)
-    given = BatchNorm.plain(*sizes, *inputs, mean.ravel(), var.ravel(), y.ravel())
+    given = BatchNorm.plain(*sizes, x, gamma, beta, float(eps), mean, var, y)
     steps = batch_statistics(dtype), batch_norm_rows(dtype)
     launch(steps, given, worth_it=x.size > _LARGE)
     return y, mean, var
@@ -49,9 +48,9 @@ def batch_norm(x, gamma, beta, eps):
 
 def batch_norm_backward(dy, x, gamma, mean, var, eps):
     """The kernel, with the signature and the results of the op's reference."""
-    inputs = dy.ravel(), x.ravel(), gamma.ravel(), mean.ravel(), var.ravel(), float(eps)
-    results, outputs = _gradients(x, gamma)
-    given, dtype = BatchNormBackward.plain(*_sizes(x, gamma), *inputs, *outputs), x.dtype
+    results, dtype = _gradients(x, gamma), x.dtype
+    inputs = dy, x, gamma, mean, var, float(eps)
+    given = BatchNormBackward.plain(*_sizes(x, gamma), *inputs, *results)
     steps = batch_norm_slopes(dtype), batch_norm_backward_rows(dtype)
     launch(steps, given, worth_it=x.size > _LARGE)
     return results
@@ -61,24 +60,18 @@ def layer_norm(x, gamma, beta, eps):
     """The kernel, with the signature and the results of the op's reference."""
     shape, dtype, sizes = (*x.shape[:-1], 1), x.dtype, _sizes(x, gamma)
     y, mean, inverse = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
-    inputs = x.ravel(), gamma.ravel(), beta.ravel(), float(eps)
-    given = RowNorm.plain(*sizes, *inputs, y.ravel(), mean.ravel(), inverse.ravel())
+    given = RowNorm.plain(*sizes, x, gamma, beta, float(eps), y, mean, inverse)
     launch(layer_norm_rows(dtype), given, worth_it=x.size > _LARGE)
     return y, mean, inverse
 
 
 def layer_norm_backward(dy, x, gamma, mean, inv_std):
     """The kernel, with the signature and the results of the op's reference."""
-    inputs = dy.ravel(), x.ravel(), gamma.ravel(), mean.ravel(), inv_std.ravel()
-    results, outputs = _gradients(x, gamma)
-    given, dtype = RowNormBackward.plain(*_sizes(x, gamma), *inputs, *outputs), x.dtype
+    results, dtype = _gradients(x, gamma), x.dtype
+    given = RowNormBackward.plain(*_sizes(x, gamma), dy, x, gamma, mean, inv_std, *results)
     steps = layer_norm_slopes(dtype), layer_norm_backward_rows(dtype)
     launch(steps, given, worth_it=x.size > _LARGE)
     return results
-
-
-# Arrays are handed over flat, copied if their elements do not lie in order: of fewer types, for
-# each of which the call is compiled.
 
 
 def _sizes(x, gamma):
@@ -88,10 +81,9 @@ def _sizes(x, gamma):
 
 
 def _gradients(x, gamma):
-    """Room for dx, dγ and dβ, and the same flat."""
+    """Room for dx, dγ and dβ."""
     shape, dtype = gamma.shape, x.dtype
-    results = np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
-    return results, [array.ravel() for array in results]
+    return np.empty(x.shape, dtype), np.empty(shape, dtype), np.empty(shape, dtype)
 
 
 # --- Records --------------------------------------------------------------------------------------

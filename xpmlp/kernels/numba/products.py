@@ -19,10 +19,11 @@ import numpy as np
 from . import gemm
 from .elementwise import SLOPES, VALUES, FromOutput, InPlace
 from .gemm import ANY, TALL, WHOLE, Bias, Matrix, Product
+from .launching import launch
 from .records import ADDRESS, FEATURES, Of, by_columns, by_elements, fields, fields_only, record
 from .records import ROWS as EACH
 from .simd import constants
-from .tape import call, instruction, launch, share, stored, vector
+from .tape import call, instruction, share, stored, vector
 
 # In multiply-adds: with less work, a second thread comes too late; what a tanh and a call of the
 # product take as long as.
@@ -42,15 +43,15 @@ def linear(x, W, b, activation):
         lead = (max(W.shape[0], *lead),) if lead else W.shape[:1]
     y = np.empty((*lead, x.shape[-2], columns), dtype)
     x, members, (rows, depth), left, right = _operands(x, W)
-    of_y = y.ravel(), rows * columns, columns, 1
-    bias = _NO_BIAS if b is None else (_start(np.ascontiguousarray(b)), columns)
+    of_y = y, rows * columns, columns, 1
+    bias = _NO_BIAS if b is None else (b, columns)
     work = y.size * depth + members * _CALL_WORK
     flags, worth_it = gemm.RELU if activation == "relu" else 0, work >= _PARALLEL_WORK
     made = Product.plain(ANY, members, rows, columns, depth, left, right, of_y, bias, 0, flags)
     if activation in VALUES:
         worth_it = work + _TANH_WORK * y.size >= _PARALLEL_WORK
-        values = VALUES[activation](dtype), InPlace.plain(1, 1, y.size, y.ravel())
-        launch(gemm.product(dtype), made, values, worth_it=worth_it)
+        values = VALUES[activation](dtype), InPlace.plain(1, 1, y.size, y)
+        launch(gemm.product(dtype), made, *values, worth_it=worth_it)
     else:
         launch(gemm.product(dtype), made, worth_it=worth_it)
     return y
@@ -61,7 +62,7 @@ def linear_backward(dy, x, W, y, activation, input_grad):
     dtype, (depth, columns), x_shape = x.dtype, W.shape[-2:], x.shape
     dW, db = np.empty(W.shape, dtype), np.empty((*W.shape[:-2], columns), dtype)
     x, members, (rows, _), of_x, of_W = _operands(x, W)
-    dz = dy = dy.ravel()  # of a strided one, a copy
+    dz = dy
     work = (2 if input_grad else 1) * dy.size * depth + 3 * members * _CALL_WORK
     worth_it, dx, flags = work >= _PARALLEL_WORK, 0, 0
     if input_grad and members > 1 and (x.ndim == 2 or len(x) == 1):
@@ -70,17 +71,16 @@ def linear_backward(dy, x, W, y, activation, input_grad):
     elif input_grad:
         dx = np.empty(x_shape, dtype)
     if activation is not None:
-        dz = np.empty(dy.size, dtype)
+        dz = np.empty(dy.shape, dtype)
     given = Gradients.plain(
         gemm.product(dtype), members, rows, columns, depth, of_x, of_W, dz, _ONE[dtype],
-        dW.ravel(), db.ravel(), dx.ravel() if input_grad else 0, flags,
+        dW, db, dx, flags,
     )  # fmt: skip
-    call = gradients(dtype), given
     if activation is None:
-        launch(*call, worth_it=worth_it)
+        launch(gradients(dtype), given, worth_it=worth_it)
     else:
-        slopes = FromOutput.plain(1, 1, dy.size, dy, y.ravel(), dz)
-        launch(SLOPES[activation](dtype), slopes, call, worth_it=worth_it)
+        slopes = FromOutput.plain(1, 1, dy.size, dy, y, dz)
+        launch(SLOPES[activation](dtype), slopes, gradients(dtype), given, worth_it=worth_it)
     return (dx if input_grad else None), dW, db
 
 
@@ -100,13 +100,8 @@ def _operands(x, W):
 
 
 def _start(array):
-    """An array that begins where an operand does; of one type, so that the call is compiled once.
-
-    (To ask NumPy for an address takes three times as long.)
-    """
-    if array.flags.c_contiguous:
-        return array.ravel()
-    return array[(0,) * (array.ndim - 1) + _FIRST]
+    """An array that begins where an operand does, and whose elements lie in order."""
+    return array if array.flags.c_contiguous else array[(0,) * (array.ndim - 1) + _FIRST]
 
 
 _FIRST = (slice(1),)
@@ -147,7 +142,7 @@ def matmul(a, b):
         return c
     of_a = _start(a), a_batch // size, a_row // size, a_col // size
     of_b = _start(b), b_batch // size, b_row // size, b_col // size
-    of_c, worth_it = (c.ravel(), rows * columns, columns, 1), work >= _PARALLEL_WORK
+    of_c, worth_it = (c, rows * columns, columns, 1), work >= _PARALLEL_WORK
     problem = Product.plain(ANY, count, rows, columns, depth, of_a, of_b, of_c, _NO_BIAS, 0, 0)
     square = rows == columns == depth and gemm.are_dense(dtype, rows, *of_a[2:], *of_b[2:])
     product = (gemm.square_product if square else gemm.product)(dtype)

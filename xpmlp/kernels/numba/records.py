@@ -99,9 +99,10 @@ def fields_only(name: str, module: str, /, **kinds: Any) -> Any:
     made: Any = namedtuple(name, kinds, module=module)
     made.__annotations__ = kinds
     names = ", ".join(kinds)
+    values = ", ".join(f"*{name}" if _are_integers(kind) else name for name, kind in kinds.items())
     made.__doc__ = f"Of an instruction: {names}."
-    made.plain = eval(f"lambda {names}: ({names},)")
-    made.plain.__doc__ = "The same fields in a plain tuple."
+    made.plain = eval(f"lambda {names}: ({values},)")
+    made.plain.__doc__ = "The same in a plain tuple, the integers of tuples by themselves."
     return made
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -35,13 +34,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from .simd import INT, POINTER
+from .simd import INT
 from .sources import compiled
 from .threads import enter_parallel, leave_parallel, parallel_threads
 from .twins import twins
 
 SERIAL, PARALLEL = 0, 1
-_SIGNATURE = types.intp(types.intp, types.intp, types.intp)
+SIGNATURE = types.intp(types.intp, types.intp, types.intp)
 
 
 class Tape:
@@ -106,56 +105,12 @@ class Tape:
             if several:
                 _run_members_parallel(calls, self.members)
             else:
-                _run_parallel(calls, parallel_threads())
+                run_parallel(calls, parallel_threads())
         finally:
             leave_parallel()
 
 
 _WORTH_A_THREAD = 6_000  # ns
-
-
-def launch(functions: Any, record: tuple, *more: tuple[Any, tuple], worth_it: bool = False) -> int:
-    """Run instructions now, one after another.
-
-    An op that is written as instructions needs no code of its own and no parallel twin, which
-    numba takes half a second and more to compile.
-
-    Parameters
-    ----------
-    functions : int or tuple of int
-        What :func:`instruction` gave, for one or several with one record.
-    record : tuple
-        Plain, whose type numba is quick to tell: integers, arrays, floats
-        or tuples of floats for numbers in memory, and tuples of all these.
-    *more : tuple
-        Other functions, and their record.
-    worth_it : bool
-        Threads share each, if they are free.
-
-    Returns
-    -------
-    int
-        The first status that is not 0, or 0; with threads always 0.
-    """
-    if worth_it and enter_parallel():
-        try:
-            return launch_in_parts(parallel_threads(), (functions, record), *more)
-        finally:
-            leave_parallel()
-    if more:
-        return _launch_all(((functions, record), *more), 0)
-    return _launch(functions, record, 0)
-
-
-def launch_in_parts(parts: int, *calls: tuple[Any, tuple]) -> int:
-    """So many shares of each side by side; between ``enter_parallel`` and ``leave_parallel``."""
-    area = np.empty(_AREA, np.int64)  # compiled code fills it: in Python, that takes 10 µs
-    place = address_of(area)
-    count = _launch_all(calls, place) if len(calls) > 1 else _launch(*calls[0], place)
-    return _run_parallel(area[: 3 * count].reshape(count, 3), parts)
-
-
-_AREA = 512  # integers: a table of calls, and what each reads
 
 
 def address_of(array: np.ndarray) -> int:
@@ -173,7 +128,7 @@ def instruction(body: Callable, *, fastmath: set[str] | bool = False) -> Callabl
     def address(dtype) -> int:
         # With Python's error on dividing by zero, LLVM would make no vectors of loops that divide.
         options = {"fastmath": fastmath, "error_model": "numpy"}
-        function = compiled(body(np.dtype(dtype).type), _SIGNATURE, **options)
+        function = compiled(body(np.dtype(dtype).type), SIGNATURE, **options)
         _alive.append(function)
         return function.address
 
@@ -237,122 +192,28 @@ def _emit_call(builder: ir.IRBuilder, function: ir.Value, *arguments: ir.Value) 
     return builder.call(builder.inttoptr(function, kind.as_pointer()), list(arguments))
 
 
-class _Area:
-    """Integers in memory, taken from the front; numbers that are no integers lie there as well."""
-
-    def __init__(self, builder: ir.IRBuilder, base: ir.Value):
-        self.builder, self.base, self.taken = builder, base, 0
-
-    def take(self, count: int) -> ir.Value:
-        """The address of the next ones."""
-        address = self.builder.add(self.base, INT(8 * self.taken))
-        self.taken += count
-        return address
-
-
-def _on_stack(builder: ir.IRBuilder, count: int) -> ir.Value:
-    with builder.goto_entry_block():
-        return builder.ptrtoint(builder.alloca(ir.ArrayType(INT, count)), INT)
-
-
-def _store(builder: ir.IRBuilder, value: ir.Value, base: ir.Value, place: int) -> None:
-    builder.store(value, builder.inttoptr(builder.add(base, INT(8 * place)), POINTER))
-
-
 @intrinsic
 def stored(typingctx, record):
-    """The address of a record, on the stack, as a row of integers."""
+    """The address of a record of integers, and of tuples of integers, as a row on the stack."""
 
     def generate(context, builder, signature, values):
-        area = _Area(builder, _on_stack(builder, sum(_size(record))))
-        return _emit_row(context, builder, record, values[0], area)
+        words = list(_words(context, builder, record, values[0]))
+        with builder.goto_entry_block():
+            row = builder.alloca(INT, len(words))
+        for i, word in enumerate(words):
+            builder.store(word, builder.gep(row, [INT(i)]))
+        return builder.ptrtoint(row, INT)
 
     return types.intp(record), generate
 
 
-def _size(kind) -> tuple[int, int]:
-    """Words of a record's row, and floats beside it."""
-    parts = kind.types if isinstance(kind, types.BaseTuple) else [kind]
-    if all(isinstance(each, types.Float) for each in parts):
-        return 1, len(parts)
-    if isinstance(kind, types.BaseTuple):
-        words, floats = zip(*map(_size, parts), strict=True)
-        return sum(words), sum(floats)
-    return 1, 0
-
-
-def _emit_row(context, builder, kind, value, area: _Area) -> ir.Value:
-    row = area.take(_size(kind)[0])
-    for i, word in enumerate(_words(context, builder, kind, value, area)):
-        _store(builder, word, row, i)
-    return row
-
-
-def _words(context, builder, kind, value, area: _Area) -> Iterator[ir.Value]:
-    numbers = kind.types if isinstance(kind, types.BaseTuple) else [kind]
-    if all(isinstance(each, types.Float) for each in numbers):
-        place = area.take(len(numbers))
-        for i, each in enumerate(numbers):
-            one = value if kind is each else builder.extract_value(value, i)
-            at = builder.inttoptr(builder.add(place, INT(8 * i)), ir.DoubleType().as_pointer())
-            builder.store(context.cast(builder, one, each, types.float64), at)
-        yield place
-    elif isinstance(kind, types.BaseTuple):
-        for i, each in enumerate(numbers):
-            yield from _words(context, builder, each, builder.extract_value(value, i), area)
-    elif isinstance(kind, types.Array):
-        yield builder.ptrtoint(make_array(kind)(context, builder, value).data, INT)
-    else:
-        yield context.cast(builder, value, kind, types.intp)
-
-
-@intrinsic
-def _call_each(typingctx, calls, out):
-    """Call instructions, one or several with each record, until a status is not 0.
-
-    With an address ``out`` nothing is called: a table of the calls for ``_run_body`` is written
-    there, with what each reads behind it, and their number is the result.
-    """
-    kinds = [kind.types for kind in calls.types]
-    count = sum(len(f.types) if isinstance(f, types.BaseTuple) else 1 for f, _ in kinds)
-    size = 3 * count + sum(sum(_size(record)) for _, record in kinds)
-    if size > _AREA:
-        raise TypeError(f"calls of {size} integers, of at most {_AREA}")
-
-    def generate(context, builder, signature, values):
-        now = builder.icmp_signed("==", values[1], INT(0))
-        area = _Area(builder, builder.select(now, _on_stack(builder, size), values[1]))
-        table, made = area.take(3 * count), []
-        for i, (functions, record) in enumerate(kinds):
-            given = [builder.extract_value(values[0], [i, j]) for j in (0, 1)]
-            row = _emit_row(context, builder, record, given[1], area)
-            for function in _words(context, builder, functions, given[0], area):
-                made.append((function, row))
-        status = cgutils.alloca_once_value(builder, INT(0))
-        with builder.if_else(now) as (run, write):
-            with run:
-                for function, row in made:
-                    with builder.if_then(builder.icmp_signed("==", builder.load(status), INT(0))):
-                        done = _emit_call(builder, function, row, INT(0), INT(1))
-                        builder.store(done, status)
-            with write:
-                for i, (function, row) in enumerate(made):
-                    for j, word in enumerate((function, row, INT(PARALLEL))):
-                        _store(builder, word, table, 3 * i + j)
-                builder.store(INT(count), status)
-        return builder.load(status)
-
-    return types.intp(calls, types.intp), generate
-
-
-@compiled(nogil=True)
-def _launch(functions, record, out):
-    return _call_each(((functions, record),), out)
-
-
-@compiled(nogil=True)
-def _launch_all(calls, out):
-    return _call_each(calls, out)
+def _words(context, builder, kind: types.BaseTuple, value: ir.Value) -> Iterator[ir.Value]:
+    for i, each in enumerate(kind.types):
+        word = builder.extract_value(value, i)
+        if isinstance(each, types.BaseTuple):
+            yield from _words(context, builder, each, word)
+        else:
+            yield context.cast(builder, word, each, types.intp)
 
 
 def _run_body(calls, parts):
@@ -375,5 +236,5 @@ def _run_members_body(calls, members):
     return 0
 
 
-_run, _run_parallel = twins(_run_body)
+_run, run_parallel = twins(_run_body)
 _run_members, _run_members_parallel = twins(_run_members_body)

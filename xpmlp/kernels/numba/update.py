@@ -20,8 +20,8 @@ import numpy as np
 from numba import njit
 
 from .gemm import TALL
+from .launching import launch
 from .records import ROWS, by_elements, by_rows, record
-from .tape import launch
 
 # A BLAS of its own has usually just run on all cores; waking ours pays for large parameters only.
 _PARALLEL_ELEMENTS = 1_000_000
@@ -127,11 +127,9 @@ def _run(instruction, arrays, *rates):
         rates = np.stack(columns, axis=1, dtype=np.float64).ravel()
     else:
         rates = *map(float, rates), *_PLAIN
-    before, after = ([array.ravel() for array in group] for group in (arrays, results))
-    before += before[:1] * (4 - len(before))  # in place of slots that there are none of
-    after += after[:1] * (3 - len(after))
+    spare = (w,) * (4 - len(arrays))  # in place of slots that there are none of
     sizes = members, 1, w.size // members
-    given = instruction.record.plain(*sizes, *before, *after, rates)
+    given = instruction.record.plain(*sizes, *arrays, *spare, *results, *spare, rates)
     launch(instruction(w.dtype), given, worth_it=w.size > _PARALLEL_ELEMENTS)
     return results
 
