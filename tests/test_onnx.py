@@ -35,6 +35,7 @@ from xpmlp.layers import (
     Log,
     LogSoftmax,
     Matmul,
+    PiecewiseLinear,
     ReLU,
     Residual,
     RMSNorm,
@@ -50,6 +51,11 @@ D = 6
 LAYERS: dict[str, Layer] = {
     "Linear": Linear(D, 4, rng=1),
     "Linear without bias": Linear(D, 4, bias=False, rng=1),
+    "PiecewiseLinear": PiecewiseLinear(
+        [("bins", 3), ("linear", 1), ("levels", 2), ("bins", 1), ("levels", 3), ("bins", 2)],
+        4,
+        rng=1,
+    ),
     **{name: kind() for name, kind in ACTIVATIONS.items()},
     "LeakyReLU": LeakyReLU(0.2),
     "ELU": ELU(0.7),
@@ -103,6 +109,16 @@ def test_layer_computes_the_same_for_any_batch_size(name, tmp_path, rng):
     for rows in (1, 7):
         x = rng.normal(size=(rows, D)).astype(np.float32) * 2
         check(path, x, model.forward(x))
+
+
+@pytest.mark.parametrize("population", [None, 3])
+def test_levels_and_bins_compute_the_same(population, tmp_path, rng):
+    columns = [("levels", 3), ("bins", 2), ("linear", 1)]
+    model = FullyConnectedNet([3, 5, 2], columns=columns, population=population)
+    randomize(model, rng)
+    path = export_onnx(model, tmp_path / "net.onnx")
+    x = rng.integers(-1, 5, (40, 3)).astype(np.float32)
+    check(path, x, model.forward(x))
 
 
 def test_log_computes_the_same(tmp_path, rng):

@@ -15,13 +15,30 @@ from .data.dataset import check_finite
 from .data.loader import as_array
 from .errors import ConfigError, DataError, ShapeError
 from .initializers import DEFAULT, DEFAULT_OUTPUT, Initializer
-from .layers import BatchNorm, Dropout, Layer, LayerNorm, Linear, RMSNorm, Sequential
+from .layers import (
+    BatchNorm,
+    Dropout,
+    Layer,
+    LayerNorm,
+    Linear,
+    PiecewiseLinear,
+    RMSNorm,
+    Sequential,
+)
 from .layers.activations import ACTIVATIONS
 from .layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from .layers.normalization import CONVENTIONS
 from .memory_budget import bytes_to_make, check_fits
-from .network_options import Sizes, check_sizes, options_of_one, options_of_some, plain
+from .network_options import (
+    Sizes,
+    check_inputs,
+    check_sizes,
+    options_of_one,
+    options_of_some,
+    plain,
+)
 from .ops.dropout import RATE
+from .ops.piecewise_linear import Columns, check_columns, count_codes
 from .ops.shapes import check_choice
 from .random import as_generator
 
@@ -67,6 +84,9 @@ class FullyConnectedNet(Sequential):
         P: train P networks at once. Outputs then have shape (P, N, M).
     seed : int or P ints
         Of the initial weights and dropout masks. For a population, s stands for s, s+1, …
+    columns : sequence of (str, int), optional
+        What the inputs are, each a number, a position among bins or a level: the first layer is
+        then a :class:`~xpmlp.layers.PiecewiseLinear` of them.
     dtype : str
 
     Examples
@@ -89,6 +109,7 @@ class FullyConnectedNet(Sequential):
         batchnorm: str = "torch",
         population: int | None = None,
         seed: int | Sequence[int] = 0,
+        columns: Sequence[tuple[str, int]] | None = None,
         dtype: str = "float32",
     ):
         where = "FullyConnectedNet"
@@ -101,6 +122,10 @@ class FullyConnectedNet(Sequential):
         check_choice(where, "normalization", normalization, (None, *NORMALIZATIONS))
         check_choice(where, "output", output, OUTPUTS)
         widest = [size if isinstance(size, int) else max(size) for size in sizes]
+        if columns is not None:
+            columns = check_columns(where, columns)
+            check_inputs(sizes, len(columns))
+            widest[0] = count_codes(columns)
         if population is not None:
             check_fits(where, population, bytes_to_make(widest), "while it is made")
         starts: dict[str, Any] = {"init": init, "bias_init": bias_init}
@@ -114,8 +139,9 @@ class FullyConnectedNet(Sequential):
         check_choice(where, "batchnorm", batchnorm, tuple(CONVENTIONS))
         rates = dropout if isinstance(dropout, list) else [dropout]
         layers: list[Layer] = []
+        more = common | {"rng": rng}
         for (inputs, outputs), widths in zip(pairwise(widest[:-1]), sizes[1:], strict=False):
-            layers.append(Linear(inputs, outputs, **hidden, rng=rng, **common))
+            layers.append(_affine(layers, columns, inputs, outputs, hidden | more))
             if normalization == "batchnorm":
                 layers.append(BatchNorm(outputs, convention=batchnorm, **common))
             elif normalization is not None and isinstance(widths, list):
@@ -130,7 +156,7 @@ class FullyConnectedNet(Sequential):
                 layers.append(Dropout(dropout, population=population, rng=rng))
             else:
                 rng.spawn()  # the next layer starts the same with and without dropout
-        layers.append(Linear(*widest[-2:], **last, rng=rng, **common))
+        layers.append(_affine(layers, columns, widest[-2], widest[-1], last | more))
         super().__init__(*layers)
         self.output = output
         self.dtype = dtype
@@ -148,6 +174,7 @@ class FullyConnectedNet(Sequential):
             "batchnorm": batchnorm,
             "population": population,
             "seed": seed,
+            "columns": columns and [list(column) for column in columns],
             "dtype": dtype,
         }
         """Everything needed to build this network again: ``FullyConnectedNet(**model.config)``."""
@@ -310,6 +337,15 @@ class FullyConnectedNet(Sequential):
         rule = "-" * (sum(widths) + 4)
         text = "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
         return text + (f"\n{self.population} networks" if self.population else "")
+
+
+def _affine(
+    before: Sequence[Layer], columns: Columns | None, inputs: int, outputs: int, options: dict
+) -> Layer:
+    """A fully connected layer; with columns, the first one is of these."""
+    if before or columns is None:
+        return Linear(inputs, outputs, **options)
+    return PiecewiseLinear(columns, outputs, **options)
 
 
 def _copy_members(

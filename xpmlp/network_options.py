@@ -43,6 +43,15 @@ def check_sizes(sizes: Sizes, population: int | None) -> list[Any]:
     return checked
 
 
+def check_inputs(sizes: Sequence[Any], columns: int) -> None:
+    """Raise ConfigError unless the network has an input for each column."""
+    if sizes[0] != columns:
+        raise ConfigError(
+            f"`FullyConnectedNet`: expected {columns} inputs, one for each of columns=, got "
+            f"sizes {list(sizes)}"
+        )
+
+
 def _whole(size: Any) -> int:
     """A size as an int; 2.5 and "2" are none."""
     if not isinstance(size, int | np.integer) and not (

@@ -333,7 +333,7 @@ def test_a_table_becomes_an_ensemble_that_answers_as_one(command, task):
     assert status == 0 and result["best_epoch"] >= 1 and np.isfinite(result["val_loss"])
     model, extras = load_model("run/model.safetensors")
     assert model.population == 4
-    inputs = NumberCodes.from_dict(extras["codes"]).transform(x)
+    inputs = NumberCodes.from_dict(extras["codes"]).positions(x)
     outputs = np.asarray(model.outputs(inputs))
     status, out, _ = command("predict", "run", "t.csv", "--out", "p.csv")
     predicted = pd.read_csv("p.csv")

@@ -22,6 +22,7 @@ from xpmlp.layers import (
     Log,
     LogSoftmax,
     Matmul,
+    PiecewiseLinear,
     Residual,
     RMSNorm,
     Sequential,
@@ -40,6 +41,12 @@ def matmul(dtype):
     return Matmul(values.astype(dtype))  # freeze() hands it to the library
 
 
+def piecewise(dtype, **options):
+    columns = [("bins", 2), ("linear", 1), ("bins", 1), ("levels", 2), ("bins", 3), ("linear", 1)]
+    assert len(columns) == D
+    return PiecewiseLinear(columns, 5, rng=0, dtype=dtype, **options)
+
+
 def batch_norm(dtype, **options):
     layer = BatchNorm(D, dtype=dtype, **options)
     layer.running_var = 1.5 * layer.running_var  # so that evaluation does something
@@ -50,6 +57,7 @@ CASES = {
     "linear": lambda dtype: Linear(D, 5, rng=0, dtype=dtype),
     "linear-nobias": lambda dtype: Linear(D, 5, bias=False, rng=0, dtype=dtype),
     "linear-trailing": lambda dtype: Linear(N * D, 5, rng=0, dtype=dtype),
+    "piecewise": lambda dtype: piecewise(dtype),
     "matmul": matmul,
     **{name: lambda dtype, kind=kind: kind() for name, kind in ACTIVATIONS.items()},
     "leaky": lambda dtype: LeakyReLU(0.2),
@@ -76,6 +84,7 @@ CASES = {
     "embedding": lambda dtype: Embedding(5, 3, rng=0, dtype=dtype),
     "embedding-columns": lambda dtype: EmbedColumns(D, {1: (5, 3), 4: (7, 2)}, rng=0, dtype=dtype),
     "linear-population": lambda dtype: Linear(D, 5, population=P, rng=0, dtype=dtype),
+    "piecewise-population": lambda dtype: piecewise(dtype, population=P),
     "batchnorm-population": lambda dtype: batch_norm(dtype, population=P),
     "layernorm-population": lambda dtype: LayerNorm(D, population=P, dtype=dtype),
     "rmsnorm-population": lambda dtype: RMSNorm(D, population=P, dtype=dtype),
@@ -86,6 +95,7 @@ CASES = {
     "dropout-population": lambda dtype: Dropout([0.1, 0.5, 0.0], population=P, rng=0),
 }
 ROWWISE = ("relu", "linear", "softmax", "logsoftmax", "layernorm", "rmsnorm", "residual")
+ROWWISE += ("piecewise",)
 MODES = ("batchnorm", "dropout", "sequential", "batchnorm-population", "dropout-population")
 IN_EACH_MODE = [
     pytest.param(name, training, id=f"{name}-{'train' if training else 'eval'}")

@@ -14,6 +14,7 @@ OPS = [name for name in ops.__all__ if name not in ("explain", "without_kernels"
 NUMBERS = {
     **{"p": 0.5, "rng": None, "step": 1, "dtype": "float32"},
     **{"lr": 0.1, "momentum": 0.9, "nesterov": True, "eps": 1e-8, "gain": 0.1, "gain1": 0.1},
+    **{"columns": (("linear", 1),) * 4},
     **{"gain2": 0.1, "correction1": 0.5, "correction2": 0.5, "steps": 5},
 }
 WRONG = {

@@ -119,6 +119,14 @@ def test_embedding(device, monkeypatch):
         ops.embedding_backward(dy, codes, W, 1)
 
 
+def test_piecewise_linear(device):
+    columns = (("linear", 1), ("bins", 3), ("levels", 2))
+    x, W, b, dy = (device.array(*shape) for shape in ((2, 4, 3), (2, 6, 5), (2, 5), (2, 4, 5)))
+    device.close()
+    ops.piecewise_linear(x, W, b, columns=columns)
+    ops.piecewise_linear_backward(dy, x, W, columns=columns)
+
+
 def test_updates(device):
     w, g, v, s = device.array(4, 3), device.array(4, 3), device.array(4, 3), abs(device.array(4, 3))
     device.close()

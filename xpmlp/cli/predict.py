@@ -45,7 +45,7 @@ def _evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool
     model, extras, config = open_run(run)
     classes = None if extras["classes"] is None else tuple(extras["classes"])
     test = _find_test(extras, config, data, data_dir, download, classes)
-    x = network_inputs(test.x, extras, test.name)
+    x = network_inputs(model, test.x, extras, test.name)
     inputs, needed = int(np.prod(x.shape[1:])), model.config["sizes"][0]
     if inputs != needed:
         raise DataError(
@@ -253,7 +253,7 @@ def _predict(run: Path, file: str, ids: Sequence[str]) -> tuple[list[dict[str, A
         x, filled, carried = found.x, found.filled, found.ids
     else:
         x = load_features(file, extras["features"])
-    x = network_inputs(x, extras, file)
+    x = network_inputs(model, x, extras, file)
     length, needed = int(np.prod(x.shape[1:])), model.config["sizes"][0]
     if length != needed:
         raise DataError(

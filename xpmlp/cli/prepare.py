@@ -34,7 +34,7 @@ class Prepared:
         Which inputs differ between the rows trained on: weights of the others would never be
         trained, so they are not part of the network. None where all of them do.
     codes : NumberCodes or None
-        How they are written, in place of the normalization.
+        How they are written, in place of the normalization: x has their positions.
     """
 
     x: np.ndarray
@@ -48,7 +48,7 @@ class Prepared:
     def select(self, x: np.ndarray) -> np.ndarray:
         """The inputs that the network has, of other rows."""
         if self.codes is not None:
-            return self.codes.transform(x)
+            return self.codes.positions(x)
         return x if self.columns is None else x[:, self.columns]
 
     def extras(self, dataset: Dataset) -> dict[str, Any]:
@@ -87,10 +87,14 @@ def _coded(x: Any, y: Any, validation: Any, dataset: Dataset, recipe: Recipe) ->
     """The same with numbers scaled and coded, in the way of the rows to train on."""
     table = dataset.table
     codes = NumberCodes(recipe.bins).fit(
-        x, y, numbers=table and table.encoder.numbers, names=dataset.features
+        x,
+        y,
+        numbers=table and table.encoder.numbers,
+        names=dataset.features,
+        categories=table and table.encoder.categories,
     )
-    x = codes.transform(x)
-    validation = validation and (codes.transform(validation[0]), validation[1])
+    x = codes.positions(x)
+    validation = validation and (codes.positions(validation[0]), validation[1])
     as_it_is = Normalization(np.zeros(x.shape[1]), np.ones(x.shape[1]))
     if dataset.classes is not None:
         return Prepared(x, y, validation, as_it_is, None, None, codes)

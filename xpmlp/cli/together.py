@@ -34,7 +34,9 @@ def answers(model: FullyConnectedNet, x: Any, temperature: float = 1.0) -> np.nd
     return ensemble.predict_proba(x) if model.output == "softmax" else ensemble.predict(x)
 
 
-def network_inputs(x: np.ndarray, extras: dict[str, Any], where: str) -> np.ndarray:
+def network_inputs(
+    model: FullyConnectedNet, x: np.ndarray, extras: dict[str, Any], where: str
+) -> np.ndarray:
     """What a run's network takes, of rows as the encoder or a file gives them.
 
     Raises
@@ -52,4 +54,4 @@ def network_inputs(x: np.ndarray, extras: dict[str, Any], where: str) -> np.ndar
             f"`{where}`: expected {len(codes.codes)} numbers in a row, as in training, got "
             f"{length}; leave out columns that are no inputs, such as the target"
         )
-    return codes.transform(x.reshape(len(x), length))
+    return codes.inputs(x.reshape(len(x), length), model.config["columns"])

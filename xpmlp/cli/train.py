@@ -159,6 +159,7 @@ def _build(
         output="identity" if dataset.classes is None else "softmax",
         population=recipe.members if recipe.members > 1 else None,
         seed=seed,
+        columns=None if data.codes is None else data.codes.of_network,
         dtype=dtype,
     )
 

@@ -8,6 +8,7 @@ from .dropout import Dropout
 from .embedding import EmbedColumns, Embedding
 from .linear import Linear, Matmul
 from .normalization import BatchNorm, LayerNorm, RMSNorm
+from .piecewise_linear import PiecewiseLinear
 from .softmax import LogSoftmax, Softmax
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LogSoftmax",
     "Matmul",
     "Parameter",
+    "PiecewiseLinear",
     "RMSNorm",
     "Residual",
     "Sequential",

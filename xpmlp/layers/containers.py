@@ -11,6 +11,7 @@ from ..errors import ConfigError, ShapeError
 from ..options import Number
 from .base import Layer
 from .linear import Linear
+from .piecewise_linear import PiecewiseLinear
 
 
 class Container(Layer):
@@ -208,7 +209,7 @@ class Sequential(Container):
         if not self.layers:
             return dy
         first = self.layers[0]
-        if not input_grad and isinstance(first, Linear | Sequential):
+        if not input_grad and isinstance(first, Linear | PiecewiseLinear | Sequential):
             return first.backward(dy, input_grad=False)
         return first.backward(dy)
 

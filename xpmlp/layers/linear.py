@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,20 +72,10 @@ class Linear(Layer):
         dtype: str = "float32",
     ):
         super().__init__()
-        for name, size in (("inputs", inputs), ("outputs", outputs), ("population", population)):
-            given = size is not None or name != "population"
-            if given and (not isinstance(size, int) or not 1 <= size < 2**40):
-                raise ConfigError(
-                    f"`Linear`: expected {name} to be an integer ≥ 1, got {size!r:.80}"
-                )
+        sizes = {"inputs": inputs, "outputs": outputs}
+        start = {"bias": bias, "init": init, "bias_init": bias_init, "rng": rng, "dtype": dtype}
+        self.params.update(new_parameters("Linear", sizes, population, start))
         self.population = population
-        dtype = FLOAT.check("Linear", "dtype", dtype)
-        if bias_init is None:
-            bias_init = default_bias(init)
-        generator = as_generator(rng, population).spawn()
-        self.W = asarray(as_initializer(init)(inputs, outputs, generator), dtype)
-        if FLAG.check("Linear", "bias", bias):
-            self.b = asarray(as_bias_initializer(bias_init)(inputs, outputs, generator), dtype)
 
     @classmethod
     def from_arrays(cls, W: Array, b: Array | None = None) -> Linear:
@@ -185,6 +176,36 @@ class Matmul(Layer):
         dW = ops.matmul(dy, transpose(xp, x))
         self.grads = {"W": sum_to_shape(xp, dW, tuple(self.W.shape))}
         return ops.matmul(transpose(xp, self.W), dy)
+
+
+def new_parameters(
+    where: str, sizes: Mapping[str, int], population: int | None, start: Mapping[str, Any]
+) -> dict[str, Array]:
+    """W and b of a fully connected map between two sizes.
+
+    Parameters
+    ----------
+    where : str
+        The layer, for messages.
+    sizes : mapping
+        Inputs and outputs, under the names that they have there.
+    population : int, optional
+    start : mapping
+        ``bias``, ``init``, ``bias_init``, ``rng`` and ``dtype``, as :class:`Linear` takes them.
+    """
+    for name, size in (*sizes.items(), ("population", population)):
+        given = size is not None or name != "population"
+        if given and (not isinstance(size, int) or not 1 <= size < 2**40):
+            raise ConfigError(f"`{where}`: expected {name} to be an integer ≥ 1, got {size!r:.80}")
+    dtype = FLOAT.check(where, "dtype", start["dtype"])
+    init, bias_init = start["init"], start["bias_init"]
+    bias_init = default_bias(init) if bias_init is None else bias_init
+    generator = as_generator(start["rng"], population).spawn()
+    inputs, outputs = sizes.values()
+    made = {"W": asarray(as_initializer(init)(inputs, outputs, generator), dtype)}
+    if FLAG.check(where, "bias", start["bias"]):
+        made["b"] = asarray(as_bias_initializer(bias_init)(inputs, outputs, generator), dtype)
+    return made
 
 
 def _split(shape: tuple[int, ...], features: int, where: str) -> int:

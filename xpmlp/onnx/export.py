@@ -176,6 +176,8 @@ def _first_weights(model: Layer) -> tuple[Layer | None, int | None]:
     for _, layer in model.named_layers():
         if isinstance(layer, L.Linear):
             return layer, layer.W.shape[-2]
+        if isinstance(layer, L.PiecewiseLinear):
+            return layer, len(layer.columns)
         if isinstance(layer, L.Matmul):
             return layer, layer.W.shape[-1]
         if isinstance(layer, L.Embedding):

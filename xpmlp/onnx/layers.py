@@ -13,6 +13,7 @@ from ..backend import Array, to_numpy
 from ..errors import ConfigError, ShapeError
 from ..layers.base import Layer
 from ..layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
+from ..ops.piecewise_linear import BINS, LEVELS
 from .graph import BATCH, Graph, Value
 
 WHERE = "export_onnx"
@@ -36,9 +37,15 @@ def emit(graph: Graph, layer: Layer, x: Value, at: str) -> Value:
 
 
 def _linear(graph: Graph, layer: L.Linear, x: Value, at: str) -> Value:
-    D, M = layer.W.shape[-2:]
+    D = layer.W.shape[-2]
     if x.shape[-1] != D:
         x = graph.reshape(x, (*x.shape[: _axes_kept(x, D, at)], D), at)
+    return _affine(graph, layer, x, at)
+
+
+def _affine(graph: Graph, layer: L.Linear | L.PiecewiseLinear, x: Value, at: str) -> Value:
+    """``x W + b`` of the layer's parameters."""
+    M = layer.W.shape[-1]
     W = graph.constant(f"{at}.W", to_numpy(layer.W))
     shape = (*_with_members(x, layer.W.shape[:-2], at), M)
     if layer.b is None:
@@ -47,6 +54,26 @@ def _linear(graph: Graph, layer: L.Linear, x: Value, at: str) -> Value:
         return graph.node("Gemm", [x, W, graph.constant(f"{at}.b", to_numpy(layer.b))], at, shape)
     b = graph.constant(f"{at}.b", _per_feature(layer.b))
     return graph.node("Add", [graph.node("MatMul", [x, W], at, shape), b], at)
+
+
+def _piecewise_linear(graph: Graph, layer: L.PiecewiseLinear, x: Value, at: str) -> Value:
+    D = len(layer.columns)
+    if x.shape[-1] != D or len(x.shape) < 2:
+        raise ShapeError(f"`{WHERE}`: expected {D} columns at the layer {at}, got {x.text()}")
+    kinds, counts = zip(*layer.columns, strict=True)
+    of_code = np.repeat(kinds, counts)
+    places = graph.constant(f"{at}.column", np.repeat(np.arange(D), counts), "int64")
+    starts = graph.constant(f"{at}.start", np.concatenate([np.arange(n) for n in counts]))
+    shape = (*x.shape[:-1], len(of_code))
+    own = graph.node("Gather", [x, places], at, shape, axis=len(x.shape) - 1)
+    away = graph.node("Sub", [own, starts], at)
+    zero, one = graph.constant(f"{at}.zero", 0.0), graph.constant(f"{at}.one", 1.0)
+    inside = graph.node("Clip", [away, zero, one], at)
+    is_level = graph.cast(graph.node("Equal", [away, zero], at), graph.dtype, at)
+    in_bins = graph.constant(f"{at}.in_bins", of_code == BINS, "bool")
+    of_level = graph.constant(f"{at}.of_level", of_code == LEVELS, "bool")
+    coded = graph.node("Where", [of_level, is_level, away], at, shape)
+    return _affine(graph, layer, graph.node("Where", [in_bins, inside, coded], at, shape), at)
 
 
 def _matmul(graph: Graph, layer: L.Matmul, x: Value, at: str) -> Value:
@@ -210,6 +237,7 @@ def _residual(graph: Graph, layer: L.Residual, x: Value, at: str) -> Value:
 
 EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.Linear: _linear,
+    L.PiecewiseLinear: _piecewise_linear,
     L.Matmul: _matmul,
     L.ReLU: _operator("Relu"),
     L.LeakyReLU: _operator("LeakyRelu", ("alpha", "slope")),

@@ -78,6 +78,7 @@ def by_op(*candidates: Candidate) -> Candidates:
 CANDIDATES = by_op(
     _numba("softmax_cross_entropy", "cross_entropy", numba_rules.softmax_cross_entropy),
     _numba("matmul", "products", numba_rules.matmul),
+    _numba("piecewise_linear", "piecewise_linear", numba_rules.piecewise_linear),
     _numba("linear", "products", numba_rules.linear),
     _numba("linear_backward", "products", numba_rules.linear_backward),
     _numba("dropout", "dropout", numba_rules.dropout),

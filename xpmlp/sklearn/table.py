@@ -156,9 +156,13 @@ class BaseTable(BaseEstimator):
         self._encoder = TableEncoder(max_levels=self.max_levels).fit(columns)
         raw = self._encoder.transform(columns, "X")
         self._codes = NumberCodes(self.bins).fit(
-            raw, targets, numbers=self._encoder.numbers, names=self._encoder.names
+            raw,
+            targets,
+            numbers=self._encoder.numbers,
+            names=self._encoder.names,
+            categories=self._encoder.categories,
         )
-        x = self._codes.transform(raw)
+        x = self._codes.positions(raw)
         hidden = self.hidden_layer_sizes
         hidden = [hidden] if isinstance(hidden, int | np.integer) else list(hidden)
         outputs = targets.shape[1] if targets.ndim == 2 else len(self.classes_)
@@ -169,6 +173,7 @@ class BaseTable(BaseEstimator):
             output=self._output,
             population=int(self.n_members),
             seed=seed,
+            columns=self._codes.of_network,
         )
         folds = min(int(self.folds), int(self.n_members), rows)
         seen = rows - -(-rows // folds)
@@ -208,7 +213,8 @@ class BaseTable(BaseEstimator):
     # The outputs.
 
     def _inputs(self, columns: list[Column]) -> np.ndarray:
-        return self._codes.transform(self._encoder.transform(columns, "X"))
+        raw = self._encoder.transform(columns, "X")
+        return self._codes.inputs(raw, self._network.config["columns"])
 
     def _members(self, X: Any) -> np.ndarray:
         """Probabilities of classes, or standardized numbers, of each member, (P, N, M)."""

@@ -11,6 +11,7 @@ from xpmlp.data.tables import NumberCodes
 from xpmlp.data.tables.telling_values import telling_values
 from xpmlp.data.tables.tree_edges import tree_edges
 from xpmlp.errors import ConfigError, DataError
+from xpmlp.ops.piecewise_linear import codes as piecewise_codes
 
 RNG = np.random.default_rng(0)
 
@@ -152,3 +153,42 @@ def test_wide_tables_have_fewer_bins_and_then_none():
         codes = NumberCodes().fit(RNG.normal(size=(100, columns)))
         assert {max(0, len(code.edges) - 1) for code in codes.codes} == {most}
     assert NumberCodes(bins=2).fit(RNG.normal(size=(50, 1))).codes[0].edges
+
+
+def test_positions_are_the_same_inputs_not_yet_written():
+    kind = np.eye(4)[RNG.integers(0, 4, 300)][:, :3]  # of a fourth level, nothing is 1
+    x = np.c_[
+        RNG.lognormal(size=300), kind, np.full(300, 2.0), RNG.integers(0, 2, 300), kind[:, :2]
+    ]
+    x[RNG.uniform(size=300) < 0.3, 0] = 0.0
+    y = np.log1p(x[:, 0]) + 3.0 * (x[:, 0] == 0.0)
+    numbers = [True] + [False] * 7
+    categories = ["", "a", "a", "a", "", "", "b", "b"]
+    codes = NumberCodes(bins=8).fit(x, y, numbers=numbers, categories=categories)
+    bins = len(codes.codes[0].edges) - 1
+    assert codes.columns == (
+        *[("linear", 1), ("bins", bins), ("levels", 1)],  # the levels of the number: 0
+        *[("levels", 3), ("linear", 1), ("levels", 2)],
+    )
+    found = codes.positions(x, "float64")
+    assert found.shape == (300, 6)
+    written = codes.transform(x, "float64")
+    np.testing.assert_array_equal(piecewise_codes(found, codes.columns), written)
+    np.testing.assert_array_equal(written[:, -6:], np.delete(x, 4, axis=1)[:, 1:])
+    assert written.shape == (300, len(codes.names))
+    again = NumberCodes.from_dict(json.loads(json.dumps(codes.to_dict())))
+    np.testing.assert_array_equal(again.positions(x, "float64"), found)
+
+
+def test_levels_that_training_did_not_show_have_no_number():
+    kind = np.eye(3)[RNG.integers(0, 2, 50)]  # never the third
+    codes = NumberCodes().fit(kind, numbers=[False] * 3, categories=["a"] * 3)
+    assert codes.columns == (("levels", 2),)
+    assert codes.positions(np.eye(3))[:, 0].tolist() == [0.0, 1.0, -1.0]
+
+
+def test_without_codes_positions_are_the_inputs():
+    x = RNG.normal(size=(50, 3))
+    codes = NumberCodes(bins=0).fit(x)
+    assert codes.of_network is None
+    np.testing.assert_array_equal(codes.positions(x), codes.transform(x))

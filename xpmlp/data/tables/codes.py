@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from ...errors import ConfigError, DataError
+from ...ops.piecewise_linear import BINS, LEVELS, LINEAR, Columns
+from ...ops.piecewise_linear import codes as codes_of
 from .telling_values import telling_values
 from .tree_edges import tree_edges
 
@@ -36,6 +39,8 @@ class NumberCode:
         Of the bins, ascending; fewer than three are no code.
     values : list of float
         Those with an input of their own.
+    category : str
+        What it is 0 or 1 for a level of; empty for what is no level.
     """
 
     name: str
@@ -44,6 +49,7 @@ class NumberCode:
     spread: float = 0.0
     edges: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+    category: str = ""
 
     def names(self) -> list[str]:
         """Names of the inputs that it becomes."""
@@ -101,6 +107,38 @@ class NumberCodes:
         """Names of the inputs that :meth:`transform` gives."""
         return tuple(name for code in self.codes for name in code.names())
 
+    @property
+    def columns(self) -> Columns:
+        """What the columns of :meth:`positions` are, for a layer that takes them."""
+        found: list[tuple[str, int]] = []
+        for category, codes in self._together():
+            if category:
+                found.append((LEVELS, len(codes)))
+                continue
+            code = self.codes[codes[0]]
+            found.append((LINEAR, 1))
+            found += [(BINS, len(code.edges) - 1)] if code.edges else []
+            found += [(LEVELS, len(code.values))] if code.values else []
+        return tuple(found)
+
+    @property
+    def of_network(self) -> Columns | None:
+        """The ``columns`` of a network that takes :meth:`positions`; None if nothing is coded.
+
+        These are then the inputs, and a plain first layer is quicker.
+        """
+        columns = self.columns
+        return columns if any(kind != LINEAR for kind, _ in columns) else None
+
+    def _together(self) -> Iterator[tuple[str, list[int]]]:
+        """The numbers of columns that are written, those of one category together."""
+        kept = [number for number, code in enumerate(self.codes) if code.kept]
+        for category, numbers in groupby(kept, lambda number: self.codes[number].category):
+            if category:
+                yield category, list(numbers)
+            else:
+                yield from (("", [number]) for number in numbers)
+
     def fit(
         self,
         x: np.ndarray,
@@ -108,6 +146,7 @@ class NumberCodes:
         *,
         numbers: Sequence[bool] | None = None,
         names: Sequence[str] | None = None,
+        categories: Sequence[str] | None = None,
     ) -> NumberCodes:
         """Learn from training rows.
 
@@ -119,6 +158,8 @@ class NumberCodes:
         numbers : D booleans, optional
             Which columns are scaled and coded; the others stay as they are. Default: all.
         names : D texts, optional
+        categories : D texts, optional
+            Which category a column of 0 and 1 is a level of, and nothing for those that are none.
 
         Raises
         ------
@@ -136,6 +177,8 @@ class NumberCodes:
             self._fit_one(labels[place], x[:, place], given[place], wanted, step)
             for place in range(x.shape[1])
         ]
+        for code, category in zip(self.codes, categories or [], strict=False):
+            code.category = category
         if not any(code.kept for code in self.codes):
             raise DataError(
                 "`NumberCodes.fit`: expected a column with more than one value, got none"
@@ -186,44 +229,75 @@ class NumberCodes:
         DataError
             If rows have another length than those of :meth:`fit`.
         """
+        columns = self.columns
+        return self._in_blocks(
+            x, dtype, len(self.names), lambda part: codes_of(self._positions(part, dtype), columns)
+        )
+
+    def positions(self, x: np.ndarray, dtype: str = "float32") -> np.ndarray:
+        """The same inputs as :class:`~xpmlp.layers.PiecewiseLinear` takes them, not yet written.
+
+        Parameters
+        ----------
+        x : ndarray, shape (N, D)
+        dtype : str
+
+        Returns
+        -------
+        ndarray, shape (N, D")
+            A column for each of :attr:`columns`: scaled numbers, their positions among the bins,
+            and numbers of levels, -1 for none.
+
+        Raises
+        ------
+        DataError
+            If rows have another length than those of :meth:`fit`.
+        """
+        return self._in_blocks(
+            x, dtype, len(self.columns), lambda part: self._positions(part, dtype)
+        )
+
+    def inputs(self, x: np.ndarray, columns: Any) -> np.ndarray:
+        """What a network with these ``columns`` takes: positions, or without any the codes."""
+        return self.transform(x) if columns is None else self.positions(x)
+
+    def _in_blocks(
+        self, x: np.ndarray, dtype: str, width: int, write: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
         x = np.asarray(x)
         if x.ndim != 2 or x.shape[1] != len(self.codes):
             raise DataError(
                 f"`NumberCodes.transform`: expected rows of {len(self.codes)} numbers, got shape "
                 f"{x.shape}"
             )
-        out = np.empty((len(x), len(self.names)), dtype=dtype)
+        out = np.empty((len(x), width), dtype=dtype)
         for start in range(0, len(x), _ROWS):
-            self._write(x[start : start + _ROWS], out[start : start + _ROWS])
+            out[start : start + _ROWS] = write(x[start : start + _ROWS])
         return out
 
-    def _write(self, x: np.ndarray, out: np.ndarray) -> None:
-        place = 0
-        for number, code in enumerate(self.codes):
-            if not code.kept:
+    def _positions(self, x: np.ndarray, dtype: str) -> np.ndarray:
+        columns: list[np.ndarray] = []
+        for category, numbers in self._together():
+            if category:
+                # Of ones and zeros, the sum of the numbers of those that are one.
+                columns.append(x[:, numbers] @ np.arange(1.0, len(numbers) + 1.0) - 1.0)
                 continue
+            code, column = self.codes[numbers[0]], x[:, numbers[0]]
             if code.spread == 0.0:
-                out[:, place] = x[:, number]
-                place += 1
+                columns.append(column)
                 continue
-            values = np.asarray(x[:, number], dtype=np.float64)
+            values = np.asarray(column, dtype=np.float64)
             z = (values - code.center) / code.spread
             # As hypot, which does not overflow: a number far outside becomes 3.
-            out[:, place] = z / np.hypot(1.0, z / CLIP)
-            place += 1
-            if not code.edges:
-                continue
-            edges = np.asarray(code.edges)
-            bins = len(edges) - 1
-            # In bins from the left: edges become whole numbers, and a code one subtraction.
-            position = np.interp(values, edges, np.arange(bins + 1.0)).astype(out.dtype)
-            part = out[:, place : place + bins]
-            np.subtract(position[:, None], np.arange(bins, dtype=out.dtype), out=part)
-            np.clip(part, 0.0, 1.0, out=part)
-            place += bins
-            for value in code.values:
-                out[:, place] = values == value
-                place += 1
+            columns.append(z / np.hypot(1.0, z / CLIP))
+            if code.edges:
+                edges = np.asarray(code.edges)
+                columns.append(np.interp(values, edges, np.arange(float(len(edges)))))
+            if code.values:
+                known = np.asarray(code.values)
+                place = np.minimum(np.searchsorted(known, values), len(known) - 1)
+                columns.append(np.where(known[place] == values, place, -1.0))
+        return np.stack(columns, axis=1, dtype=dtype, casting="unsafe")
 
     def to_dict(self) -> dict[str, Any]:
         """All that was learnt, as JSON can hold it."""

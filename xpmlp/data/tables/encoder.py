@@ -132,6 +132,13 @@ class TableEncoder:
         return tuple(found)
 
     @property
+    def categories(self) -> tuple[str, ...]:
+        """Which category each column of :meth:`transform` is a level of; nothing for the others."""
+        return tuple(
+            code.name if code.kind == CATEGORY else "" for code in self.codes for _ in code.names()
+        )
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the columns that :meth:`transform` takes."""
         return tuple(code.name for code in self.codes)

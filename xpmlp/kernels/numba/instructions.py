@@ -29,6 +29,7 @@ from .normalization import (
     running,
 )
 from .penalties import PENALTIES, clipping, norms, penalty_value
+from .piecewise_linear import coded_gradient, coded_rows, running_sums
 from .products import column_sums, half_products, joined_halves
 from .softmax import SOFTMAXES
 from .update import adagrad, adam, momentum, rmsprop, sgd
@@ -55,6 +56,8 @@ __all__ = [
     "check_shares",
     "clipping",
     "code_sums",
+    "coded_gradient",
+    "coded_rows",
     "column_sums",
     "copied",
     "cross_entropy",
@@ -83,6 +86,7 @@ __all__ = [
     "rmsprop",
     "row_total",
     "running",
+    "running_sums",
     "scaled",
     "sgd",
     "summed",

@@ -12,6 +12,7 @@ from ... import layers
 from ...layers import masked
 from ...layers.activations import ACTIVATIONS
 from ...layers.base import Layer
+from ...ops.dispatch import load_kernels
 from . import embedding, normalization
 from .normalization import Lowered, mask_of, masked_by, refuse_shared_batch
 from .program import Activation, Backward, NotCompiled, Program
@@ -52,6 +53,36 @@ def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) ->
         of_dx, turned = (dx, N * D, D), (W, D * row, 1, row)
         program.product(N, D, M, of_dy, turned, of_dx, cut=ways.ROWS, gate=gate)
         return dx
+
+    return Activation(y.array, M, y.batch, product=made_by), backward
+
+
+def _piecewise_linear(
+    program: Program, name: str, layer: layers.PiecewiseLinear, x: Activation
+) -> Lowered:
+    if x.array is not None:
+        raise NotCompiled(f"{name}PiecewiseLinear is not the first layer")
+    program.watch(layer, "columns")
+    (J, M), D, N = layer.W.shape[-2:], len(layer.columns), program.rows
+    if x.features != D:
+        raise NotCompiled(f"{name}PiecewiseLinear takes {D} columns, not {x.features}")
+    W, dW = program.parameter(name + "W"), program.gradient(name + "W")
+    b = program.buffer(program.members, M) if layer.b is None else program.parameter(name + "b")
+    ways, work, y = program.instructions, N * M * D / 10, program.activation(M)
+    T = program.buffer(program.members, J, M)
+    sizes: Any = {"width": D, "depth": J, "columns": M}
+    sizes["table"] = load_kernels("numba", "piecewise_linear").table(layer.columns)
+    of_W: Any = {"stride": program.memory.row(name + "W")}
+    program.add(ways.running_sums, **sizes, **of_W, W=W, T=T, work=J * M / 10)
+    coded: Any = {**sizes, "x": x, "apart": x.batch}
+    made_by = program.add(ways.coded_rows, **coded, T=T, b=b, y=y, rectified=0, work=work)
+
+    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        program.add(ways.coded_gradient, **coded, **of_W, dy=dy, dW=dW, work=2 * work)
+        if layer.b is not None:
+            db = program.gradient(name + "b")
+            program.add(ways.column_sums, columns=M, x=dy, out=db, work=N * M / 25)
+        return None
 
     return Activation(y.array, M, y.batch, product=made_by), backward
 
@@ -215,6 +246,7 @@ LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     **dict.fromkeys(ACTIVATIONS.values(), _activation),
     layers.ReLU: _relu,
     layers.Linear: _linear,
+    layers.PiecewiseLinear: _piecewise_linear,
     layers.Softmax: _softmax("softmax"),
     layers.LogSoftmax: _softmax("log_softmax"),
     layers.BatchNorm: normalization.batch_norm,
