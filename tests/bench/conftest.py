@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from xpmlp.bench import shapes, timing
+from xpmlp.bench import free_choice, shapes, timing
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_forced(monkeypatch):
+    """Where the tests run, a variable may keep a library from its own code."""
+    for name in free_choice.FORCING:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
 
-from xpmlp.bench import shapes, timing
+from xpmlp.bench import free_choice, shapes, timing
 from xpmlp.bench.floors import Floors
 from xpmlp.cli import main
 
@@ -17,6 +18,8 @@ def small(monkeypatch, tmp_path):
     """Two small cases and no waiting."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    for name in free_choice.FORCING:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(shapes, "SOFTMAX_CROSS_ENTROPY", ((6, 3), (4, 50)))
     monkeypatch.setattr(shapes, "SOFTMAX_QUICK", ((6, 3), (4, 50)))
     for name in ("TICK_SECONDS", "MOST_REST_SECONDS", "WARM_SECONDS", "GROUP_SECONDS"):
@@ -99,3 +102,29 @@ def test_a_wrong_result_of_ours_ends_with_status_1(bench, monkeypatch):
     status, out, _ = bench(*QUICK)
     assert status == 1
     assert "xpmlp: WRONG RESULT" in out and "wrong" in out
+
+
+def test_what_forces_another_librarys_code_is_taken_away(bench, monkeypatch):
+    begun = []
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setattr(free_choice, "problem_without", lambda: None)
+
+    def run(command, env):
+        begun.append(command)
+        assert "OPENBLAS_CORETYPE" not in env
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    status, out, err = bench(*QUICK)
+    assert status == 0 and out == ""
+    assert "without OPENBLAS_CORETYPE=Haswell" in err
+    assert begun == [[sys.executable, "-m", "xpmlp", "bench", *QUICK]]
+
+
+def test_where_results_are_wrong_without_it_numpy_is_not_measured(bench, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setattr(free_choice, "problem_without", lambda: "NumPy's product fails")
+    status, out, err = bench(*QUICK)
+    assert status == 0, err
+    assert "without which NumPy's product fails" in err
+    assert "NumPy alone: missing, left out, since OPENBLAS_CORETYPE=Haswell" in out

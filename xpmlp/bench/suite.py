@@ -12,7 +12,7 @@ import numpy as np
 from .. import ops
 from ..backend import NAMES, use_backend
 from ..errors import BackendError, ConfigError, DataError
-from . import ours
+from . import free_choice, ours
 from .cases import Case, select_cases, settings_as_json
 from .floors import Floors, best_of
 from .machine import describe_machine, versions
@@ -138,6 +138,9 @@ def open_contestants(
             missing[peer.title] = f"not installed ({peer.requires})"
         elif quick and peer.slow_start:
             missing[peer.title] = "left out by --quick: it compiles for long"
+        elif variables := free_choice.forced(peer.requires):
+            text = free_choice.as_text(variables)
+            missing[peer.title] = f"left out, since {text} keeps it from its own choice of code"
         else:
             progress(f"importing {peer.requires}")
             try:

@@ -63,7 +63,10 @@ def limit_loaded(count: int, notes: dict[str, str]) -> None:
         limiter = control.threadpool_limits(limits=count)
         limits.append(limiter.restore_original_limits)
         pools = [pool for pool in control.threadpool_info() if pool["user_api"] == "blas"]
-        known = dict.fromkeys(f"{pool['num_threads']} ({pool['internal_api']})" for pool in pools)
+        known = dict.fromkeys(
+            f"{pool['num_threads']} ({pool['internal_api']} for {pool.get('architecture') or '?'})"
+            for pool in pools
+        )
         notes["BLAS"] = ", ".join(known) or "none found"
     torch: Any = sys.modules.get("torch")
     if torch is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..bench import run_suite
+from ..bench import free_choice, run_suite
 from ..bench.report import EXPLANATION, conditions, main_table, notes, summary_table
 from ..bench.report import Table as Cells
 from ..errors import ConfigError
@@ -35,12 +37,25 @@ def bench(
     -------
     bool
         Whether every result of xpmlp was right.
+
+    Notes
+    -----
+    Where the environment forces the code of another library, all of it is done in a process
+    without that (:mod:`xpmlp.bench.free_choice`), or, if results are wrong there, without that
+    library.
     """
     for file in (json_file, plot_file):
         if file is not None and not file.absolute().parent.is_dir():
             # Found out now, not after minutes of measuring.
             raise ConfigError(f"expected a file in a folder that exists, got {file}")
     progress = Console(stderr=True)
+    if variables := free_choice.forced():
+        text, problem = free_choice.as_text(variables), free_choice.problem_without()
+        if problem is None:
+            progress.print(f"without {text}: libraries choose their own code", style="dim")
+            again = [sys.executable, "-m", "xpmlp", *sys.argv[1:]]
+            return subprocess.run(again, env=free_choice.environment()).returncode == 0
+        progress.print(f"with {text}, without which {problem}", markup=False)
     with progress.status("starting", spinner="line") as status:
 
         def tell(text: str) -> None:
