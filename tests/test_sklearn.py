@@ -30,6 +30,7 @@ from xpmlp.errors import BackendError, ConfigError, DataError
 from xpmlp.layers import BatchNorm, Dropout, ReLU
 from xpmlp.optim import SGD
 from xpmlp.sklearn import MLPClassifier, MLPRegressor
+from xpmlp.sklearn.held_out import hold_out
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning",
@@ -43,7 +44,11 @@ QUICK = {"hidden_layer_sizes": (20,), "learning_rate_init": 0.01, "max_iter": 60
 
 
 @parametrize_with_checks(
-    [kind(dtype=dtype, **QUICK) for kind in (MLPClassifier, MLPRegressor) for dtype in DTYPES]
+    [
+        kind(**own, **QUICK)
+        for kind in (MLPClassifier, MLPRegressor)
+        for own in (*({"dtype": dtype} for dtype in DTYPES), {"solver": "lbfgs"})
+    ]
 )
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
@@ -135,6 +140,74 @@ def test_regressor_takes_the_same_steps_as_scikit_learns():
     theirs.fit(X, y)
     np.testing.assert_allclose(ours.loss_curve_[-4:], theirs.loss_curve_[-4:], rtol=1e-6)
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-5, atol=1e-6)
+
+
+def test_invscaling_takes_the_same_steps_as_in_scikit_learn(blobs):
+    X, y = blobs
+    options = {
+        "hidden_layer_sizes": (7,),
+        "solver": "sgd",
+        "momentum": 0.0,  # theirs is of steps, so that a lowered rate acts later
+        "learning_rate": "invscaling",
+        "learning_rate_init": 0.5,
+        "power_t": 0.3,
+        "batch_size": 50,
+        "shuffle": False,
+    }
+    ours, theirs = (kind(**options) for kind in (MLPClassifier, TheirClassifier))
+    for estimator in (ours, theirs):
+        estimator.partial_fit(X, y, classes=np.unique(y))
+    theirs.coefs_ = [W.copy() for W in ours.coefs_]
+    theirs.intercepts_ = [b.copy() for b in ours.intercepts_]
+    for _ in range(3):
+        ours.partial_fit(X, y)
+        theirs.partial_fit(X, y)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-9)
+    np.testing.assert_allclose(ours.loss_curve_[1:], theirs.loss_curve_[1:], rtol=1e-9)
+    whole = MLPClassifier(**options, max_iter=3).fit(X, y)
+    rates = [whole._optimizer.schedule(step) for step in (0, 3, 4, 8)]  # four batches an epoch
+    np.testing.assert_allclose(rates, [1.0, 1.0, 201**-0.3, 401**-0.3])
+
+
+def test_adaptive_lowers_the_rate_and_then_stops(blobs):
+    options = {"learning_rate": "adaptive", "n_iter_no_change": 2, "tol": 10.0}
+    model = MLPClassifier((4,), solver="sgd", learning_rate_init=1e-4, **options).fit(*blobs)
+    # The first epoch is an improvement on nothing; then 2 for each of 1e-4 … 1e-4/5³ > 1e-6 and
+    # for the first rate below it.
+    assert model.n_iter_ == 1 + 2 * 4
+    np.testing.assert_allclose(model._optimizer.lr, 1e-4 / 5**3)
+    model = MLPClassifier((4,), solver="adam", learning_rate_init=1e-4, **options).fit(*blobs)
+    assert model.n_iter_ == 3 and model._optimizer.lr == 1e-4
+
+
+def test_lbfgs_finds_the_minimum_that_scikit_learns_finds():
+    X, y = make_regression(120, 5, noise=20.0, random_state=0)
+    y = (y - y.mean()) / y.std()
+    options = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 20.0, "tol": 1e-9}
+    ours, theirs = (kind(**options).fit(X, y) for kind in (MLPRegressor, TheirRegressor))
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=1e-5)
+    np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=1e-9)
+    assert ours.loss_curve_[0] > ours.loss_curve_[-1]
+    assert 0 < len(ours.loss_curve_) == ours.n_iter_
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_lbfgs_learns_on_every_library(library, blobs):
+    pytest.importorskip(library)
+    X, y = blobs
+    options = {"solver": "lbfgs", "random_state": 0, "early_stopping": True, "batch_size": 7}
+    model = MLPClassifier((20,), dtype="float32", backend=library, **options).fit(X, y)
+    assert model.score(X, y) > 0.97
+    assert model.validation_scores_ is None  # all rows are trained on, in one batch
+
+
+def test_lbfgs_has_no_partial_fit_and_takes_no_dropout(blobs):
+    assert not hasattr(MLPClassifier(solver="lbfgs"), "partial_fit")
+    assert hasattr(MLPRegressor(solver="sgd"), "partial_fit")
+    with pytest.raises(ConfigError, match="expected dropout to be 0 for lbfgs"):
+        MLPClassifier(solver="lbfgs", dropout=0.1).fit(*blobs)
+    with pytest.warns(ConvergenceWarning, match="reached max_iter=2"):
+        MLPClassifier(solver="lbfgs", max_iter=2).fit(*blobs)
 
 
 def test_pipeline_grid_search_and_cross_validation(blobs):
@@ -277,22 +350,21 @@ def test_warm_start_goes_on_and_a_cold_one_starts_again(blobs):
     assert model.loss_curve_[5] < curve[-1]
 
 
-class HoldingOut(MLPClassifier):
-    """Remembers what was held out."""
+def test_early_stopping_keeps_the_best_weights(digits, monkeypatch):
+    X_train, X_test, y_train, y_test = digits
+    held_out = []
 
-    def _hold_out(self, X, targets, seed):
-        parts = super()._hold_out(X, targets, seed)
-        self.held_out = parts[2]
+    def watched(*arguments):
+        parts = hold_out(*arguments)
+        held_out.extend(parts[2])
         return parts
 
-
-def test_early_stopping_keeps_the_best_weights(digits):
-    X_train, X_test, y_train, y_test = digits
-    model = HoldingOut(
+    monkeypatch.setattr("xpmlp.sklearn.estimator.hold_out", watched)
+    model = MLPClassifier(
         (32,), early_stopping=True, random_state=0, learning_rate_init=0.02, n_iter_no_change=5
     )
     model.fit(X_train, y_train)
-    X_held, y_held = model.held_out
+    X_held, y_held = held_out
     assert len(X_held) == pytest.approx(0.1 * len(X_train), abs=1)
     assert model.score(X_held, y_held) == pytest.approx(model.best_validation_score_)
     assert model.best_validation_score_ > model.validation_scores_[-1]
@@ -341,7 +413,7 @@ def test_shared_parameters_have_scikit_learns_defaults():
     ours = MLPClassifier().get_params()
     shared = theirs.keys() & ours.keys()
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
-    assert theirs.keys() - ours.keys() == {"power_t", "max_fun"}  # of what we do not have
+    assert theirs.keys() <= ours.keys()
     assert MLPRegressor().get_params() == ours
 
 
@@ -470,12 +542,14 @@ def test_unknown_backend_is_an_error(blobs):
         {"hidden_layer_sizes": (5, 0)},
         {"hidden_layer_sizes": 2.5},
         {"activation": "step"},
-        {"solver": "lbfgs"},
+        {"solver": "newton"},
         {"alpha": -1.0},
         {"alpha": float("nan")},
         {"batch_size": 0},
         {"batch_size": "all"},
-        {"learning_rate": "adaptive"},
+        {"learning_rate": "linear"},
+        {"power_t": -1.0},
+        {"max_fun": 0},
         {"learning_rate_init": 0.0},
         {"max_iter": 0},
         {"tol": -1.0},

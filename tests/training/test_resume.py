@@ -23,6 +23,7 @@ from xpmlp.training import (
     Checkpoint,
     EarlyStopping,
     PopulationTrainer,
+    ReduceOnPlateau,
     SaveHistory,
     Trainer,
     TrainStep,
@@ -150,6 +151,19 @@ def test_whatever_it_is_made_with(options, kernels, tmp_path, request):
     place = 2 * STEPS if patience else 3 * STEPS - 2
     kill(make, place, tmp_path / "state.safetensors", VALIDATION)
     resumed.fit(*data(), VALIDATION, resume=tmp_path / "state.safetensors")
+    assert_same_end(whole, resumed)
+
+
+def test_a_rate_that_was_lowered_is_not_the_one_that_was_asked_for(tmp_path):
+    def make(callbacks=()):
+        lower = ReduceOnPlateau(1, min_delta=100.0, factor=0.5)
+        return trainer(callbacks=[*callbacks, lower], optimizer=SGD(0.1))
+
+    whole, resumed = make(), make()
+    whole.fit(*data(), VALIDATION)
+    kill(make, 3 * STEPS - 2, tmp_path / "state.safetensors", VALIDATION)
+    resumed.fit(*data(), VALIDATION, resume=tmp_path / "state.safetensors")
+    assert resumed.optimizer.lr < 0.1
     assert_same_end(whole, resumed)
 
 

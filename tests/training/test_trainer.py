@@ -18,7 +18,14 @@ from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD, Adam
 from xpmlp.schedules import Cosine
-from xpmlp.training import Callback, EarlyStopping, History, SaveHistory, Trainer
+from xpmlp.training import (
+    Callback,
+    EarlyStopping,
+    History,
+    ReduceOnPlateau,
+    SaveHistory,
+    Trainer,
+)
 from xpmlp.training.progress import Progress
 
 
@@ -158,6 +165,21 @@ def test_early_stopping_waits_for_its_patience():
     history = trainer(optimizer=SGD(0.0), epochs=20, callbacks=[stop]).fit(x, y, (x, y))
     assert len(history) == 3  # the first sets the mark, two more wait
     assert history.ending.startswith("early stopping: val_loss")
+
+
+def test_a_plateau_lowers_the_rate_and_may_end_the_training():
+    x, y = digits()
+    lower = ReduceOnPlateau(2, monitor="train_loss", min_delta=100.0, factor=0.5)
+    training = trainer(optimizer=SGD(0.4), epochs=7, callbacks=[lower])
+    history = training.fit(x, y)
+    assert history["lr"] == [0.4, 0.4, 0.4, 0.2, 0.2, 0.1, 0.1]  # after epochs 3, 5 and 7
+    assert training.optimizer.lr == 0.05
+    lower = ReduceOnPlateau(1, monitor="train_loss", min_delta=100.0, factor=0.5, stop_at=0.1)
+    history = trainer(optimizer=SGD(0.4), epochs=20, callbacks=[lower]).fit(x, y)
+    assert history["lr"] == [0.4, 0.4, 0.2, 0.1]
+    assert history.ending == "plateau: train_loss, and the learning rate is at 0.1"
+    with pytest.raises(ConfigError, match="`ReduceOnPlateau`: expected factor"):
+        ReduceOnPlateau(factor=1.5)
 
 
 def test_early_stopping_needs_its_column():

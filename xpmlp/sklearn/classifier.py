@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 
 from ..errors import ConfigError, DataError
 from ..losses import BCEWithLogits, Loss, SoftmaxCrossEntropy
 from .estimator import BaseMLP
+from .rates import goes_by_batches
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -28,7 +30,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     activation : str
         ``"identity"``, ``"logistic"``, ``"tanh"``, ``"relu"`` as in scikit-learn, or any that
         :class:`xpmlp.models.FullyConnectedNet` knows.
-    solver : {"sgd", "adagrad", "rmsprop", "adam", "adamw", "muon"}
+    solver : {"sgd", "adagrad", "rmsprop", "adam", "adamw", "muon", "lbfgs"}
+        "lbfgs" is SciPy's, on all rows at once: for some hundreds of rows. It takes no
+        ``partial_fit``, dropout, batches or early stopping.
     alpha : float
         Strength of the squared L2 penalty on weights: ``alpha / (2 B) Σ W²`` is added to the mean
         loss of a batch of B rows, as in scikit-learn. For adamw and muon, the weight decay λ of
@@ -36,9 +40,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     batch_size : int or "auto"
         "auto" is min(200, rows) as in scikit-learn, but of fewer than 600 rows a third, down to
         batches of 32: one or two steps an epoch learn too little.
-    learning_rate : {"constant", "cosine", "exponential", "onecycle"}
-        How the learning rate changes over ``max_iter`` epochs.
+    learning_rate : {"constant", "cosine", "exponential", "onecycle", "invscaling", "adaptive"}
+        How the learning rate changes over ``max_iter`` epochs. The last two are scikit-learn's, for
+        sgd only, as there: ``learning_rate_init / (t + 1)^power_t`` after t rows; or a fifth of
+        what it was whenever the loss (or the validation score) has not improved for
+        ``n_iter_no_change`` epochs, which ends the training only at 10⁻⁶.
     learning_rate_init : float
+    power_t : float
+        For "invscaling".
     max_iter : int
         Epochs at most.
     shuffle : bool
@@ -65,6 +74,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         For adam, adamw and muon; epsilon also for adagrad and rmsprop.
     n_iter_no_change : int
         Epochs without improvement to wait for before stopping.
+    max_fun : int
+        Evaluations of the loss at most, for lbfgs.
     dropout : float
         Probability to drop a hidden unit in training.
     normalization : {None, "batchnorm", "layernorm", "rmsnorm"}
@@ -128,6 +139,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """
         return self._fit(X, y)
 
+    @available_if(goes_by_batches)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
         """One epoch over X (N, D) and y (N,), going on from where the last call ended.
 

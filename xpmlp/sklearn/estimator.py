@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -21,9 +20,12 @@ from ..losses import Loss
 from ..models import FullyConnectedNet
 from ..optim import Optimizer
 from ..penalties import L2
-from ..training import EarlyStopping, History, Trainer
+from ..training import History, Trainer
+from .held_out import hold_out
+from .lbfgs import train_by_lbfgs
 from .network import build_network, freeze, linear_layers, put_back, snapshot, thaw
 from .parameters import DECOUPLED, batch_rows, check_parameters, check_same_network, optimizer_of
+from .rates import is_open_ended, schedule_of, waiting_of
 from .scaling import Moments, change_scaling, no_scaling
 
 
@@ -47,6 +49,7 @@ class BaseMLP(BaseEstimator):
         batch_size: int | str = "auto",
         learning_rate: str = "constant",
         learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
         max_iter: int = 200,
         shuffle: bool = True,
         random_state: int | np.random.RandomState | None = None,
@@ -61,6 +64,7 @@ class BaseMLP(BaseEstimator):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         n_iter_no_change: int = 10,
+        max_fun: int = 15000,
         dropout: float = 0.0,
         normalization: str | None = None,
         scale_inputs: bool = True,
@@ -75,6 +79,7 @@ class BaseMLP(BaseEstimator):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
         self.max_iter = max_iter
         self.shuffle = shuffle
         self.random_state = random_state
@@ -89,6 +94,7 @@ class BaseMLP(BaseEstimator):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
         self.dropout = dropout
         self.normalization = normalization
         self.scale_inputs = scale_inputs
@@ -243,7 +249,8 @@ class BaseMLP(BaseEstimator):
         self.t_ = 0
         self.loss_curve_: list[float] = []
         self.best_loss_: float | None = None
-        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        holds_out = self.early_stopping and self.solver != "lbfgs"
+        self.validation_scores_: list[float] | None = [] if holds_out else None
         self.best_validation_score_: float | None = None
 
     def _train(self, X: np.ndarray, targets: np.ndarray, seed: int, incremental: bool) -> History:
@@ -251,20 +258,26 @@ class BaseMLP(BaseEstimator):
         self._scale(X, targets, incremental)
         if targets.dtype.kind == "f":
             targets = self._targets.apply(targets).astype(X.dtype, copy=False)
+        if self.solver == "lbfgs":
+            history = train_by_lbfgs(
+                self._network,
+                self._loss(),
+                self._inputs.apply(X),
+                targets,
+                penalty=L2(self.alpha / len(X)) if self.alpha > 0 else None,
+                max_iter=self.max_iter,
+                max_fun=self.max_fun,
+                tol=self.tol,
+            )
+            self._record(history, len(X), "train_loss")
+            return history
         if self.early_stopping:
-            X, targets, held_out = self._hold_out(X, targets, seed)
+            X, targets, held_out = hold_out(self, X, targets, seed)
         size = batch_rows(self, len(X))
         monitor = "train_loss" if held_out is None else self._monitor(held_out[1])
         coupled = self.alpha > 0 and self.solver not in DECOUPLED
-        callbacks = []
-        if not incremental:
-            callbacks.append(
-                EarlyStopping(
-                    self.n_iter_no_change,
-                    monitor=monitor,
-                    min_delta=self.tol,
-                )
-            )
+        steps = -(-len(X) // size)
+        self._optimizer.schedule = schedule_of(self, len(X), steps, self._optimizer.steps)
         trainer = Trainer(
             self._network,
             self._loss(),
@@ -275,7 +288,7 @@ class BaseMLP(BaseEstimator):
             penalty=L2(self.alpha / size) if coupled else None,
             normalization=self._inputs,
             monitor=monitor if held_out else None,
-            callbacks=callbacks,
+            callbacks=() if incremental else (waiting_of(self, monitor),),
             progress=bool(self.verbose),
             seed=seed + self.n_iter_,  # or every call of partial_fit would repeat one order
             shuffle=self.shuffle,
@@ -314,7 +327,7 @@ class BaseMLP(BaseEstimator):
         self.loss_curve_ = [*self.loss_curve_, *(unit * loss for loss in history["train_loss"])]
         self.n_iter_ += len(history)
         self.t_ += rows * len(history)
-        if self.early_stopping:
+        if monitor != "train_loss":
             sign = -unit if monitor == "val_loss" else 1.0
             self.validation_scores_ = [
                 *(self.validation_scores_ or []),
@@ -328,35 +341,13 @@ class BaseMLP(BaseEstimator):
         """About how the training ended; after it, since a warning may be made an error."""
         if history.interrupted:
             warnings.warn("Training interrupted by user.", stacklevel=4)
-        elif history.ending == "finished" and self.learning_rate == "constant" and not incremental:
+        elif history.ending == "finished" and not incremental and is_open_ended(self):
             warnings.warn(
                 f"{type(self).__name__}: reached max_iter={self.max_iter} epochs while still "
                 "improving; raise max_iter, or tol",
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-    def _hold_out(self, X: np.ndarray, targets: np.ndarray, seed: int) -> tuple[Any, Any, Any]:
-        try:
-            X_train, X_val, y_train, y_val = train_test_split(
-                X,
-                targets,
-                test_size=self.validation_fraction,
-                random_state=seed,
-                stratify=targets if targets.ndim == 1 else None,
-            )
-        except ValueError as error:
-            raise ConfigError(
-                f"`{type(self).__name__}.fit`: expected rows to hold out for early_stopping, of "
-                f"every class at least one, got {str(error).rstrip('.')}; raise "
-                "validation_fraction, add rows, or turn early_stopping off"
-            ) from error
-        if len(X_val) < 2:
-            raise ConfigError(
-                f"`{type(self).__name__}.fit`: expected at least 2 rows to validate on, got "
-                f"{len(X_val)}; raise validation_fraction or turn early_stopping off"
-            )
-        return X_train, y_train, (X_val, y_val)
 
     # The outputs.
 

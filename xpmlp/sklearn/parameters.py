@@ -10,9 +10,9 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..models import NORMALIZATIONS
-from ..optim import OPTIMIZERS, Optimizer
-from ..schedules import BY_NAME as SCHEDULES
+from ..optim import OPTIMIZERS, SGD, Optimizer
 from .network import ACTIVATION_NAMES, network_activation
+from .rates import LEARNING_RATES, OF_SGD
 
 DTYPES = ("float32", "float64")
 DECOUPLED = ("adamw", "muon")  # shrink the weights themselves
@@ -44,8 +44,8 @@ def check_parameters(estimator: Any, incremental: bool) -> None:
     check(whole, "hidden_layer_sizes", "whole numbers ≥ 1")
     for name, choices in (
         ("activation", ACTIVATION_NAMES),
-        ("solver", tuple(OPTIMIZERS)),
-        ("learning_rate", tuple(SCHEDULES)),
+        ("solver", (*OPTIMIZERS, "lbfgs")),
+        ("learning_rate", LEARNING_RATES),
         ("dtype", (None, *DTYPES)),
     ):
         check(getattr(estimator, name) in choices, name, f"one of {', '.join(map(str, choices))}")
@@ -57,12 +57,13 @@ def check_parameters(estimator: Any, incremental: bool) -> None:
     )
     flag = isinstance(estimator.scale_inputs, bool | np.bool_)
     check(flag, "scale_inputs", "True or False")
-    for name in ("max_iter", "n_iter_no_change"):
+    for name in ("max_iter", "n_iter_no_change", "max_fun"):
         value = getattr(estimator, name)
         check(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
     for name, low, high, expected in (
         ("alpha", 0.0, np.inf, "a finite number ≥ 0"),
         ("tol", 0.0, np.inf, "a finite number ≥ 0"),
+        ("power_t", 0.0, np.inf, "a finite number ≥ 0"),
         ("learning_rate_init", _ABOVE_0, np.inf, "a finite number > 0"),
         ("epsilon", _ABOVE_0, np.inf, "a finite number > 0"),
         ("validation_fraction", _ABOVE_0, 1.0, "a number between 0 and 1"),
@@ -77,7 +78,11 @@ def check_parameters(estimator: Any, incremental: bool) -> None:
     check(estimator.normalization in norm, "normalization", f"one of {', '.join(map(str, norm))}")
     if incremental:
         check(not estimator.early_stopping, "early_stopping", "False for partial_fit")
-        check(estimator.learning_rate == "constant", "learning_rate", "'constant' for partial_fit")
+        stepwise = ("constant", *OF_SGD)
+        names = ", ".join(map(repr, stepwise))
+        check(estimator.learning_rate in stepwise, "learning_rate", f"{names} for partial_fit")
+    if estimator.solver == "lbfgs":  # each evaluation would be of another loss
+        check(estimator.dropout == 0.0, "dropout", "0 for lbfgs")
 
 
 def check_same_network(estimator: Any, config: dict[str, Any]) -> None:
@@ -107,8 +112,10 @@ def check_same_network(estimator: Any, config: dict[str, Any]) -> None:
 
 
 def optimizer_of(estimator: Any) -> Optimizer:
-    """What an estimator's solver, learning rate and the like stand for."""
-    options: dict[str, Any] = {"schedule": estimator.learning_rate}
+    """What an estimator's solver and its numbers stand for; the schedule comes with the data."""
+    if estimator.solver == "lbfgs":
+        return SGD(0.0)  # which changes nothing
+    options: dict[str, Any] = {}
     if estimator.solver in ("sgd", "muon"):
         options["momentum"] = estimator.momentum
         options["nesterov"] = estimator.nesterovs_momentum and estimator.momentum > 0

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
 
 from ..errors import DataError
 from ..losses import HalfSSE, Loss
 from .estimator import BaseMLP
+from .rates import goes_by_batches
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -67,6 +69,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         return self._fit(X, y)
 
+    @available_if(goes_by_batches)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """One epoch over X (N, D) and y, going on from where the last call ended."""
         return self._fit(X, y, incremental=True)

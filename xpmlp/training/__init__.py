@@ -2,7 +2,15 @@
 
 from ..metrics import accuracy, confusion_matrix, r2
 from ..step import TrainStep
-from .callbacks import Callback, EarlyStopping, OnEpoch, SaveHistory, TimeLimit
+from .callbacks import (
+    Callback,
+    EarlyStopping,
+    OnEpoch,
+    Patience,
+    ReduceOnPlateau,
+    SaveHistory,
+    TimeLimit,
+)
 from .checkpoint import load_model, save_model
 from .checkpoint_callback import Checkpoint
 from .history import History
@@ -17,9 +25,11 @@ __all__ = [
     "EarlyStopping",
     "History",
     "OnEpoch",
+    "Patience",
     "PopulationHistory",
     "PopulationTrainer",
     "Progress",
+    "ReduceOnPlateau",
     "SaveHistory",
     "TimeLimit",
     "TrainStep",

@@ -67,12 +67,11 @@ _AT_LEAST = 4  # epochs to wait for in any case, where a share of those before i
 
 
 _PATIENCE = Number("[1, inf)", whole=True)
+_FACTOR, _STOP_AT = Number("(0, 1)"), Number("(0, inf)", optional=True)
 
 
-class EarlyStopping(Callback):
-    """Stop when a column of the history has not improved for some epochs.
-
-    A :class:`PopulationTrainer` stops each member by its own column.
+class Patience(Callback):
+    """Base of what acts when a column of the history has not improved for some epochs.
 
     Parameters
     ----------
@@ -82,26 +81,13 @@ class EarlyStopping(Callback):
         A column: ``"val_loss"``, ``"val_accuracy"``, ``"train_loss"``, …
     min_delta : float
         What counts as improvement.
-    share : float, optional
-        s > 0: after a best epoch b it waits for ``min(patience, 4 + s b)`` epochs only, since what
-        was good early is seldom bettered late.
     """
 
     steers = True
+    share: float | None = None
 
-    def __init__(
-        self,
-        patience: int = 5,
-        *,
-        monitor: str = "val_loss",
-        min_delta: float = 0.0,
-        share: float | None = None,
-    ):
-        patience = _PATIENCE.check("EarlyStopping", "patience", patience)
-        if share is not None and not (isinstance(share, Real) and float(share) > 0.0):
-            raise ConfigError(f"`EarlyStopping`: expected share to be None or > 0, got {share!r}")
-        self.patience = patience
-        self.share = share
+    def __init__(self, patience: int = 5, *, monitor: str = "val_loss", min_delta: float = 0.0):
+        self.patience = _PATIENCE.check(type(self).__name__, "patience", patience)
         self.monitor = monitor
         self.min_delta = min_delta
 
@@ -110,10 +96,6 @@ class EarlyStopping(Callback):
         self._waited: Any = 0
         self._seen = 0
 
-    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        if self.exhausted(row):
-            trainer.stop(self.reason)
-
     def state_dict(self) -> dict[str, Any]:
         arrays = {"best": np.asarray(self._best), "waited": np.asarray(self._waited)}
         return arrays | {"seen": self._seen}
@@ -121,12 +103,6 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._best, self._waited = state["best"], state["waited"]
         self._seen = state["seen"]
-
-    @property
-    def reason(self) -> str:
-        """What is reported of a training that it ended."""
-        long = f"{self.patience} epochs" if self.share is None else "long"
-        return f"early stopping: {self.monitor} has not improved for {long}"
 
     def exhausted(self, figures: Mapping[str, Any]) -> Any:
         """Whether patience is at an end, for one network or, as (P,) booleans, for each member.
@@ -138,7 +114,7 @@ class EarlyStopping(Callback):
         """
         if self.monitor not in figures:
             raise ConfigError(
-                f"`EarlyStopping`: expected monitor to be one of {', '.join(figures)}, got "
+                f"`{type(self).__name__}`: expected monitor to be one of {', '.join(figures)}, got "
                 f"{self.monitor!r}; pass validation data to fit for the val_ columns"
             )
         sign = 1.0 if "accuracy" in self.monitor or "r2" in self.monitor else -1.0
@@ -152,6 +128,85 @@ class EarlyStopping(Callback):
             best_epoch = self._seen - self._waited
             allowed = np.minimum(self.patience, _AT_LEAST + self.share * best_epoch)
         return self._waited >= allowed
+
+
+class EarlyStopping(Patience):
+    """Stop when a column of the history has not improved for some epochs.
+
+    A :class:`PopulationTrainer` stops each member by its own column.
+
+    Parameters
+    ----------
+    patience, monitor, min_delta
+        As of :class:`Patience`.
+    share : float, optional
+        s > 0: after a best epoch b it waits for ``min(patience, 4 + s b)`` epochs only, since what
+        was good early is seldom bettered late.
+    """
+
+    def __init__(
+        self,
+        patience: int = 5,
+        *,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        share: float | None = None,
+    ):
+        super().__init__(patience, monitor=monitor, min_delta=min_delta)
+        if share is not None and not (isinstance(share, Real) and float(share) > 0.0):
+            raise ConfigError(f"`EarlyStopping`: expected share to be None or > 0, got {share!r}")
+        self.share = share
+
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        if self.exhausted(row):
+            trainer.stop(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """What is reported of a training that it ended."""
+        long = f"{self.patience} epochs" if self.share is None else "long"
+        return f"early stopping: {self.monitor} has not improved for {long}"
+
+
+class ReduceOnPlateau(Patience):
+    """Lower the learning rate when a column of the history has not improved for some epochs.
+
+    Parameters
+    ----------
+    patience, monitor, min_delta
+        As of :class:`Patience`; after each reduction it waits anew.
+    factor : float
+        In (0, 1): what the optimizer's rate is multiplied by, beside its schedule.
+    stop_at : float, optional
+        End the training where a rate at or below this would be lowered once more.
+
+    Notes
+    -----
+    The trainer's optimizer keeps the lowered rate after the training, so that
+    ``Trainer.resume`` goes on with it.
+    """
+
+    def __init__(
+        self,
+        patience: int = 5,
+        *,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        factor: float = 0.1,
+        stop_at: float | None = None,
+    ):
+        super().__init__(patience, monitor=monitor, min_delta=min_delta)
+        self.factor = _FACTOR.check("ReduceOnPlateau", "factor", factor)
+        self.stop_at = _STOP_AT.check("ReduceOnPlateau", "stop_at", stop_at)
+
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        if not self.exhausted(row):
+            return
+        self._waited = 0
+        if self.stop_at is not None and np.all(np.asarray(trainer.optimizer.lr) <= self.stop_at):
+            trainer.stop(f"plateau: {self.monitor}, and the learning rate is at {self.stop_at:g}")
+        else:
+            trainer.optimizer.lr = trainer.optimizer.lr * self.factor
 
 
 class TimeLimit(Callback):
