@@ -143,7 +143,7 @@ def _add_ops(found: dict) -> None:
         given: dict[str, Any] = {}
         for key, parameter in inspect.signature(op).parameters.items():
             if str(parameter.annotation) == "Array":
-                given[key] = np.arange(4) % 3 if key in ("index", "targets") else A
+                given[key] = np.arange(4) % 3 if key in ("index", "targets", "codes") else A
                 if "norm" in name and key in ("gamma", "beta", "mean", "var"):
                     given[key] = A[0]
                 if name in ("layer_norm_backward", "rms_norm_backward") and (
@@ -181,6 +181,14 @@ def _add_parts(found: dict) -> None:
         return run
 
     found["Linear"] = used(layers.Linear), {"inputs": 4, "outputs": 3, "init": "he_normal"}
+    found["Embedding"] = (
+        lambda **o: layers.Embedding(**o).forward(Y),
+        {"count": 4, "dim": 2, "padding": 1, "init": 0.1, "population": None, "dtype": "float32"},
+    )
+    found["EmbedColumns"] = (
+        lambda **o: layers.EmbedColumns(**o).forward(np.column_stack([X, Y]).astype(np.float32)),
+        {"features": 5, "codes": {4: (3, 2)}, "population": None},
+    )
     found["LeakyReLU"] = used(layers.LeakyReLU), {"slope": 0.1}
     found["ELU"] = used(layers.ELU), {"alpha": 1.0}
     found["Dropout"] = used(layers.Dropout), {"p": 0.5}

@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_an_error(rng):
     for shape in ((N, 3), (4,)):
         with pytest.raises(ShapeError, match=r"x of shape \(…, N, 4\)"):
             layer.forward(np.zeros(shape))
-    for wrong in ({}, {4: (2, 1)}, {-1: (2, 1)}, {"a": (2, 1)}):
+    for wrong in ({}, None, [1], {4: (2, 1)}, {-1: (2, 1)}, {"a": (2, 1)}, {0: 3}, {0: (3,)}):
         with pytest.raises(ConfigError, match="codes of columns among 0…3"):
             EmbedColumns(4, wrong)
     for options, words in (

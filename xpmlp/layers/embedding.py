@@ -17,7 +17,8 @@ from ..random import Generator, as_generator
 from .base import FLOAT, Layer, Parameter, check_array
 from .containers import Container
 
-_SIZE = Number("[1, inf)", whole=True)
+_SIZE = Number("[1, 1099511627776)", whole=True)
+_MEMBERS = Number("[1, 1099511627776)", whole=True, optional=True)
 
 
 class Embedding(Layer):
@@ -66,8 +67,7 @@ class Embedding(Layer):
     ):
         super().__init__()
         count, dim = (_SIZE.check("Embedding", *it) for it in (("count", count), ("dim", dim)))
-        if population is not None:
-            population = _SIZE.check("Embedding", "population", population)
+        population = _MEMBERS.check("Embedding", "population", population)
         if padding is not None and (not isinstance(padding, int) or not 0 <= padding < count):
             raise ConfigError(
                 f"`Embedding`: expected padding to be a code in 0…{count - 1} or None, got "
@@ -101,6 +101,15 @@ class Embedding(Layer):
         xp = array_namespace(dy, x)
         self.grads = {"W": ops.embedding_backward(dy, x, self.W, self.padding)}
         return xp.zeros_like(x, dtype=dy.dtype)
+
+
+def _are_codes(codes: Any, features: int) -> bool:
+    return (
+        isinstance(codes, Mapping)
+        and len(codes) > 0
+        and all(type(place) is int and 0 <= place < features for place in codes)
+        and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in codes.values())
+    )
 
 
 class Piece(NamedTuple):
@@ -143,13 +152,13 @@ class EmbedColumns(Container):
         dtype: str = "float32",
     ):
         self.features = _SIZE.check("EmbedColumns", "features", features)
-        columns = sorted(codes)
-        if not columns or not all(
-            isinstance(place, int) and 0 <= place < features for place in columns
-        ):
+        population = _MEMBERS.check("EmbedColumns", "population", population)
+        if not _are_codes(codes, self.features):
             raise ConfigError(
-                f"`EmbedColumns`: expected codes of columns among 0…{features - 1}, got {columns}"
+                f"`EmbedColumns`: expected codes of columns among 0…{features - 1}, such as "
+                f"{{0: (1000, 16)}} for 1000 codes with 16 numbers each, got {codes!r:.200}"
             )
+        columns = sorted(codes)
         generator = as_generator(rng, population)
         options = {"init": init, "population": population, "rng": generator, "dtype": dtype}
         super().__init__({str(place): Embedding(*codes[place], **options) for place in columns})
