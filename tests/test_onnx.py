@@ -36,6 +36,7 @@ from xpmlp.layers import (
     LogSoftmax,
     Matmul,
     PiecewiseLinear,
+    Periodic,
     ReLU,
     Residual,
     RMSNorm,
@@ -65,6 +66,8 @@ LAYERS: dict[str, Layer] = {
     "BatchNorm": BatchNorm(D),
     "LayerNorm": LayerNorm(D),
     "RMSNorm": RMSNorm(D, eps=1e-3),
+    "Periodic": Periodic(D, 5, scale=1.0, rng=1),
+    "Periodic with a map": Periodic(D, 5, dim=4, rng=1),
     "Dropout": Dropout(0.5, rng=1),
     "Flatten": Flatten(),
     "Residual": Residual(Sequential(Linear(D, D, rng=2), Tanh())),
@@ -147,6 +150,14 @@ def test_vectors_for_codes(population, tmp_path, rng):
     x[:, [0, 2]] = rng.normal(size=(7, 2))
     model = Sequential(EmbedColumns(4, {1: (5, 3), 3: (9, 2)}, **options), Linear(7, 2, **options))
     check(export_onnx(model, path, input_shape=(4,)), x, model.forward(x))
+
+
+@pytest.mark.parametrize("dim", [None, 4])
+def test_waves_of_a_population(dim, tmp_path, rng):
+    waves = Periodic(D, 5, dim=dim, scale=1.0, population=3, rng=1)
+    model = Sequential(waves, Linear(D * waves.width, 2, population=3, rng=2))
+    x = rng.normal(size=(7, D)).astype(np.float32)
+    check(export_onnx(model, tmp_path / "waves.onnx"), x, model.forward(x))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -173,6 +173,7 @@ WITHOUT_COUNTERPART = {
     "layers": {
         *("Matmul", "Log", "Flatten", "Dropout", "Residual", "Sequential"),
         "EmbedColumns",  # Embedding beside numbers that stay
+        "Periodic",
     },
     "losses": {"HalfSSE"},
 }

@@ -150,6 +150,8 @@ def _add_ops(found: dict) -> None:
                     key == "mean" or key.startswith("inv")
                 ):
                     given[key] = A[:, :1]
+                if name == "periodic_backward" and key in ("dy", "y"):
+                    given[key] = np.repeat(A[:, :, None], 8, axis=2)
             elif parameter.default is not parameter.empty:
                 given[key] = parameter.default
             elif key in numbers:
@@ -188,6 +190,10 @@ def _add_parts(found: dict) -> None:
     found["EmbedColumns"] = (
         lambda **o: layers.EmbedColumns(**o).forward(np.column_stack([X, Y]).astype(np.float32)),
         {"features": 5, "codes": {4: (3, 2)}, "population": None},
+    )
+    found["Periodic"] = (
+        used(layers.Periodic),
+        {"features": 4, "frequencies": 3, "dim": 2, "scale": 0.5, "population": None},
     )
     found["LeakyReLU"] = used(layers.LeakyReLU), {"slope": 0.1}
     found["ELU"] = used(layers.ELU), {"alpha": 1.0}

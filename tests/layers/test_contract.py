@@ -23,6 +23,7 @@ from xpmlp.layers import (
     LogSoftmax,
     Matmul,
     PiecewiseLinear,
+    Periodic,
     Residual,
     RMSNorm,
     Sequential,
@@ -81,6 +82,8 @@ CASES = {
         Dropout(0.3, rng=0),
         Residual(Sequential(Linear(5, 5, rng=1, dtype=dtype), SiLU())),
     ),
+    "periodic": lambda dtype: Periodic(D, 3, scale=1.0, rng=0, dtype=dtype),
+    "periodic-mapped": lambda dtype: Periodic(D, 3, dim=4, scale=1.0, rng=0, dtype=dtype),
     "embedding": lambda dtype: Embedding(5, 3, rng=0, dtype=dtype),
     "embedding-columns": lambda dtype: EmbedColumns(D, {1: (5, 3), 4: (7, 2)}, rng=0, dtype=dtype),
     "linear-population": lambda dtype: Linear(D, 5, population=P, rng=0, dtype=dtype),
@@ -88,6 +91,9 @@ CASES = {
     "batchnorm-population": lambda dtype: batch_norm(dtype, population=P),
     "layernorm-population": lambda dtype: LayerNorm(D, population=P, dtype=dtype),
     "rmsnorm-population": lambda dtype: RMSNorm(D, population=P, dtype=dtype),
+    "periodic-population": lambda dtype: Periodic(
+        D, 3, dim=4, scale=1.0, population=P, rng=0, dtype=dtype
+    ),
     "embedding-population": lambda dtype: Embedding(5, 3, population=P, rng=0, dtype=dtype),
     "embedding-columns-population": lambda dtype: EmbedColumns(
         D, {0: (5, 3)}, population=P, rng=0, dtype=dtype
@@ -96,6 +102,7 @@ CASES = {
 }
 ROWWISE = ("relu", "linear", "softmax", "logsoftmax", "layernorm", "rmsnorm", "residual")
 ROWWISE += ("piecewise",)
+ROWWISE += ("periodic", "periodic-mapped")
 MODES = ("batchnorm", "dropout", "sequential", "batchnorm-population", "dropout-population")
 IN_EACH_MODE = [
     pytest.param(name, training, id=f"{name}-{'train' if training else 'eval'}")

@@ -150,6 +150,7 @@ def make_layers():
         layers.BatchNorm(3),
         layers.LayerNorm(3),
         layers.RMSNorm(3),
+        layers.Periodic(3, 4, dim=2, rng=0),
         layers.Dropout(0.5, rng=0),
         layers.Residual(layers.Sequential(layers.Linear(3, 3, rng=0), layers.ReLU())),
     ]

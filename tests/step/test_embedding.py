@@ -69,6 +69,23 @@ def test_compiled(kind, population, lead, dtype, tolerance, rng):
         np.testing.assert_allclose(mine, array, rtol=10 * tolerance, atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_shares_give_the_same_bits(kind, rng, monkeypatch):
+    pytest.importorskip("numba", reason='needs numba: pip install "xpmlp[fast]"')
+    from xpmlp.kernels.numba import tape
+
+    x, y = batch(rng, kind, dtype="float32")
+    whole = step_of(kind, dtype="float32")
+    whole(x, y)
+    monkeypatch.setattr(tape, "_WORTH_A_THREAD", 0)
+    for parts in (2, 3, 40):  # more parts than threads are as good
+        monkeypatch.setattr(tape, "parallel_threads", lambda parts=parts: parts)
+        cut = step_of(kind, dtype="float32")
+        cut(x, y)
+        for name, gradient in whole.model.grads.items():
+            np.testing.assert_array_equal(cut.model.grads[name], gradient, err_msg=name)
+
+
 @pytest.mark.parametrize("wrong", [2.0, -1.0, 0.5, np.nan])
 @BATCHES
 @pytest.mark.parametrize("kind", KINDS)

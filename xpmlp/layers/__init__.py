@@ -9,6 +9,7 @@ from .embedding import EmbedColumns, Embedding
 from .linear import Linear, Matmul
 from .normalization import BatchNorm, LayerNorm, RMSNorm
 from .piecewise_linear import PiecewiseLinear
+from .periodic import Periodic
 from .softmax import LogSoftmax, Softmax
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Matmul",
     "Parameter",
     "PiecewiseLinear",
+    "Periodic",
     "RMSNorm",
     "Residual",
     "Sequential",

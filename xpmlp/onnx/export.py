@@ -182,6 +182,8 @@ def _first_weights(model: Layer) -> tuple[Layer | None, int | None]:
             return layer, layer.W.shape[-1]
         if isinstance(layer, L.Embedding):
             break  # how many codes a sample has is not in it
+        if isinstance(layer, L.Periodic):
+            return layer, layer.c.shape[-2]
         if isinstance(layer, L.BatchNorm | L.LayerNorm | L.RMSNorm):
             return layer, layer.features
     return None, None

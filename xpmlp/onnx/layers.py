@@ -206,6 +206,35 @@ def _embed_columns(graph: Graph, layer: L.EmbedColumns, x: Value, at: str) -> Va
     return graph.node("Concat", parts, at, (*lead, layer.pieces[-1].end), axis=-1)
 
 
+def _periodic(graph: Graph, layer: L.Periodic, x: Value, at: str) -> Value:
+    *members, F, K = layer.c.shape
+    if len(x.shape) < 2 or x.shape[-1] != F:
+        raise ShapeError(
+            f"`{WHERE}`: expected {F} features at the layer {at}, got {x.text()}; "
+            "give input_shape=, the shape of one sample"
+        )
+    lead = _with_members(x, members, at)
+    last = graph.constant(f"{at}.last", [-1], "int64")
+    x = graph.node("Unsqueeze", [x, last], at, (*x.shape, 1))
+    c = graph.constant(f"{at}.c", to_numpy(layer.c).reshape(*members, 1, F, K))
+    turns = graph.node("Mul", [x, c], at, (*lead, F, K))
+    part = graph.node("Sub", [turns, graph.node("Round", [turns], at)], at)
+    angle = graph.node("Mul", [part, graph.constant(f"{at}.turn", 2.0 * math.pi)], at)
+    waves = [graph.node(wave, [angle], at) for wave in ("Sin", "Cos")]
+    y = graph.node("Concat", waves, at, (*lead, F, 2 * K), axis=-1)
+    if layer.W is None:
+        return graph.reshape(y, (*lead, F * 2 * K), at)
+    E, axes = layer.W.shape[-1], [*range(len(lead) + 2)]
+    axes[-3], axes[-2] = axes[-2], axes[-3]
+    y = graph.node("Transpose", [y], at, (*lead[:-1], F, lead[-1], 2 * K), perm=axes)
+    W = graph.constant(f"{at}.W", to_numpy(layer.W))
+    y = graph.node("MatMul", [y, W], at, (*y.shape[:-1], E))
+    b = graph.constant(f"{at}.b", to_numpy(layer.b)[..., None, :])
+    y = graph.node("Relu", [graph.node("Add", [y, b], at)], at)
+    y = graph.node("Transpose", [y], at, (*lead, F, E), perm=axes)
+    return graph.reshape(y, (*lead, F * E), at)
+
+
 def _mask(graph: Graph, layer: Mask, x: Value, at: str) -> Value:
     return graph.node("Mul", [x, graph.constant(f"{at}.mask", to_numpy(layer.mask))], at)
 
@@ -258,6 +287,7 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.Embedding: _embedding,
     L.EmbedColumns: _embed_columns,
     L.Flatten: _flatten,
+    L.Periodic: _periodic,
     L.Residual: _residual,
     Mask: _mask,
     MaskedLayerNorm: _row_norm,

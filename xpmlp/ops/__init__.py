@@ -24,6 +24,7 @@ from .normalization import (
     rms_norm_backward,
 )
 from .piecewise_linear import piecewise_linear, piecewise_linear_backward
+from .periodic import periodic, periodic_backward
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 from .softmax_cross_entropy import softmax_cross_entropy
 from .update import (
@@ -60,6 +61,8 @@ __all__ = [
     "orthogonalize",
     "piecewise_linear",
     "piecewise_linear_backward",
+    "periodic",
+    "periodic_backward",
     "rms_norm",
     "rms_norm_backward",
     "rmsprop_update",

@@ -30,6 +30,7 @@ from .normalization import (
 )
 from .penalties import PENALTIES, clipping, norms, penalty_value
 from .piecewise_linear import coded_gradient, coded_rows, running_sums
+from .periodic import wave_slopes, waves, waves_backward
 from .products import column_sums, half_products, joined_halves
 from .softmax import SOFTMAXES
 from .update import adagrad, adam, momentum, rmsprop, sgd
@@ -92,4 +93,7 @@ __all__ = [
     "summed",
     "total_loss",
     "total_loss_of_shares",
+    "wave_slopes",
+    "waves",
+    "waves_backward",
 ]

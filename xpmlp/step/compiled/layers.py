@@ -13,7 +13,7 @@ from ...layers import masked
 from ...layers.activations import ACTIVATIONS
 from ...layers.base import Layer
 from ...ops.dispatch import load_kernels
-from . import embedding, normalization
+from . import embedding, normalization, periodic
 from .normalization import Lowered, mask_of, masked_by, refuse_shared_batch
 from .program import Activation, Backward, NotCompiled, Program
 
@@ -259,6 +259,7 @@ LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     layers.EmbedColumns: embedding.embed_columns,
     layers.Flatten: _flatten,
     layers.Dropout: _dropout,
+    layers.Periodic: periodic.periodic,
     layers.Residual: _residual,
 }
 

@@ -217,14 +217,18 @@ class Program:
         *,
         cut: int,
         bias: Any = 0,
+        bias_apart: int | None = None,
         gate: Any = 0,
     ) -> np.ndarray:
         """``C = A B + bias``; operands as (start, stride of members, of rows, of columns); C's
         columns are contiguous.
 
-        ``cut`` is the axis of C that the threads divide.
+        ``cut`` is the axis of C that the threads divide; biases of members follow one another
+        unless ``bias_apart`` says how far they are apart.
         """
         given = self.problem(rows, columns, depth, a, b, c, bias=bias, gate=gate)
+        if bias_apart is not None:
+            given["bias"] = self._gemm.Bias(bias, bias_apart)
         given["axis"] = self._gemm.BATCH if self.members > 1 else cut
         return self.add(self.instructions.product, **given, work=rows * columns * depth / 100)
 
@@ -250,7 +254,7 @@ class Program:
     def rectify(self, x: Activation) -> Activation:
         """``max(x, 0)``, in place, inside the product that makes x if there is one."""
         if x.product is not None:
-            x.product[-1] |= self._gemm.RELU
+            self.rectify_product(x.product)
             return Activation(x.array, x.features, x.batch, gated=True)
         if x.array is None or x.shared:
             y = self.activation(x.features)
@@ -259,6 +263,10 @@ class Program:
         work = self.rows * x.features / 40
         self.add(self.instructions.rectified, columns=x.features, x=x, work=work)
         return Activation(x.array, x.features, x.batch, gated=True)
+
+    def rectify_product(self, made_by: np.ndarray) -> None:
+        """Let a product set to 0 what is below."""
+        made_by[-1] |= self._gemm.RELU
 
     def gate(self, dx: np.ndarray, x: Activation) -> np.ndarray:
         """dx as the gradient of x: where x was rectified, 0."""
