@@ -8,8 +8,8 @@ from .dropout import Dropout
 from .embedding import EmbedColumns, Embedding
 from .linear import Linear, Matmul
 from .normalization import BatchNorm, LayerNorm, RMSNorm
-from .piecewise_linear import PiecewiseLinear
 from .periodic import Periodic
+from .piecewise_linear import PiecewiseLinear
 from .softmax import LogSoftmax, Softmax
 
 __all__ = [
@@ -25,8 +25,8 @@ __all__ = [
     "LogSoftmax",
     "Matmul",
     "Parameter",
-    "PiecewiseLinear",
     "Periodic",
+    "PiecewiseLinear",
     "RMSNorm",
     "Residual",
     "Sequential",

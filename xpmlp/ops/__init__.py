@@ -23,8 +23,8 @@ from .normalization import (
     rms_norm,
     rms_norm_backward,
 )
-from .piecewise_linear import piecewise_linear, piecewise_linear_backward
 from .periodic import periodic, periodic_backward
+from .piecewise_linear import piecewise_linear, piecewise_linear_backward
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 from .softmax_cross_entropy import softmax_cross_entropy
 from .update import (
@@ -59,10 +59,10 @@ __all__ = [
     "momentum_update",
     "muon_update",
     "orthogonalize",
-    "piecewise_linear",
-    "piecewise_linear_backward",
     "periodic",
     "periodic_backward",
+    "piecewise_linear",
+    "piecewise_linear_backward",
     "rms_norm",
     "rms_norm_backward",
     "rmsprop_update",

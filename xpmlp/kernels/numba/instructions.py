@@ -29,8 +29,8 @@ from .normalization import (
     running,
 )
 from .penalties import PENALTIES, clipping, norms, penalty_value
-from .piecewise_linear import coded_gradient, coded_rows, running_sums
 from .periodic import wave_slopes, waves, waves_backward
+from .piecewise_linear import coded_gradient, coded_rows, running_sums
 from .products import column_sums, half_products, joined_halves
 from .softmax import SOFTMAXES
 from .update import adagrad, adam, momentum, rmsprop, sgd
