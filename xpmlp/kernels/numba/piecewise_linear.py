@@ -17,6 +17,8 @@ from numba import njit
 from .launching import launch
 from .records import FEATURES, Of, by_columns, by_rows, record
 from .records import ROWS as EACH
+from .simd import address
+from .weighted_rows import add_to_row, sum_of_rows
 
 _PARALLEL_WORK = 300_000  # in multiply-adds, as for products
 
@@ -107,52 +109,51 @@ def _running_sums(a, first, last):
 def _coded_rows(a, first, last):
     """``y = c(x) W + b``, rectified if asked for."""
     zero, wide = a.y.dtype.type(0), a.columns
+    offsets, weights = np.empty(2 * a.width, np.int64), np.empty(2 * a.width, a.y.dtype)
+    size, start, of_T = a.y.itemsize, address(a.b), address(a.T)
+    of_offsets, of_weights = address(offsets), address(weights)
     for n in range(first, last):
-        y = a.y[n * wide : (n + np.uintp(1)) * wide]
-        for j in range(wide):
-            y[j] = a.b[j]
+        count = 0
         for c in range(a.width):
             kind, top = a.table[3 * c], np.uintp(a.table[3 * c + 1])
             x = a.x[n * a.width + c]
             rows, k, below, own = _weighted_rows(kind, a.table[3 * c + 2], x)
-            of_k = (top + k) * wide
+            of_k = np.intp((top + k) * wide)
             if rows == 2:
-                for j in range(wide):
-                    y[j] += below * a.T[of_k - wide + j] + own * a.T[of_k + j]
-            elif rows == 1:
-                for j in range(wide):
-                    y[j] += own * a.T[of_k + j]
-        if a.rectified != 0:
-            for j in range(wide):
-                y[j] = zero if y[j] < zero else y[j]
+                offsets[count], weights[count] = of_k - np.intp(wide), below
+                count += 1
+            if rows >= 1:
+                offsets[count], weights[count] = of_k, own
+                count += 1
+        out = address(a.y) + np.intp(n * wide) * size
+        sum_of_rows(
+            zero, start, of_T, of_offsets, of_weights, count, out, np.intp(wide), a.rectified
+        )
 
 
 def _coded_gradient(a, first, last):
     """``dW = c(x)ᵀ dy`` of some columns of W."""
-    wide = a.columns
+    size, high = a.dy.itemsize, np.intp(last - first)
     for c in range(a.width):
         kind, top, count = a.table[3 * c], np.uintp(a.table[3 * c + 1]), a.table[3 * c + 2]
         for r in range(top, top + np.uintp(count)):
             for j in range(first, last):
                 a.dW[r * a.stride + j] = 0
+        of_row = np.intp(a.stride) * size
         for n in range(a.rows):
             rows, k, below, own = _weighted_rows(kind, count, a.x[n * a.width + c])
-            of_k, of_n = (top + k) * a.stride, n * wide
+            here = address(a.dW) + np.intp((top + k) * a.stride + first) * size
+            of_n = address(a.dy) + np.intp(n * a.columns + first) * size
             if rows == 2:
-                for j in range(first, last):
-                    a.dW[of_k - a.stride + j] += below * a.dy[of_n + j]
-                    a.dW[of_k + j] += own * a.dy[of_n + j]
-            elif rows == 1:
-                for j in range(first, last):
-                    a.dW[of_k + j] += own * a.dy[of_n + j]
+                add_to_row(below, here - of_row, of_n, high)
+            if rows >= 1:
+                add_to_row(own, here, of_n, high)
         if kind == _IN_BINS:
             for r in range(count - 1, 0, -1):
-                here = (top + np.uintp(r)) * a.stride
-                for j in range(first, last):
-                    a.dW[here - a.stride + j] += a.dW[here + j]
+                here = np.intp((top + np.uintp(r)) * a.stride + first) * size + address(a.dW)
+                add_to_row(a.dW.dtype.type(1), here - of_row, here, high)
 
 
-_MIXED = {"contract"}
 running_sums = by_columns(RunningSums, _running_sums)
-coded_rows = by_rows(CodedRows, _coded_rows, fastmath=_MIXED)
-coded_gradient = by_columns(CodedGradient, _coded_gradient, fastmath=_MIXED)
+coded_rows = by_rows(CodedRows, _coded_rows)
+coded_gradient = by_columns(CodedGradient, _coded_gradient)
