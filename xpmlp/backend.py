@@ -249,6 +249,13 @@ def detached(array: Array) -> Array:
     return array.detach() if getattr(array, "requires_grad", False) else array
 
 
+def can_be_written(array: Array) -> bool:
+    """Whether ``array[...] = values`` works: not for JAX's arrays, nor read-only ones."""
+    if array_api_compat.is_jax_array(array):
+        return False
+    return bool(getattr(getattr(array, "flags", None), "writeable", True))
+
+
 def on_host(array: Array) -> bool:
     """Whether its values can be looked at without waiting for a device, or for a later run."""
     if isinstance(array, np.ndarray):

@@ -33,7 +33,7 @@ def test_any_integer(one):
 def rates(*given):
     """The weight 1 after a step of plain gradient descent, gradient 1."""
     w, g, new = np.ones(3, F4), np.ones(3, F4), np.empty(3, F4)
-    launch(update.new_sgd(F4), update.NewSGD.plain(1, 1, 3, w, g, w, w, new, w, w, given))
+    launch(update._NEW["sgd"](F4), update.NewSGD.plain(1, 1, 3, w, g, w, w, new, w, w, given))
     return new[0]
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_number(wrong):
     with pytest.raises((TypeError, ValueError)):
         launch(elementwise.positive(F4), (1, 1, 3, x, wrong))
     with pytest.raises((TypeError, ValueError)):
-        launch(update.new_sgd(F4), (1, 1, 3, x, x, x, x, x, x, x, (wrong,)))
+        launch(update._NEW["sgd"](F4), (1, 1, 3, x, x, x, x, x, x, x, (wrong,)))
 
 
 def test_an_integer_too_large():

@@ -178,7 +178,7 @@ def test_updates_are_compiled_to_vectors(name, monkeypatch):
     # Code from the cache cannot be looked at.
     monkeypatch.setattr(code_cache.CodeCache, "load_overload", lambda *_: None)
     monkeypatch.setattr(code_cache.CodeCache, "save_overload", lambda *_: None)
-    for made in (getattr(update, op), getattr(update, f"new_{op}")):
+    for made in (update._IN_PLACE[op], update._NEW[op]):
         made.__wrapped__(np.dtype(np.float32))
         code = tape._alive.pop()._library.get_asm_str()
         operation = "vsqrtps" if "eps" in rates else "vmulps|vfn?m(?:add|sub)[0-9]*ps"

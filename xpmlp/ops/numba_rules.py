@@ -73,25 +73,31 @@ def softmax_cross_entropy(
     return None
 
 
-def same_float_arrays(*arrays: np.ndarray, **hyperparameters: Any) -> str | None:
-    """Arrays of one shape and of one dtype, float32 or float64; numbers, or one for each member."""
+def same_float_arrays(
+    *arrays: np.ndarray, in_place: bool = False, **hyperparameters: Any
+) -> str | None:
+    """Arrays of one shape and of one dtype, float32 or float64; numbers, or one for each member.
+
+    In place, all but the gradient, the second one, lie in order.
+    """
     if not installed():
         return MISSING
-    first = arrays[0]
-    dtype, own = first.dtype, first.shape
+    dtype, shape, plain = arrays[0].dtype, arrays[0].shape, np.ndarray
     for array in arrays:
-        if type(array) is not np.ndarray or array.dtype != dtype:
+        if type(array) is not plain or (array.dtype is not dtype and array.dtype != dtype):
             return "the arrays differ in dtype"
-        if array.shape != own:
+        if array.shape != shape:
             return "the arrays differ in shape"
     if dtype not in _NATIVE_FLOATS:
         return f"the arrays are {dtype}, not float32 or float64"
     for name, value in hyperparameters.items():
         if type(value) is float:
             continue
-        shape = getattr(value, "shape", ())
-        if shape not in ((), own[:1] + (1,) * (len(own) - 1)):
-            return f"{name} has shape {shape}, not one number for each member"
+        own = getattr(value, "shape", ())
+        if own not in ((), shape[:1] + (1,) * (len(shape) - 1)):
+            return f"{name} has shape {own}, not one number for each member"
+    if in_place and not all([array.flags.carray for array in arrays[:1] + arrays[2:]]):
+        return "elements that are written to do not lie in order"
     return None
 
 

@@ -4,14 +4,22 @@
 arrays that broadcast over w (see :func:`xpmlp.ops.shapes.per_member`). Every function returns new
 arrays, in the order its docstring gives, and raises a ShapeError where gradient or state are not of
 w's shape.
+
+With ``out=`` the results are written into arrays that there are, one for each result, which are
+returned: ``adam_update(w, g, m, v, …, out=(w, m, v))`` is an update in place, for which the kernels
+read and write each array once. They are of w's shape and dtype and do not overlap; a BackendError
+says where a library's arrays, or these, cannot be written to. Results agree with those without it
+to rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
-from ..backend import Array, array_namespace
+from ..backend import Array, array_namespace, can_be_written, dtype_name
+from ..errors import BackendError, ConfigError, DTypeError
 from ..options import Number
 from .dispatch import choose
 from .matmul import matmul
@@ -23,13 +31,61 @@ _STEPS = Number("[0, 1000]", whole=True)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
-def _update(op: str, reference: Callable, w: Array, *others: Array, **options: Any) -> Any:
-    """The chosen implementation's result, for arrays that are all of w's shape."""
-    run = choose(op, reference, w, *others, **options)
+def _update(
+    op: str, reference: Callable, arrays: tuple[Array, ...], out: Any, **options: Any
+) -> Any:
+    """The chosen implementation's results for w, its gradient and its state, all of one shape."""
+    own = arrays[:1] + arrays[2:]
+    if out is not None and _is_own(out, own):
+        kernel = choose(op, reference, *arrays, **options, in_place=True)
+        if kernel is not reference:
+            kernel(*arrays, **options, in_place=True)
+            return out
+    run = choose(op, reference, *arrays, **options)
     if run is reference:  # a kernel has looked at the shapes itself
-        for name, array in zip(_NAMES[op], others, strict=True):
-            check_same_shape(op, name, array, tuple(w.shape))
-    return run(w, *others, **options)
+        for name, array in zip(_NAMES[op], arrays[1:], strict=True):
+            check_same_shape(op, name, array, tuple(arrays[0].shape))
+    if out is None:
+        return run(*arrays, **options)
+    targets = _check_out(op, out, own)
+    _write(targets, run(*arrays, **options))
+    return out
+
+
+def _is_own(out: Any, own: tuple[Array, ...]) -> bool:
+    """Whether w and the state are to be written into themselves."""
+    if not isinstance(out, tuple):
+        return len(own) == 1 and out is own[0]
+    return len(out) == len(own) > 1 and all(map(is_, out, own))
+
+
+def _check_out(op: str, out: Any, own: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Where results go: as many arrays as there are, of w's kind, that can be written to."""
+    w, targets = own[0], out if isinstance(out, tuple) else (out,)
+    if len(targets) != len(own) or isinstance(out, tuple) != (len(own) > 1):
+        expected = "an array" if len(own) == 1 else f"a tuple of {len(own)} arrays"
+        got = f"{len(out)} of them" if isinstance(out, tuple) else type(out).__name__
+        raise ConfigError(f"`{op}`: expected out to be {expected}, got {got}")
+    array_namespace(w, *targets)  # refuses arrays of two libraries
+    for target in targets:
+        check_same_shape(op, "out", target, tuple(w.shape))
+        if target.dtype != w.dtype:
+            raise DTypeError(
+                f"`{op}`: expected out to be {dtype_name(w.dtype)} as w is, got "
+                f"{dtype_name(target.dtype)}"
+            )
+        if not can_be_written(target):
+            raise BackendError(
+                f"`{op}`: expected arrays in out that can be written to, got a "
+                f"{type(target).__name__} that cannot; without out= results are new arrays"
+            )
+    return targets
+
+
+def _write(targets: tuple[Array, ...], results: Any) -> None:
+    results = results if isinstance(results, tuple) else (results,)
+    for target, result in zip(targets, results, strict=True):
+        target[...] = result
 
 
 _NAMES = {
@@ -54,9 +110,9 @@ def _moved(old: Array, new: Array, gain: Any) -> Array:
     return xp.where(from_old, old, new) + (gain - xp.astype(~from_old, gain.dtype)) * (new - old)
 
 
-def sgd_update(w: Array, g: Array, *, lr: Any) -> Array:
+def sgd_update(w: Array, g: Array, *, lr: Any, out: Array | None = None) -> Array:
     """``w − lr · g``."""
-    return _update("sgd_update", sgd_reference, w, g, lr=lr)
+    return _update("sgd_update", sgd_reference, (w, g), out, lr=lr)
 
 
 def sgd_reference(w: Array, g: Array, *, lr: Any) -> Array:
@@ -66,14 +122,21 @@ def sgd_reference(w: Array, g: Array, *, lr: Any) -> Array:
 
 
 def momentum_update(
-    w: Array, g: Array, velocity: Array, *, lr: Any, momentum: Any, nesterov: bool
+    w: Array,
+    g: Array,
+    velocity: Array,
+    *,
+    lr: Any,
+    momentum: Any,
+    nesterov: bool,
+    out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array]:
     """``v ← momentum · v + g``; ``w ← w − lr · v``, or ``w − lr · (g + momentum · v)`` (Nesterov).
 
     Returns w, v. Sources: Polyak 1964; Nesterov 1983 in the form of Sutskever et al. 2013.
     """
     options = {"lr": lr, "momentum": momentum, "nesterov": nesterov}
-    return _update("momentum_update", momentum_reference, w, g, velocity, **options)
+    return _update("momentum_update", momentum_reference, (w, g, velocity), out, **options)
 
 
 def momentum_reference(
@@ -87,10 +150,16 @@ def momentum_reference(
 
 
 def adagrad_update(
-    w: Array, g: Array, squares: Array, *, lr: Any, eps: float
+    w: Array,
+    g: Array,
+    squares: Array,
+    *,
+    lr: Any,
+    eps: float,
+    out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array]:
     """``s ← s + g²``; ``w ← w − lr · g / (√s + ε)``. Returns w, s. Source: Duchi et al. 2011."""
-    return _update("adagrad_update", adagrad_reference, w, g, squares, lr=lr, eps=eps)
+    return _update("adagrad_update", adagrad_reference, (w, g, squares), out, lr=lr, eps=eps)
 
 
 def adagrad_reference(
@@ -103,7 +172,14 @@ def adagrad_reference(
 
 
 def rmsprop_update(
-    w: Array, g: Array, squares: Array, *, lr: Any, gain: Any, eps: float
+    w: Array,
+    g: Array,
+    squares: Array,
+    *,
+    lr: Any,
+    gain: Any,
+    eps: float,
+    out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array]:
     """``s ← s + gain · (g² − s)``; ``w ← w − lr · g / (√s + ε)``.
 
@@ -112,7 +188,7 @@ def rmsprop_update(
     2012.
     """
     options = {"lr": lr, "gain": gain, "eps": eps}
-    return _update("rmsprop_update", rmsprop_reference, w, g, squares, **options)
+    return _update("rmsprop_update", rmsprop_reference, (w, g, squares), out, **options)
 
 
 def rmsprop_reference(
@@ -136,6 +212,7 @@ def adam_update(
     correction1: Any,
     correction2: Any,
     eps: float,
+    out: tuple[Array, Array, Array] | None = None,
 ) -> tuple[Array, Array, Array]:
     """``m ← m + gain₁ (g − m)``; ``v ← v + gain₂ (g² − v)``;
     ``w ← w − lr · (m/c₁) / (√(v/c₂) + ε)``.
@@ -151,7 +228,7 @@ def adam_update(
         "correction2": correction2,
         "eps": eps,
     }
-    return _update("adam_update", adam_reference, w, g, m, v, **options)
+    return _update("adam_update", adam_reference, (w, g, m, v), out, **options)
 
 
 def adam_reference(
@@ -194,7 +271,15 @@ def orthogonalize(g: Array, steps: int = 5, eps: float = 1e-7) -> Array:
 
 
 def muon_update(
-    w: Array, g: Array, velocity: Array, *, lr: Any, momentum: Any, nesterov: bool, steps: int
+    w: Array,
+    g: Array,
+    velocity: Array,
+    *,
+    lr: Any,
+    momentum: Any,
+    nesterov: bool,
+    steps: int,
+    out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array]:
     """Momentum whose direction is made orthogonal: every singular value becomes about 1.
 
@@ -203,7 +288,12 @@ def muon_update(
     """
     array_namespace(w, g, velocity)
     check_shapes("muon_update", tuple(w.shape), g=g, velocity=velocity)
+    targets = None if out is None else _check_out("muon_update", out, (w, velocity))
     velocity = momentum * velocity + g
     direction = orthogonalize(g + momentum * velocity if nesterov else velocity, steps)
     scale = max(1.0, w.shape[-1] / w.shape[-2]) ** 0.5
-    return w - lr * scale * direction, velocity
+    results = w - lr * scale * direction, velocity
+    if targets is None:
+        return results
+    _write(targets, results)
+    return targets

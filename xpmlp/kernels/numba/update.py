@@ -24,7 +24,7 @@ from .launching import launch
 from .records import ROWS, by_elements, by_rows, record
 
 # A BLAS of its own has usually just run on all cores; waking ours pays for large parameters only.
-_PARALLEL_ELEMENTS = 1_000_000
+_PARALLEL_ELEMENTS = 200_000
 _CONTRACT = {"contract"}
 _PLAIN = 0.0, 1.0, 1.0  # decay, shrink and clip of an op
 
@@ -90,46 +90,54 @@ class AdamRates(NamedTuple):
 # --- The ops --------------------------------------------------------------------------------------
 
 
-def sgd_update(w, g, *, lr):
-    """The kernel, with the signature and the results of the op's reference."""
-    (new_w,) = _run(new_sgd, (w, g), lr)
-    return new_w
+# With the signature and the results of the op's reference. In place, the arrays themselves are the
+# results, and nothing is returned.
 
 
-def momentum_update(w, g, velocity, *, lr, momentum, nesterov):
-    """The kernel, with the signature and the results of the op's reference."""
-    return _run(new_momentum, (w, g, velocity), lr, momentum, nesterov)
+def sgd_update(w, g, *, lr, in_place=False):
+    """The kernel."""
+    results = _run("sgd", in_place, (w, g), lr)
+    return None if in_place else results[0]
 
 
-def adagrad_update(w, g, squares, *, lr, eps):
-    """The kernel, with the signature and the results of the op's reference."""
-    return _run(new_adagrad, (w, g, squares), lr, eps)
+def momentum_update(w, g, velocity, *, lr, momentum, nesterov, in_place=False):
+    """The kernel."""
+    return _run("momentum", in_place, (w, g, velocity), lr, momentum, nesterov)
 
 
-def rmsprop_update(w, g, squares, *, lr, gain, eps):
-    """The kernel, with the signature and the results of the op's reference."""
-    return _run(new_rmsprop, (w, g, squares), lr, gain, eps)
+def adagrad_update(w, g, squares, *, lr, eps, in_place=False):
+    """The kernel."""
+    return _run("adagrad", in_place, (w, g, squares), lr, eps)
 
 
-def adam_update(w, g, m, v, *, lr, gain1, gain2, correction1, correction2, eps):
-    """The kernel, with the signature and the results of the op's reference."""
-    return _run(new_adam, (w, g, m, v), lr, gain1, gain2, correction1, correction2, eps)
+def rmsprop_update(w, g, squares, *, lr, gain, eps, in_place=False):
+    """The kernel."""
+    return _run("rmsprop", in_place, (w, g, squares), lr, gain, eps)
 
 
-def _run(instruction, arrays, *rates):
-    """A new array for w and each slot; members apart where rates are arrays (P, 1, …)."""
-    w = arrays[0]
-    results = tuple([np.empty(w.shape, w.dtype) for _ in arrays[1:]])
-    members = 1
-    if any(isinstance(rate, np.ndarray) for rate in rates):
+def adam_update(w, g, m, v, *, lr, gain1, gain2, correction1, correction2, eps, in_place=False):
+    """The kernel."""
+    rates = lr, gain1, gain2, correction1, correction2, eps
+    return _run("adam", in_place, (w, g, m, v), *rates)
+
+
+def _run(rule, in_place, arrays, *rates):
+    """A new array for w and each slot, or none; members apart where rates are arrays (P, 1, …)."""
+    w, members = arrays[0], 1
+    if np.ndarray in map(type, rates):
         members = len(w)
         columns = [np.broadcast_to(np.ravel(rate), members) for rate in (*rates, *_PLAIN)]
         rates = np.stack(columns, axis=1, dtype=np.float64).ravel()
     else:
-        rates = *map(float, rates), *_PLAIN
-    spare = (w,) * (4 - len(arrays))  # in place of slots that there are none of
-    sizes = members, 1, w.size // members
-    given = instruction.record.plain(*sizes, *arrays, *spare, *results, *spare, rates)
+        rates += _PLAIN
+    size, spare = w.size // members, (w,) * (4 - len(arrays))  # in place of slots that are not
+    if in_place:
+        instruction, results = _IN_PLACE[rule], None
+        given = instruction.record.plain(members, size, 1, *arrays, *spare, rates)
+    else:
+        instruction, results = _NEW[rule], tuple([np.empty(w.shape, w.dtype) for _ in arrays[1:]])
+        written = *results, *spare
+        given = instruction.record.plain(members, 1, size, *arrays, *spare, *written, rates)
     launch(instruction(w.dtype), given, worth_it=w.size > _PARALLEL_ELEMENTS)
     return results
 
@@ -275,8 +283,18 @@ NewAdaGrad = record("NewAdaGrad", **_STATE, **_NEW, rates=AdaGradRates)
 NewRMSProp = record("NewRMSProp", **_STATE, **_NEW, rates=RMSPropRates)
 NewAdam = record("NewAdam", **_STATE, **_NEW, rates=AdamRates)
 
-sgd, new_sgd = _in_place(SGD, _sgd), _into_new(NewSGD, _sgd)
-momentum, new_momentum = _in_place(Momentum, _momentum), _into_new(NewMomentum, _momentum)
-adagrad, new_adagrad = _in_place(AdaGrad, _adagrad), _into_new(NewAdaGrad, _adagrad)
-rmsprop, new_rmsprop = _in_place(RMSProp, _rmsprop), _into_new(NewRMSProp, _rmsprop)
-adam, new_adam = _in_place(Adam, _adam), _into_new(NewAdam, _adam)
+_IN_PLACE = {
+    "sgd": _in_place(SGD, _sgd),
+    "momentum": _in_place(Momentum, _momentum),
+    "adagrad": _in_place(AdaGrad, _adagrad),
+    "rmsprop": _in_place(RMSProp, _rmsprop),
+    "adam": _in_place(Adam, _adam),
+}
+sgd, momentum, adagrad, rmsprop, adam = _IN_PLACE.values()
+_NEW = {
+    "sgd": _into_new(NewSGD, _sgd),
+    "momentum": _into_new(NewMomentum, _momentum),
+    "adagrad": _into_new(NewAdaGrad, _adagrad),
+    "rmsprop": _into_new(NewRMSProp, _rmsprop),
+    "adam": _into_new(NewAdam, _adam),
+}
