@@ -41,6 +41,7 @@ from .ops.dropout import RATE
 from .ops.piecewise_linear import Columns, check_columns, count_codes
 from .ops.shapes import check_choice
 from .random import as_generator
+from .step import Evaluation
 
 NORMALIZATIONS: dict[str, Callable[..., Layer]] = {
     "batchnorm": BatchNorm,
@@ -307,13 +308,13 @@ class FullyConnectedNet(Sequential):
         axis = 0
         if self.population is not None and x.ndim > 2 and x.shape[0] == self.population:
             axis = 1 if math.prod(x.shape[1:]) != self.config["sizes"][0] else 0
-        parts = []
+        evaluation, parts = Evaluation(self), []
         for start in range(0, x.shape[axis], batch_size):
             stop = min(start + batch_size, x.shape[axis])
             rows = x[start:stop, ...] if axis == 0 else x[:, start:stop, ...]
             if isinstance(rows, np.ndarray):
                 check_finite(rows, f"{type(self).__name__}: x", first_row=start if axis == 0 else 0)
-            parts.append(self.forward(asarray(rows, self.dtype)))
+            parts.append(evaluation.outputs(asarray(rows, self.dtype)))
         if not parts:
             raise ShapeError(f"`{type(self).__name__}`: expected at least one sample, got none")
         if len(parts) == 1:

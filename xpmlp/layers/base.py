@@ -185,8 +185,9 @@ class Layer:
                 setattr(layer, name, int(values.get(prefix + name, getattr(layer, name))))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: without what the last forward saved."""
+        """For copies and pickles: without what the last forward saved, and compiled programs."""
         own = dict(vars(self))
+        own.pop("_evaluations", None)
         if "_grads" in own:
             own["_grads"] = self.grads
         if "_saved" in own:

@@ -1,7 +1,7 @@
 """Training: the single step, the loop around it, and what may look on."""
 
 from ..metrics import accuracy, confusion_matrix, r2
-from ..step import TrainStep
+from ..step import Evaluation, TrainStep
 from .callbacks import (
     Callback,
     EarlyStopping,
@@ -23,6 +23,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "EarlyStopping",
+    "Evaluation",
     "History",
     "OnEpoch",
     "Patience",

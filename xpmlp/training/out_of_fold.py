@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..losses import Loss
 from ..metrics import r2
 from ..models import FullyConnectedNet
+from ..step import Evaluation
 
 LOSS = "ensemble_loss"
 """The column of the history that is the ensemble's own loss."""
@@ -162,7 +163,9 @@ class OutOfFold:
         """Probabilities or numbers (P, …, M) of each member's own rows, and the members."""
         numbers = list(range(len(self.own))) if members is None else list(members)
         batches = self.batches if members is None else self.batches.select(numbers)
-        parts = [to_numpy(_probabilities(model, model.forward(x))) for x, _ in batches.epoch()]
+        evaluation, parts = Evaluation(model), []
+        for x, _ in batches.epoch():
+            parts.append(to_numpy(_probabilities(model, evaluation.outputs(x))))
         return np.concatenate(parts, axis=1), numbers
 
     def _seen(self, members: Sequence[int]) -> np.ndarray:

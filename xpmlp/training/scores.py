@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss
 from ..metrics import answers_given, as_rows, kind_of_answers, r2, right_answers
+from ..step import Evaluation
 
 
 def pooled_loss(loss: Loss, values: Any, units: Any) -> np.ndarray:
@@ -58,14 +59,19 @@ def scores_of(
 ) -> dict[str, np.ndarray]:
     """Loss and accuracy, or R² for numbers, in evaluation mode, of shape () or (P,)."""
     check_reduces("evaluate", loss)
+    evaluation = Evaluation(model, loss)
     values, units, right, given = [], [], [], []
     numbers: list[tuple[np.ndarray, np.ndarray]] = []
     for xb, yb in batches:
-        outputs, targets = as_rows(model.forward(xb), yb, model.population)
+        found = evaluation.score(xb, yb)
+        outputs = evaluation.outputs(xb) if found is None else found.outputs
+        outputs, targets = as_rows(outputs, yb, model.population)
         check_outputs("evaluate", loss, outputs.shape[-1], targets)
-        values.append(to_numpy(loss.forward(outputs, targets)))
+        value = loss.forward(outputs, targets) if found is None else found.value
+        values.append(_on_host(value))
         units.append(np.asarray(_on_host(loss.units(outputs, targets))))
-        hits = right_answers(loss, outputs, targets)
+        hits = None if found is None else found.correct
+        hits = right_answers(loss, outputs, targets) if hits is None else hits
         if hits is not None:
             right.append(to_numpy(hits))
             given.append(np.asarray(_on_host(answers_given(loss, outputs, targets))))

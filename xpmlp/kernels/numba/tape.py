@@ -58,6 +58,7 @@ class Tape:
         self._calls: list[tuple[int, int, int]] = []
         self._checks: list[tuple[int, int, int]] = []
         self._kept: list[object] = []
+        self._work = 0
         self._tables: tuple[np.ndarray, ...] | None = None
 
     def add(self, function: int, arguments: list[int], *, work: int, check: bool = False):
@@ -69,7 +70,8 @@ class Tape:
             What :func:`instruction` gave.
         arguments : list of int
         work : int
-            Roughly how many nanoseconds it takes; little work is not worth a second thread.
+            Roughly how many nanoseconds it takes for a member; little work is not worth a second
+            thread.
         check : bool
             It is run by :meth:`check` instead, for all members at once.
 
@@ -82,6 +84,7 @@ class Tape:
         self._kept.append(row)
         mode = PARALLEL if work >= _WORTH_A_THREAD and not check else SERIAL
         (self._checks if check else self._calls).append((function, address_of(row), mode))
+        self._work += work
         self._tables = None
         return row
 
@@ -98,7 +101,8 @@ class Tape:
         """Run everything that is no check, after :meth:`check` gave 0."""
         calls = self._tables[1]
         several = self.members > 1
-        if not enter_parallel():
+        little = several and self._work * self.members < _WORTH_A_THREAD
+        if little or not enter_parallel():
             _run_members(calls, self.members) if several else _run(calls, 1)
             return
         try:

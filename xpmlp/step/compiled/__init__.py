@@ -5,8 +5,9 @@ instructions, and gives its output and a function that appends the backward's. T
 in the tables here, subclasses among them, make the step run layer by layer as before.
 """
 
+from .evaluation import CompiledForward
 from .memory import StepMemory
 from .program import NotCompiled
 from .step import CompiledStep, compile_step
 
-__all__ = ["CompiledStep", "NotCompiled", "StepMemory", "compile_step"]
+__all__ = ["CompiledForward", "CompiledStep", "NotCompiled", "StepMemory", "compile_step"]

@@ -23,13 +23,12 @@ def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) ->
     if x.features != D:
         raise NotCompiled(f"{name}Linear takes {D} inputs, not {x.features}")
     N, members, has_bias = program.rows, program.members, layer.b is not None
-    W, dW = program.parameter(name + "W"), program.gradient(name + "W")
-    row = program.memory.row(name + "W")
+    W, row = program.parameter(name + "W"), program.memory.row(name + "W")
     b = program.parameter(name + "b") if has_bias else 0
     y = program.activation(M)
     ways, work = program.instructions, N * M * D / 100
     of_x, of_W, of_y = (x, x.batch, D, 1), (W, D * row, row, 1), (y.array, N * M, M)
-    if members == 1 and D >= 2 * N and D >= 128:
+    if program.training and members == 1 and D >= 2 * N and D >= 128:
         halves, product = program.buffer(2, N, M), ways.product(program.dtype)
         problem = program.problem(N, M, D, of_x, of_W, (halves, 0, M), bias=b)
         given = {"product": product, "problem": ways.product.record(**problem)}
@@ -41,7 +40,7 @@ def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) ->
         made_by = program.product(N, M, D, of_x, of_W, of_y, cut=cut, bias=b)
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-        of_dW = dW, D * row, row
+        of_dW = program.gradient(name + "W"), D * row, row
         of_dy = dy, N * M, M, 1
         program.product(D, M, N, (x, x.batch, 1, D), of_dy, of_dW, cut=ways.ROWS)
         if has_bias:
@@ -125,6 +124,8 @@ def _flatten(program: Program, name: str, layer: layers.Flatten, x: Activation) 
 
 
 def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) -> Lowered:
+    if not program.training:
+        return x, lambda dy, wanted: dy
     program.watch(layer, "p", "rng")
     members, N, F = program.members, program.rows, x.features
     if layer.rng.population != program.population:

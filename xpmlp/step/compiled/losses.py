@@ -35,7 +35,8 @@ def _cross_entropy(
         given["mean"] = loss.reduction == "mean"
         program.add(kinds.check_labels, **given, work=rows, check=True)
         program.add(kinds.cross_entropy, **given, work=rows * C * 4)
-        _count_hits(program, outputs, labels)
+        if ignored is None or not 0 <= ignored < C:  # ignored rows are never right
+            _count_hits(program, outputs, labels)
         program.add(kinds.total_loss, **given, work=rows)
     elif y.dtype.kind == "f" and loss.ignore_index is None:
         targets = program.bind_targets(y, program.dtype, (C,))

@@ -99,6 +99,20 @@ class StepMemory:
             }
             self._places.append((optimizer, "state", slots))
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of all buffers."""
+        return self.params.dtype
+
+    def parameter(self, name: str) -> np.ndarray:
+        """A parameter's part of ``params``, flat."""
+        begin, size = self.offsets[name]
+        return self.params[begin : begin + size]
+
+    def statistic(self, name: str) -> np.ndarray:
+        """An array of ``state``."""
+        return self.state[name]
+
     def row(self, name: str) -> int:
         """The distance between two rows of a parameter, in elements."""
         return self._rows[name]

@@ -15,23 +15,27 @@ Lowered = tuple[Activation, Backward]
 
 
 def batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activation) -> Lowered:
-    """The batch's statistics, and the running ones, are instructions of their own."""
+    """In training, the batch's statistics and the running ones are instructions of their own."""
     program.watch(layer, "keep", "eps", "unbiased")
     N, F, members = program.rows, x.features, program.members
     _check(program, name, layer, x)
-    if N == 1:
-        raise NotCompiled(f"{name}BatchNorm has only one row")  # which the layer refuses
-    mean, var = program.buffer(members, F), program.buffer(members, F)
+    if program.training:
+        if N == 1:
+            raise NotCompiled(f"{name}BatchNorm has only one row")  # which the layer refuses
+        mean, var = program.buffer(members, F), program.buffer(members, F)
+    else:
+        mean, var = (program.state(f"{name}running_{statistic}") for statistic in ("mean", "var"))
     gamma, y = program.parameter(name + "gamma"), program.activation(F)
     kinds, work = program.instructions, N * F / 20
     norm = {"gamma": gamma, "eps": layer.eps, "mean": mean, "var": var}
     given = {**norm, "x": x, "beta": program.parameter(name + "beta"), "y": y}
-    program.add(kinds.batch_statistics, columns=F, **given, work=work)
-    correction = N / (N - 1) if layer.unbiased else 1.0
-    for statistic, value, factor in (("mean", mean, 1.0), ("var", var, correction)):
-        moved = {"value": value, "running": program.state(f"{name}running_{statistic}")}
-        rates = {"keep": layer.keep, "move": 1.0 - layer.keep, "correction": factor}
-        program.add(kinds.running, columns=F, **moved, **rates, work=F / 20)
+    if program.training:
+        program.add(kinds.batch_statistics, columns=F, **given, work=work)
+        correction = N / (N - 1) if layer.unbiased else 1.0
+        for statistic, value, factor in (("mean", mean, 1.0), ("var", var, correction)):
+            moved = {"value": value, "running": program.state(f"{name}running_{statistic}")}
+            rates = {"keep": layer.keep, "move": 1.0 - layer.keep, "correction": factor}
+            program.add(kinds.running, columns=F, **moved, **rates, work=F / 20)
     program.add(kinds.batch_norm_rows, columns=F, **given, work=work)
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:

@@ -22,6 +22,46 @@ class NotCompiled(Exception):
     """Why a step runs layer by layer instead."""
 
 
+class Later(int):
+    """An integer of a record that is written before each run: see :attr:`Program.later`."""
+
+
+class Rows(Later):
+    """A multiple of a batch's rows, where batches may have fewer than the program has room for.
+
+    Parameters
+    ----------
+    most : int
+        Rows that there is room for.
+    each : int
+        What they are multiplied by.
+    """
+
+    most: int
+    each: int
+
+    def __new__(cls, most: int, each: int = 1) -> Rows:
+        made = super().__new__(cls, most * each)
+        made.most, made.each = most, each
+        return made
+
+    def __mul__(self, other: Any) -> Any:
+        return Rows(self.most, self.each * other) if isinstance(other, int) else int(self) * other
+
+    __rmul__ = __mul__
+
+
+class Address(Later):
+    """Where an array of a model begins, by the parameter's or statistic's name."""
+
+    name: str
+
+    def __new__(cls, name: str) -> Address:
+        made = super().__new__(cls)
+        made.name = name
+        return made
+
+
 @dataclass(frozen=True)
 class Activation:
     """What goes from one layer to the next.
@@ -67,12 +107,19 @@ class Program:
     rows : int
         N.
     x : Activation
-    memory : StepMemory
+    memory : StepMemory or ModelArrays
+        Where parameters are.
+    training : bool
+        Whether dropout and batch statistics are on, and a backward may follow.
 
     Attributes
     ----------
     members : int
         P, or 1.
+    later : list of (array of int64, int, Later)
+        A record, a place in it, and what is to be written there before each run.
+    nbytes : int
+        Of its buffers.
     hits : array of int64, shape (P,), or None
         For class numbers: how many rows were right.
     before : list of callables
@@ -81,16 +128,26 @@ class Program:
         Of a batch x that a check refused: they raise an error that says where it is wrong.
     """
 
-    def __init__(self, population: int | None, rows: int, x: Activation, memory: StepMemory):
+    def __init__(
+        self,
+        population: int | None,
+        rows: int,
+        x: Activation,
+        memory: StepMemory,
+        *,
+        training: bool = True,
+    ):
         self.population, self.members = population, population or 1
-        self.rows, self.x, self.memory = rows, x, memory
-        self.dtype = memory.params.dtype
+        self.rows, self.x, self.memory, self.training = rows, x, memory, training
+        self.dtype = memory.dtype
         self.instructions = load_kernels("numba", "instructions")
         self.tape = load_kernels("numba", "tape").Tape(self.members)
         self._gemm = load_kernels("numba", "gemm")
         self._records = load_kernels("numba", "records")
         self._kept: list[np.ndarray] = []
+        self.nbytes = 0
         self._x_arguments: list[tuple[np.ndarray, int]] = []
+        self.later: list[tuple[np.ndarray, int, Later]] = []
         self.hits: np.ndarray | None = None
         self.before: list[Callable[[], None]] = []
         self.looks: list[Callable[[np.ndarray], Any]] = []
@@ -108,6 +165,7 @@ class Program:
     def buffer(self, *shape: int, dtype: Any = None) -> np.ndarray:
         """Memory that lives as long as the program."""
         array = zeros(shape, self.dtype if dtype is None else dtype)
+        self.nbytes += array.nbytes
         self._kept.append(array)
         return array
 
@@ -116,19 +174,18 @@ class Program:
         array = self.buffer(self.members, self.rows, features)
         return Activation(array, features, self.rows * features, **more)
 
-    def parameter(self, name: str) -> np.ndarray:
+    def parameter(self, name: str) -> Any:
         """A parameter's memory, flat."""
-        begin, size = self.memory.offsets[name]
-        return self.memory.params[begin : begin + size]
+        return self.memory.parameter(name)
 
     def gradient(self, name: str) -> np.ndarray:
         """Its gradient's memory, flat."""
         begin, size = self.memory.offsets[name]
         return self.memory.grads[begin : begin + size]
 
-    def state(self, name: str) -> np.ndarray:
+    def state(self, name: str) -> Any:
         """What a layer keeps but does not train, such as a running mean."""
-        return self.memory.state[name]
+        return self.memory.statistic(name)
 
     def add(
         self, instruction: Any, *arguments: Any, work: float, check: bool = False, **given: Any
@@ -158,6 +215,8 @@ class Program:
                 self._kept.append(argument)
             elif argument is self.x:
                 self._x_arguments.append((row, position))
+            elif isinstance(argument, Later):
+                self.later.append((row, position, argument))
         return row
 
     def _fields(self, record: Any, given: dict[str, Any]) -> tuple[Any, ...]:
@@ -181,14 +240,15 @@ class Program:
         array[0] = value
         return array
 
-    def run(self, x: np.ndarray, y: np.ndarray) -> int:
+    def run(self, x: np.ndarray, y: np.ndarray | None = None) -> int:
         """Run the tape on a batch; the status that a check ended it with, or 0."""
         if not (x.flags.c_contiguous and x.flags.aligned):
             x = np.ascontiguousarray(x)
         address = _integer(x)
         for row, position in self._x_arguments:
             row[position] = address
-        np.copyto(self._targets, y, casting="unsafe")
+        if y is not None:
+            np.copyto(self._targets, y, casting="unsafe")
         status = self.tape.check()
         if status == 0:
             for prepare in self.before:

@@ -9,6 +9,8 @@ optimizer see views of its buffers and never know.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -57,10 +59,8 @@ class CompiledStep:
 
     def __init__(self, task: Task, memory: StepMemory, x: np.ndarray, y: np.ndarray):
         model, P = task.model, task.model.population
-        rows = x.shape[0] if P is None or x.ndim == 2 else x.shape[1]
-        features = _features(model, x)
-        batch = 0 if P is None or x.ndim == 2 else rows * features
-        program = Program(P, rows, Activation(None, features, batch), memory)
+        rows = rows_of(model, x)
+        program = Program(P, rows, given_batch(model, x, rows), memory)
         outputs, append_backward = lower_layer(program, "", model, program.x)
         if outputs.array is None:
             raise NotCompiled("no layer computes anything")
@@ -112,28 +112,58 @@ def compile_step(
     NotCompiled
         With the reason.
     """
-    if off := why_kernels_are_off():
-        raise NotCompiled(off)
-    if not numba_rules.installed():
-        raise NotCompiled(numba_rules.MISSING)
+    check_arrays(task.model, x)
     model, optimizer = task.model, task.optimizer
-    dtypes = {array.dtype for array in model.params.values()}
-    if len(dtypes) != 1 or not dtypes <= set(_DTYPES) or x.dtype not in dtypes:
-        raise NotCompiled("parameters and batch are not all float32 or all float64")
     updating = task if can_update(task) else task._replace(optimizer=None)
     if memory is None:
         if optimizer.state:
             optimizer.check_memory(model.params)
         memory = StepMemory(model, updating.optimizer, x.dtype)
-    try:
+    with compiling():
         step = CompiledStep(updating, memory, x, y)
+    for _, layer in model.named_layers():
+        layer._saved = None  # what an earlier forward left must not be taken for this step's
+    return step, memory
+
+
+def check_arrays(model: Layer, x: np.ndarray) -> None:
+    """Raise NotCompiled where kernels cannot run, or are not made for such numbers."""
+    if off := why_kernels_are_off():
+        raise NotCompiled(off)
+    if not numba_rules.installed():
+        raise NotCompiled(numba_rules.MISSING)
+    dtypes = {array.dtype for array in model.params.values()}
+    if len(dtypes) != 1 or not dtypes <= set(_DTYPES) or x.dtype not in dtypes:
+        raise NotCompiled("parameters and batch are not all float32 or all float64")
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Raise NotCompiled where the compiler cannot do its work."""
+    try:
+        yield
     except Exception as error:
         if not is_compilers(error):
             raise
         raise NotCompiled(give_up(error)) from error
-    for _, layer in model.named_layers():
-        layer._saved = None  # what an earlier forward left must not be taken for this step's
-    return step, memory
+
+
+def rows_of(model: Layer, x: np.ndarray) -> int:
+    """N, of a batch for one network, for all members, or of one for each."""
+    return x.shape[0] if model.population is None or x.ndim == 2 else x.shape[1]
+
+
+def given_batch(model: Layer, x: np.ndarray, rows: int) -> Activation:
+    """Such a batch as the layers see it.
+
+    Raises
+    ------
+    NotCompiled
+        If it is not rows of numbers to them.
+    """
+    features = _features(model, x)
+    shared = model.population is None or x.ndim == 2
+    return Activation(None, features, 0 if shared else rows * features)
 
 
 def _features(model: Layer, x: np.ndarray) -> int:

@@ -1,0 +1,174 @@
+"""A model in evaluation mode: its outputs for other data, and a loss of them.
+
+``model.forward(x)`` is the definition. For NumPy arrays the same is done by a program made from the
+model, as a training step is (compiled/), where that is possible.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array
+from ..errors import DataError
+from ..layers.base import Layer
+from ..losses import Loss
+from ..ops.dispatch import why_kernels_are_off
+from .compiled import CompiledForward, NotCompiled
+from .compiled.step import rows_of
+
+
+class Scored(NamedTuple):
+    """What a loss says of a batch.
+
+    Attributes
+    ----------
+    outputs : array, shape (…, N, M)
+    value : array or number, shape (…,)
+        The loss.
+    correct : integers, shape (…,), or None
+        How many answers were right, where they are classes and were counted on the way.
+    """
+
+    outputs: Any
+    value: Any
+    correct: Any
+
+
+class Evaluation:
+    """A model's outputs with dropout off and running statistics, and a loss of them.
+
+    Parameters
+    ----------
+    model : Layer
+    loss : Loss, optional
+        For :meth:`score`.
+
+    Notes
+    -----
+    NumPy arrays go through compiled programs that the model keeps, which read its parameters where
+    they are. The layers know nothing of it: a ``backward`` still belongs to the last ``forward``.
+    Several threads may evaluate one model, each then with a program of its own.
+    """
+
+    def __init__(self, model: Layer, loss: Loss | None = None):
+        self.model, self.loss = model, loss
+
+    def outputs(self, x: Array) -> Array:
+        """``model.forward(x)``: (N, M), or (P, N, M) for a population."""
+        key, program = self._take(x)
+        if isinstance(program, str):
+            return self.model.forward(x)
+        rows, most = rows_of(self.model, x), program.most
+        if rows <= most:
+            made = np.array(program(x, rows))
+        else:  # some rows at a time, so that what goes from layer to layer stays in the cache
+            shared = x.ndim == 2 or not program.lead
+            made = np.empty((*program.lead, rows, program.width), x.dtype)
+            for begin in range(0, rows, most):
+                end = min(begin + most, rows)
+                of_x = x[begin:end] if shared else x[:, begin:end]
+                made[..., begin:end, :] = program(of_x, end - begin)
+        self._keep(key, program)
+        return made
+
+    def score(self, x: Array, y: Array) -> Scored | None:
+        """The loss of a batch, and outputs; None where there is no program for both.
+
+        Raises
+        ------
+        DataError
+            For targets that the loss cannot take.
+        """
+        key, program = self._take(x, y)
+        loss: Any = self.loss
+        if isinstance(program, str):
+            return None
+        outputs = program(x, rows_of(self.model, x), y)
+        if outputs is None:
+            loss.check_targets(y, program.width)  # looks again, and says where
+            raise DataError("`evaluate`: expected targets that the loss can take; check them")
+        found = Scored(outputs.copy(), program.value, program.correct)
+        self._keep(key, program)
+        return found
+
+    def explain(self, x: Array, y: Array | None = None) -> str:
+        """How such a batch is evaluated, with the loss if there are targets, and why."""
+        key, program = self._take(x, y)
+        if isinstance(program, str):
+            return f"layer by layer ({program})"
+        self._keep(key, program)
+        return "compiled"
+
+    # --- Programs: who runs one has taken it out, so that no two threads run the same -------------
+
+    def _take(self, x: Array, y: Array | None = None) -> tuple[tuple, CompiledForward | str]:
+        """A program for such a batch, or why there is none; and where it is kept."""
+        if type(x) is not np.ndarray or (y is not None and type(y) is not np.ndarray):
+            return (), "not NumPy arrays"
+        if off := why_kernels_are_off():
+            return (), off
+        model, loss, shape = self.model, self.loss, x.shape
+        own = 1 if model.population is None or len(shape) == 2 else 2
+        if len(shape) <= own or x.size == 0:
+            return (), f"a batch of shape {shape}"
+        rows = shape[own - 1]
+        if y is None:
+            loss, rows = None, 1 << (rows - 1).bit_length()
+            rows = min(rows, _most_rows(model)) if rows > _FEW else rows
+        key = rows, own, shape[own:], x.dtype, *(() if y is None else (id(loss), y.shape, y.dtype))
+        found = vars(model).setdefault("_evaluations", {}).get(key)
+        if isinstance(found, _Refusal) and found.loss is loss:
+            return key, found.reason
+        try:
+            program = _pop(found)
+            if program is None or program.is_stale(model):
+                program = CompiledForward(model, x, rows, loss, y)
+        except NotCompiled as reason:
+            program = str(reason)
+            self._remember(key, _Refusal(program, loss))
+        return key, program
+
+    def _keep(self, key: tuple, program: CompiledForward) -> None:
+        """Put a program back, unless it takes much memory; it is made in a millisecond."""
+        if program.nbytes <= _KEPT:
+            found = vars(self.model)["_evaluations"].get(key)
+            if isinstance(found, list):
+                found.append(program)
+            else:
+                self._remember(key, [program])
+
+    def _remember(self, key: tuple, value: Any) -> None:
+        kept = vars(self.model)["_evaluations"]
+        if len(kept) >= _KINDS:
+            kept.clear()
+        kept[key] = value
+
+
+_KINDS = 24  # of batches, that a model keeps programs for
+_KEPT = 1 << 25  # bytes of a program's buffers up to which it is kept
+_ELEMENTS = 1 << 21  # that go from one layer to the next at a time: larger ones leave every cache
+
+
+_FEW = 64  # rows that are always computed at once
+
+
+def _pop(programs: Any) -> CompiledForward | None:
+    """One that nobody runs, if there is one."""
+    try:
+        return programs.pop() if isinstance(programs, list) else None
+    except IndexError:
+        return None
+
+
+class _Refusal(NamedTuple):
+    reason: str
+    loss: Loss | None
+
+
+def _most_rows(model: Layer) -> int:
+    """Rows of outputs computed at a time, a power of two."""
+    widest = max((array.shape[-1] for array in model.params.values()), default=1)
+    rows = _ELEMENTS // ((model.population or 1) * widest)
+    return 1 << (max(rows, _FEW).bit_length() - 1)
