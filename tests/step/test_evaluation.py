@@ -19,6 +19,8 @@ from xpmlp.errors import DataError
 from xpmlp.layers import (
     BatchNorm,
     Dropout,
+    EmbedColumns,
+    Embedding,
     Flatten,
     Layer,
     LayerNorm,
@@ -161,6 +163,35 @@ def test_many_rows_are_computed_in_parts(population, lead, rng, monkeypatch):
     found = Evaluation(model).outputs(x)
     assert {key[0] for key in vars(model)["_evaluations"]} == {64}
     close(found, model.forward(x))
+
+
+def test_as_many_rows_as_members_each_with_its_own(rng, monkeypatch):
+    model = net(population=130)
+    x, _ = batch(rng, rows=130, lead=(130,))
+    monkeypatch.setattr(evaluation, "_ELEMENTS", 1)
+    close(Evaluation(model).outputs(x), model.forward(x))
+
+
+@pytest.mark.parametrize("population", [None, 3])
+def test_codes(population, rng):
+    seed = 3 if population is None else range(3, 6)
+    common = {"population": population, "rng": seed}
+    columns = EmbedColumns(4, {1: (5, 2), 3: (7, 3)}, **common)
+    several = Sequential(Embedding(6, 3, **common), Flatten(2), Linear(12, C, **common))
+    for model, limits in (
+        (Sequential(columns, Linear(7, C, **common)), [5, 7]),
+        (several, [6, 6]),
+    ):
+        for lead in ((),) if population is None else ((), (3,)):
+            for rows in (20, 7, 33):
+                x = rng.integers(0, limits[0], (*lead, rows, 4)).astype("float32")
+                assert Evaluation(model).explain(x) == "compiled"
+                close(Evaluation(model).outputs(x), model.forward(x))
+            x[..., -1, 3] = 99
+            with pytest.raises(DataError, match="99"):
+                Evaluation(model).outputs(x)
+            with pytest.raises(DataError, match="99"):
+                Evaluation(model, SoftmaxCrossEntropy()).score(x, np.zeros(rows, np.int64))
 
 
 def test_strided_batches(rng):
@@ -391,28 +422,33 @@ def test_a_forked_child_goes_on(rng):
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_validation_and_predictions_compile_no_ops():
-    """What training has not compiled already is no part of a first fit."""
+def test_validation_and_predictions_compile_nothing():
+    """What a first training has not compiled for itself is not compiled to judge it."""
     code = """
 import numpy as np
 from xpmlp.kernels.numba import tape
 from xpmlp.models import FullyConnectedNet
-from xpmlp.optim import Adam
-from xpmlp.training import PopulationTrainer, Trainer, TrainStep
+from xpmlp.training import PopulationTrainer, Trainer
 
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(60, 6)), rng.integers(0, 3, 60)
 quick = {"epochs": 2, "batch_size": 20, "progress": False}
-for norm in (None, "batchnorm", "layernorm"):
-    model = FullyConnectedNet([6, 8, 3], normalization=norm, dropout=0.1)
-    trainer = Trainer(model, **quick)
-    trainer.fit(x, y, validation=(x[:25], y[:25]))
-    trainer.evaluate(x, y), model.predict(x), model.predict_proba(x)
+made = lambda: {function.__name__ for function in tape._alive}
+
+model = FullyConnectedNet([6, 8, 3], normalization="batchnorm", dropout=0.1)
 nets = FullyConnectedNet([6, 8, 3], population=4, activation="silu")
+trainer, trainer_of_nets = Trainer(model, **quick), PopulationTrainer(nets, folds=2, **quick)
+trainer.fit(x, y)
+trainer_of_nets._together = lambda work, figures: {}
+trainer_of_nets.fit(x, y)
+before = made()
+assert "product.<locals>.run" in {function.__qualname__ for function in tape._alive}
+trainer.fit(x, y, validation=(x[:25], y[:25]))
 PopulationTrainer(nets, folds=2, **quick).fit(x, y, validation=(x[:25], y[:25]))
-nets.predict(x)
-made = tape._launch.signatures + tape._launch_all.signatures
-print(*made, sep="\\n")
+for each in (model, nets):
+    each.predict(x), each.predict_proba(x)
+trainer.evaluate(x, y)
+print(*sorted(made() - before))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

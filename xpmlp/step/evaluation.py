@@ -60,16 +60,15 @@ class Evaluation:
         key, program = self._take(x)
         if isinstance(program, str):
             return self.model.forward(x)
+        own = bool(program.lead) and x.ndim > 2  # one batch for each member
         rows, most = rows_of(self.model, x), program.most
-        if rows <= most:
-            made = np.array(program(x, rows))
-        else:  # some rows at a time, so that what goes from layer to layer stays in the cache
-            shared = x.ndim == 2 or not program.lead
-            made = np.empty((*program.lead, rows, program.width), x.dtype)
-            for begin in range(0, rows, most):
-                end = min(begin + most, rows)
-                of_x = x[begin:end] if shared else x[:, begin:end]
-                made[..., begin:end, :] = program(of_x, end - begin)
+        made = np.empty((*program.lead, rows, program.width), x.dtype)
+        for begin in range(0, rows, most):  # so that what goes between layers stays in the cache
+            end = min(begin + most, rows)
+            found = program(x[:, begin:end] if own else x[begin:end], end - begin)
+            if found is None:  # a code that there is not: the layer says which
+                return self.model.forward(x)
+            made[..., begin:end, :] = found
         self._keep(key, program)
         return made
 
@@ -87,6 +86,7 @@ class Evaluation:
             return None
         outputs = program(x, rows_of(self.model, x), y)
         if outputs is None:
+            self.model.forward(x)
             loss.check_targets(y, program.width)  # looks again, and says where
             raise DataError("`evaluate`: expected targets that the loss can take; check them")
         found = Scored(outputs.copy(), program.value, program.correct)

@@ -16,10 +16,9 @@ import numpy as np
 from ...layers import Residual, Sequential
 from ...layers.base import Layer
 from ...losses import Loss
-from .layers import lower_layer
 from .losses import lower_loss
 from .program import Address, NotCompiled, Program, Rows
-from .step import check_arrays, compiling, given_batch
+from .step import check_arrays, compiling, given_batch, lower_model
 
 
 class CompiledForward:
@@ -72,15 +71,13 @@ class CompiledForward:
         P, most = model.population, Rows(rows) if loss is None else rows
         program = Program(P, most, given_batch(model, x, most), self._arrays, training=False)
         with compiling():
-            outputs, _ = lower_layer(program, "", model, program.x)
-            if outputs.array is None:
-                raise NotCompiled("no layer computes anything")
+            outputs, array, _ = lower_model(program, model)
             self._value = program.buffer(program.members)
             if loss is not None and y is not None:
                 lower_loss(program, loss, outputs, y, self._value)
         self.most, self.width, self.nbytes = rows, outputs.features, program.nbytes
         self.lead = () if P is None else (P,)
-        self._program, self._outputs = program, outputs.array.reshape(-1)
+        self._program, self._outputs = program, array.reshape(-1)
         self._sizes = [(row, i, size) for row, i, size in program.later if isinstance(size, Rows)]
         self._rows = rows
         self._arrays.bind(program.later)
@@ -104,7 +101,8 @@ class CompiledForward:
     def __call__(self, x: np.ndarray, rows: int, y: np.ndarray | None = None) -> np.ndarray | None:
         """The outputs of a batch with so many rows, (N, M) or (P, N, M), until the next call.
 
-        None where the targets cannot be. :attr:`value` and :attr:`correct` are then the loss's.
+        None where the batch or the targets cannot be. :attr:`value` and :attr:`correct` are then
+        the loss's.
         """
         if rows != self._rows:
             for row, place, size in self._sizes:

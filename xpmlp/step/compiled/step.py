@@ -24,7 +24,7 @@ from ..task import Task
 from .layers import lower_layer
 from .losses import lower_loss
 from .memory import StepMemory
-from .program import Activation, NotCompiled, Program
+from .program import Activation, Backward, NotCompiled, Program
 from .updates import can_update, lower_update
 
 _DTYPES = (np.dtype("float32"), np.dtype("float64"))
@@ -61,11 +61,7 @@ class CompiledStep:
         model, P = task.model, task.model.population
         rows = rows_of(model, x)
         program = Program(P, rows, given_batch(model, x, rows), memory)
-        outputs, append_backward = lower_layer(program, "", model, program.x)
-        if outputs.array is None:
-            raise NotCompiled("no layer computes anything")
-        if outputs.axes:
-            raise NotCompiled("the outputs of a sample have several axes")
+        outputs, array, append_backward = lower_model(program, model)
         self._value = program.buffer(P or 1)
         gradient = lower_loss(program, task.loss, outputs, y, self._value)
         with program.holding(gradient):  # the loss gives it out
@@ -73,7 +69,7 @@ class CompiledStep:
         self.updates = task.optimizer is not None
         if self.updates:
             lower_update(program, task, self._value)
-        self.outputs = outputs.array if P is not None else outputs.array[0]
+        self.outputs = array if P is not None else array[0]
         self._gradient = gradient if P is not None else gradient[0]
         self._loss, self._memory, self._program = task.loss, memory, program
         self.correct: Any = None
@@ -146,6 +142,16 @@ def compiling() -> Iterator[None]:
         if not is_compilers(error):
             raise
         raise NotCompiled(give_up(error)) from error
+
+
+def lower_model(program: Program, model: Layer) -> tuple[Activation, np.ndarray, Backward]:
+    """All of a model: its outputs, one row a sample, their array, and what appends its backward."""
+    outputs, append_backward = lower_layer(program, "", model, program.x)
+    if outputs.array is None:
+        raise NotCompiled("no layer computes anything")
+    if outputs.axes:
+        raise NotCompiled("the outputs of a sample have several axes")
+    return outputs, outputs.array, append_backward
 
 
 def rows_of(model: Layer, x: np.ndarray) -> int:
