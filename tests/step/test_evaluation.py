@@ -173,6 +173,20 @@ def test_as_many_rows_as_members_each_with_its_own(rng, monkeypatch):
 
 
 @pytest.mark.parametrize("population", [None, 3])
+@pytest.mark.parametrize("options", [{}, {"bias": False, "activation": "silu"}])
+def test_columns_of_bins_and_levels(options, population, rng):
+    columns = [("bins", 5), ("levels", 3), ("linear", 1)]
+    model = net(population=population, sizes=[3, 9, C], columns=columns, **options)
+    for lead in ((),) if population is None else ((), (3,)):
+        for rows in (20, 7, 33):
+            x = rng.uniform(0, 5, (*lead, rows, 3)).astype("float32")
+            x[..., 1] = np.floor(x[..., 1])
+            assert Evaluation(model).explain(x) == "compiled"
+            close(Evaluation(model).outputs(x), model.forward(x))
+            model.params["0.W"][...] *= 0.9
+
+
+@pytest.mark.parametrize("population", [None, 3])
 def test_codes(population, rng):
     seed = 3 if population is None else range(3, 6)
     common = {"population": population, "rng": seed}

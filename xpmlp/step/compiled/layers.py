@@ -65,7 +65,7 @@ def _piecewise_linear(
     (J, M), D, N = layer.W.shape[-2:], len(layer.columns), program.rows
     if x.features != D:
         raise NotCompiled(f"{name}PiecewiseLinear takes {D} columns, not {x.features}")
-    W, dW = program.parameter(name + "W"), program.gradient(name + "W")
+    W = program.parameter(name + "W")
     b = program.buffer(program.members, M) if layer.b is None else program.parameter(name + "b")
     ways, work, y = program.instructions, N * M * D / 10, program.activation(M)
     T = program.buffer(program.members, J, M)
@@ -77,6 +77,7 @@ def _piecewise_linear(
     made_by = program.add(ways.coded_rows, **coded, T=T, b=b, y=y, rectified=0, work=work)
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+        dW = program.gradient(name + "W")
         program.add(ways.coded_gradient, **coded, **of_W, dy=dy, dW=dW, work=2 * work)
         if layer.b is not None:
             db = program.gradient(name + "b")
