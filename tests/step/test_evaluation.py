@@ -26,6 +26,7 @@ from xpmlp.layers import (
     LayerNorm,
     Linear,
     LogSoftmax,
+    Periodic,
     ReLU,
     Residual,
     RMSNorm,
@@ -184,6 +185,20 @@ def test_columns_of_bins_and_levels(options, population, rng):
             assert Evaluation(model).explain(x) == "compiled"
             close(Evaluation(model).outputs(x), model.forward(x))
             model.params["0.W"][...] *= 0.9
+
+
+@pytest.mark.parametrize("population", [None, 3])
+@pytest.mark.parametrize("dim", [None, 6])
+def test_waves(dim, population, rng):
+    seed = 3 if population is None else range(3, 6)
+    common = {"population": population, "rng": seed}
+    first = Periodic(5, 4, dim=dim, **common)
+    model = Sequential(first, Linear(5 * (dim or 8), C, **common))
+    for lead in ((),) if population is None else ((), (3,)):
+        for rows in (20, 7, 33):
+            x = rng.normal(size=(*lead, rows, 5)).astype("float32")
+            assert Evaluation(model).explain(x) == "compiled"
+            close(Evaluation(model).outputs(x), model.forward(x))
 
 
 @pytest.mark.parametrize("population", [None, 3])

@@ -142,7 +142,7 @@ class ModelArrays:
             for name in getattr(layer, group)
         }
         self._shapes = {name: self._now(name).shape for name in self._owners}
-        self._places: dict[str, list[tuple[np.ndarray, int]]] = {}
+        self._places: dict[str, list[tuple[np.ndarray, int, int]]] = {}
         self._read: dict[str, tuple[Any, np.ndarray]] = {}
 
     def parameter(self, name: str) -> Address:
@@ -159,7 +159,8 @@ class ModelArrays:
         """Places in records, of which :meth:`are_found` is to write the addresses."""
         for row, place, address in later:
             if isinstance(address, Address):
-                self._places.setdefault(address.name, []).append((row, place))
+                begin = address.first * self.dtype.itemsize
+                self._places.setdefault(address.name, []).append((row, place, begin))
 
     def are_found(self) -> bool:
         """Write where the arrays are now; False if one is of another shape, type or library."""
@@ -177,8 +178,8 @@ class ModelArrays:
                 plain = np.ascontiguousarray(array)  # anew each time: it may be written to
             self._read[name] = array, plain
             address = plain.__array_interface__["data"][0]
-            for row, place in places:
-                row[place] = address
+            for row, place, begin in places:
+                row[place] = address + begin
         return True
 
     def _now(self, name: str) -> Any:

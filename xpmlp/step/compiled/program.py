@@ -52,14 +52,30 @@ class Rows(Later):
 
 
 class Address(Later):
-    """Where an array of a model begins, by the parameter's or statistic's name."""
+    """Where an array of a model begins, or a part of it: in place of the flat array.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter or statistic.
+    first : int
+        The element that it begins with.
+    """
 
     name: str
+    first: int
 
-    def __new__(cls, name: str) -> Address:
+    def __new__(cls, name: str, first: int = 0) -> Address:
         made = super().__new__(cls)
-        made.name = name
+        made.name, made.first = name, first
         return made
+
+    def __getitem__(self, part: slice) -> Address:
+        return Address(self.name, self.first + part.start)
+
+    def reshape(self, size: int) -> Address:
+        """It is flat."""
+        return self
 
 
 @dataclass(frozen=True)
