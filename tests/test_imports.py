@@ -29,7 +29,7 @@ LEVELS = (
     ("models",),
     ("calibration", "population", "training"),
     ("ensemble", "sweep"),
-    ("cross_validation", "onnx", "plots", "sklearn", "testing"),
+    ("cross_validation", "onnx", "plots", "sklearn", "testing", "torch_modules"),
     ("bench",),
     ("cli",),
     ("__main__",),
@@ -134,7 +134,7 @@ def test_array_libraries_are_named_in_backend_kernels_and_peers_only():
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in modules()
-        if unit_of(path) not in ("array_libraries", "backend", "kernels")
+        if unit_of(path) not in ("array_libraries", "backend", "kernels", "torch_modules")
         and PEERS not in path.parents
         for name, _ in imports(path)
         if name.split(".")[0] in ARRAY_LIBRARIES

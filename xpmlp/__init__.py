@@ -51,6 +51,7 @@ _SUBMODULES = (
     "sklearn",
     "sweep",
     "testing",
+    "torch_modules",
     "training",
 )
 

@@ -19,9 +19,9 @@ pytest.importorskip("expecttest", reason="torch's samples need it: pip install e
 from torch import nn  # noqa: E402
 from torch.testing._internal.common_modules import module_db  # noqa: E402
 
-from xpmlp import layers, losses  # noqa: E402
-
-F64 = "float64"
+from xpmlp import layers, losses, torch_modules  # noqa: E402
+from xpmlp.errors import ConfigError  # noqa: E402
+from xpmlp.torch_modules import from_torch  # noqa: E402
 
 
 @dataclass
@@ -44,84 +44,16 @@ class Sample:
     ours: Callable[[nn.Module], Any]
 
 
-def _linear(module: nn.Linear) -> layers.Layer:
-    bias = module.bias is not None
-    layer = layers.Linear(module.in_features, module.out_features, bias=bias, dtype=F64)
-    layer.load_state_dict(
-        {"W": module.weight.detach().T, **({"b": module.bias.detach()} if bias else {})}
-    )
-    return layer
-
-
-def _scaled(layer: layers.Layer, module: nn.Module) -> layers.Layer:
-    state = layer.state_dict()
-    names = {
-        "gamma": "weight",
-        "beta": "bias",
-        "running_mean": "running_mean",
-        "running_var": "running_var",
-    }
-    for name in state:
-        state[name] = getattr(module, names[name]).detach().numpy()
-    layer.load_state_dict(state)
-    return layer
-
-
-def _batch_norm(module: nn.BatchNorm1d) -> layers.Layer | None:
-    usual = module.affine and module.bias is not None and module.track_running_stats
-    if not usual or module.momentum is None:
+def _layer(module: nn.Module) -> layers.Layer | None:
+    """None for options that we do not have."""
+    try:
+        return from_torch(module)
+    except ConfigError:
         return None
-    keep = 1.0 - module.momentum
-    layer = layers.BatchNorm(module.num_features, keep=keep, eps=module.eps, dtype=F64)
-    return _scaled(layer, module)
-
-
-def _layer_norm(module: nn.LayerNorm) -> layers.Layer | None:
-    if len(module.normalized_shape) > 1 or module.weight is None or module.bias is None:
-        return None
-    layer = layers.LayerNorm(module.normalized_shape[0], eps=module.eps, dtype=F64)
-    return _scaled(layer, module)
-
-
-def _rms_norm(module: nn.RMSNorm) -> layers.Layer | None:
-    if len(module.normalized_shape) > 1 or module.weight is None:
-        return None
-    layer = layers.RMSNorm(module.normalized_shape[0], eps=module.eps, dtype=F64)
-    return _scaled(layer, module)
-
-
-def _softplus(module: nn.Softplus) -> layers.Layer | None:
-    # Beyond its threshold torch's is the identity: at 20 that is less than 2e-9 off.
-    return layers.Softplus() if module.beta == 1 else None
-
-
-def _embedding(module: nn.Embedding) -> layers.Layer | None:
-    if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
-        return None
-    count, dim = module.num_embeddings, module.embedding_dim
-    layer = layers.Embedding(count, dim, padding=module.padding_idx, dtype=F64)
-    layer.load_state_dict({"W": module.weight.detach()})
-    return layer
 
 
 LAYERS: dict[type, Callable[[Any], layers.Layer | None]] = {
-    nn.Linear: _linear,
-    nn.Embedding: _embedding,
-    # Those without options have torch's names; the others follow.
-    **{
-        getattr(nn, kind.__name__): lambda m, kind=kind: kind()
-        for kind in layers.activations.ACTIVATIONS.values()
-        if hasattr(nn, kind.__name__)
-    },
-    nn.LeakyReLU: lambda m: layers.LeakyReLU(m.negative_slope),
-    nn.ELU: lambda m: layers.ELU(m.alpha),
-    nn.GELU: lambda m: layers.GELU(m.approximate),
-    nn.Softplus: _softplus,
-    nn.Softmax: lambda m: layers.Softmax(m.dim),
-    nn.LogSoftmax: lambda m: layers.LogSoftmax() if m.dim == -1 else None,
-    nn.BatchNorm1d: _batch_norm,
-    nn.LayerNorm: _layer_norm,
-    nn.RMSNorm: _rms_norm,
+    twin.module: _layer for twin in torch_modules.twins(nn)
 }
 
 
@@ -173,6 +105,7 @@ WITHOUT_COUNTERPART = {
     "layers": {
         *("Matmul", "Log", "Flatten", "Dropout", "Residual", "Sequential"),
         "EmbedColumns",  # Embedding beside numbers that stay
+        "PiecewiseLinear",
         "Periodic",
     },
     "losses": {"HalfSSE"},

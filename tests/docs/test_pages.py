@@ -57,6 +57,8 @@ def run_blocks(page: Path) -> int:
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_python_on_the_page_runs(page, tmp_path, monkeypatch):
+    if any("import torch" in code for _, code in python_blocks(page)):
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     for variable in ("XPMLP_BACKEND", "XPMLP_DEVICE"):
         monkeypatch.delenv(variable, raising=False)

@@ -1,0 +1,149 @@
+"""Modules of PyTorch's as layers and back: the same numbers, bit by bit the same parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+import xpmlp  # noqa: E402
+from xpmlp import layers as L  # noqa: E402
+from xpmlp.errors import ConfigError  # noqa: E402
+from xpmlp.models import FullyConnectedNet  # noqa: E402
+from xpmlp.torch_modules import from_torch, load_torch_state_dict, to_torch  # noqa: E402
+
+
+def network(dtype=torch.float32):
+    module = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(12, 8),
+        nn.BatchNorm1d(8, eps=1e-4, momentum=0.2),
+        nn.ReLU(),
+        nn.Sequential(nn.Linear(8, 6, bias=False), nn.LayerNorm(6), nn.GELU("tanh")),
+        nn.RMSNorm(6, eps=1e-6),
+        nn.Dropout(0.25),
+        nn.LeakyReLU(0.2),
+        nn.Linear(6, 3),
+    ).to(dtype)
+    with torch.no_grad():
+        for values in (*module.parameters(), *module.buffers()):
+            if values.is_floating_point():
+                values.copy_(torch.rand_like(values) + 0.1)
+    return module
+
+
+def assert_same_bits(one, other):
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        if "num_batches" not in name:
+            assert values.dtype == other[name].dtype, name
+            assert torch.equal(values, other[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_there_and_back(dtype, rng):
+    module = network(dtype)
+    net = from_torch(module)
+    again = to_torch(net)
+    assert str(again) == str(module)
+    assert_same_bits(module.state_dict(), again.state_dict())
+    x = rng.normal(size=(5, 3, 4)).astype(str(dtype).removeprefix("torch."))
+    with torch.no_grad():
+        wanted = module.eval()(torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(again.eval()(torch.from_numpy(x)).numpy(), wanted, rtol=1e-6)
+    np.testing.assert_allclose(net.forward(x), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_made_is_trained_alone(rng):
+    module = network()
+    before = {name: values.clone() for name, values in module.state_dict().items()}
+    net = from_torch(module)
+    for array in net.params.values():
+        array += 1.0
+    assert_same_bits(before, module.state_dict())
+
+
+def test_on_torchs_own_arrays():
+    with xpmlp.use_backend("torch"):
+        layer = from_torch(nn.Linear(3, 2))
+        assert type(layer.W) is torch.Tensor
+        assert_same_bits(to_torch(layer).state_dict(), to_torch(layer).state_dict())
+
+
+@pytest.mark.parametrize("kind", L.activations.ACTIVATIONS.values(), ids=lambda kind: kind.__name__)
+def test_activations(kind, rng):
+    if not hasattr(nn, kind.__name__):
+        with pytest.raises(ConfigError, match="`to_torch`: expected a layer that torch has"):
+            to_torch(kind())
+        return
+    x = rng.normal(size=(4, 3))
+    module = to_torch(kind())
+    assert type(from_torch(module)) is kind
+    np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), kind().forward(x), rtol=1e-7)
+
+
+def test_a_state_dict_alone():
+    module = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    net = FullyConnectedNet([4, 5, 2])
+    load_torch_state_dict(net, module.state_dict())
+    assert_same_bits(module.state_dict(), to_torch(net).state_dict())
+    before = net.state_dict()
+    state = module.state_dict()
+    state["3.weight"] = state.pop("2.weight")
+    with pytest.raises(ConfigError, match=r"Missing key\(s\) in state_dict: \"2.weight\""):
+        load_torch_state_dict(net, state)
+    np.testing.assert_equal(net.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(1, 2, 3),
+        nn.LayerNorm((2, 3)),
+        nn.LayerNorm(3, bias=False),
+        nn.BatchNorm1d(3, affine=False),
+        nn.BatchNorm1d(3, track_running_stats=False),
+        nn.BatchNorm1d(3, momentum=None),
+        nn.Embedding(5, 2, max_norm=1.0),
+        nn.Softplus(2.0),
+        nn.Flatten(0),
+        nn.LogSoftmax(0),
+        nn.Dropout(1.0),
+        nn.Sequential(nn.Linear(2, 2), nn.Conv2d(1, 2, 3)),
+    ],
+    ids=repr,
+)
+def test_what_has_no_layer(module):
+    with pytest.raises(ConfigError, match="`from_torch`: expected a Sequential, or one of Linear"):
+        from_torch(module)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        L.Residual(L.ReLU()),
+        L.Matmul(np.ones((2, 3))),
+        L.BatchNorm(2, convention="keras"),
+        L.Log(),
+    ],
+    ids=repr,
+)
+def test_what_has_no_module(layer):
+    with pytest.raises(ConfigError, match="`to_torch`: expected a layer that torch has a module"):
+        to_torch(layer)
+
+
+def test_a_population_is_no_module():
+    with pytest.raises(ConfigError, match="a population of 3"):
+        to_torch(FullyConnectedNet([2, 3, 2], population=3))
+
+
+def test_an_epsilon_of_torchs_choice(rng):
+    x = rng.normal(size=(4, 3)).astype("float32") * 1e-4
+    module = nn.RMSNorm(3)
+    assert module.eps is None
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(from_torch(module).forward(x), wanted, rtol=1e-5)

@@ -1,0 +1,293 @@
+"""PyTorch's modules as layers, and layers as modules: ``from_torch``, ``to_torch``.
+
+What the two call the same thing stands in one table, :func:`twins`, read in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import layers as L
+from .backend import dtype_name
+from .errors import ConfigError, MissingDependencyError
+from .layers.base import Layer
+
+__all__ = ["from_torch", "load_torch_state_dict", "to_torch"]
+
+_STATISTICS = {"running_mean": "running_mean", "running_var": "running_var"}
+
+
+@dataclass(frozen=True)
+class _Twin:
+    """A layer and the module that computes the same.
+
+    Attributes
+    ----------
+    layer, module : type
+    to_layer : callable
+        Module to layer; None where the module has an option that the layer has not.
+    to_module : callable
+        Layer to module, or None.
+    arrays : dict
+        Our names of arrays, and torch's.
+    """
+
+    layer: type
+    module: type
+    to_layer: Callable[[Any], Layer | None]
+    to_module: Callable[[Any], Any]
+    arrays: Mapping[str, str] = field(default_factory=dict)
+
+
+def from_torch(module: Any) -> Layer:
+    """A layer that computes what a module of PyTorch's does, with copies of its parameters.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        ``nn.Sequential`` (also within one another) of Linear, BatchNorm1d, LayerNorm, RMSNorm,
+        Embedding, Dropout, Flatten, Softmax, LogSoftmax and the activations of
+        :mod:`xpmlp.layers`, or one of them.
+
+    Returns
+    -------
+    Layer
+        On the current backend, in the module's dtype. What a container is made of keeps its number:
+        ``"0.weight"`` is ``"0.W"``, transposed.
+
+    Raises
+    ------
+    ConfigError
+        For a module, or an option of one, that has no layer.
+
+    Examples
+    --------
+    >>> net = from_torch(nn.Sequential(nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10)))
+    """
+    nn = _torch().nn
+    if isinstance(module, nn.Sequential):
+        return L.Sequential(*map(from_torch, module))
+    twin = next((twin for twin in twins(nn) if type(module) is twin.module), None)
+    layer = None if twin is None else twin.to_layer(module)
+    if twin is None or layer is None:
+        what = "an option that there is no layer for" if twin else "no layer"
+        known = ", ".join(dict.fromkeys(one.module.__name__ for one in twins(nn)))
+        raise ConfigError(
+            f"`from_torch`: expected a Sequential, or one of {known}, got {what}: {module!r:.200}"
+        )
+    layer.load_state_dict(_ours(twin, layer, module.state_dict()))
+    return layer
+
+
+def to_torch(layer: Layer) -> Any:
+    """A module of PyTorch's that computes what a layer does, with copies of its parameters.
+
+    Parameters
+    ----------
+    layer : Layer
+        A network too: ``nn.Sequential``, without what ``predict_proba`` puts behind it.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU, in the layer's dtype. Its masks of dropout are torch's.
+
+    Raises
+    ------
+    ConfigError
+        For a population, or a layer without a module.
+    """
+    torch = _torch()
+    if layer.population is not None:
+        raise ConfigError(
+            f"`to_torch`: expected one network, got a population of {layer.population}"
+        )
+    if isinstance(layer, L.Sequential):
+        return torch.nn.Sequential(*map(to_torch, layer.layers))
+    twin = next((twin for twin in twins(torch.nn) if type(layer) is twin.layer), None)
+    module = None if twin is None else twin.to_module(layer)
+    if twin is None or module is None:
+        raise ConfigError(
+            f"`to_torch`: expected a layer that torch has a module for, got {layer!r}"
+        )
+    own = layer.state_dict()
+    if own:
+        module = module.to(getattr(torch, dtype_name(next(iter(layer.params.values())).dtype)))
+        module.load_state_dict(_theirs(torch, twin, own), strict=False)  # torch counts batches too
+    return module
+
+
+def load_torch_state_dict(layer: Layer, state: Mapping[str, Any]) -> None:
+    """Take over parameters and statistics that a module of the same structure has saved.
+
+    Parameters
+    ----------
+    layer : Layer
+    state : mapping of str to tensor
+        ``module.state_dict()``, such as ``torch.load(path, weights_only=True)`` gives.
+
+    Raises
+    ------
+    ConfigError
+        If it is of another module; torch's message says which names or shapes. Nothing has been
+        changed then.
+    """
+    module = to_torch(layer)
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"`load_torch_state_dict`: expected the state of {type(layer).__name__}'s module, got "
+            f"another: {' '.join(str(error).split())}"
+        ) from None
+    layer.load_state_dict(from_torch(module).state_dict())
+
+
+def _torch() -> Any:
+    try:
+        import torch
+
+        return torch
+    except ImportError:
+        raise MissingDependencyError(
+            'PyTorch is needed for its modules; pip install "xpmlp[torch]"'
+        ) from None
+
+
+def _ours(twin: _Twin, layer: Layer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's arrays as the layer names and keeps them: ``W`` of Linear is (D, M) here."""
+    transposed = twin.layer is L.Linear
+    return {
+        name: state[theirs].T if transposed and name == "W" else state[theirs]
+        for name, theirs in twin.arrays.items()
+        if name in layer.state_dict()
+    }
+
+
+def _theirs(torch: Any, twin: _Twin, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """A layer's arrays as the module names and keeps them."""
+    transposed = twin.layer is L.Linear
+    return {
+        twin.arrays[name]: torch.tensor(array.T if transposed and name == "W" else array)
+        for name, array in arrays.items()
+    }
+
+
+def _dtype(module: Any) -> str:
+    return str(module.weight.dtype).removeprefix("torch.")
+
+
+def twins(nn: Any) -> Iterator[_Twin]:
+    """All layers and modules that do the same."""
+    scaled = {"gamma": "weight", "beta": "bias"}
+    yield _Twin(
+        L.Linear,
+        nn.Linear,
+        lambda m: L.Linear(
+            m.in_features, m.out_features, bias=m.bias is not None, init="zeros", dtype=_dtype(m)
+        ),
+        lambda layer: nn.Linear(*layer.W.shape, bias=layer.b is not None),
+        {"W": "weight", "b": "bias"},
+    )
+    yield _Twin(
+        L.Embedding,
+        nn.Embedding,
+        _embedding,
+        lambda e: nn.Embedding(*e.W.shape, e.padding),
+        {"W": "weight"},
+    )
+    yield _Twin(
+        L.BatchNorm,
+        nn.BatchNorm1d,
+        _batch_norm,
+        _batch_norm_module,
+        scaled | _STATISTICS,
+    )
+    for kind, module, names in (
+        (L.LayerNorm, nn.LayerNorm, scaled),
+        (L.RMSNorm, nn.RMSNorm, {"gamma": "weight"}),
+    ):
+        yield _Twin(
+            kind,
+            module,
+            lambda m, kind=kind, names=names: _norm(m, kind, names),
+            lambda layer, module=module: module(layer.features, eps=layer.eps),
+            names,
+        )
+    yield _Twin(
+        L.Dropout,
+        nn.Dropout,
+        lambda m: L.Dropout(m.p) if m.p < 1.0 else None,
+        lambda d: nn.Dropout(d.p),
+    )
+    yield _Twin(
+        L.Flatten,
+        nn.Flatten,
+        lambda m: L.Flatten() if (m.start_dim, m.end_dim) == (1, -1) else None,
+        lambda f: nn.Flatten(),
+    )
+    yield _Twin(
+        L.Softmax,
+        nn.Softmax,
+        lambda m: L.Softmax(-1 if m.dim is None else m.dim),
+        lambda s: nn.Softmax(dim=s.axis),
+    )
+    yield _Twin(
+        L.LogSoftmax,
+        nn.LogSoftmax,
+        lambda m: L.LogSoftmax() if m.dim in (None, -1) else None,
+        lambda s: nn.LogSoftmax(dim=-1),
+    )
+    options: dict[type, tuple[str, str]] = {  # ours and theirs, of one constant
+        L.LeakyReLU: ("slope", "negative_slope"),
+        L.ELU: ("alpha", "alpha"),
+        L.GELU: ("approximate", "approximate"),
+    }
+    for kind in L.activations.ACTIVATIONS.values():
+        module = getattr(nn, kind.__name__, None)
+        if module is not None:
+            ours, theirs = options.get(kind, ("", ""))
+            yield _activation(kind, module, ours, theirs)
+
+
+def _activation(kind: type, module: type, ours: str, theirs: str) -> _Twin:
+    def to_layer(m: Any) -> Layer | None:
+        if getattr(m, "beta", 1) != 1:  # of softplus
+            return None
+        return kind(getattr(m, theirs)) if ours else kind()
+
+    def to_module(layer: Any) -> Any:
+        return module(**{theirs: getattr(layer, ours)}) if ours else module()
+
+    return _Twin(kind, module, to_layer, to_module)
+
+
+def _embedding(m: Any) -> Layer | None:
+    if m.max_norm is not None or m.scale_grad_by_freq or m.sparse:
+        return None
+    return L.Embedding(m.num_embeddings, m.embedding_dim, padding=m.padding_idx, dtype=_dtype(m))
+
+
+def _batch_norm(m: Any) -> Layer | None:
+    if not (m.affine and m.bias is not None and m.track_running_stats) or m.momentum is None:
+        return None
+    return L.BatchNorm(m.num_features, keep=1.0 - m.momentum, eps=m.eps, dtype=_dtype(m))
+
+
+def _batch_norm_module(b: Any) -> Any:
+    if not b.unbiased:  # running variances that divide by N are no option of torch's
+        return None
+    momentum = round(1.0 - b.keep, 12)  # 0.1 rather than 0.09999999999999998
+    return _torch().nn.BatchNorm1d(b.features, eps=b.eps, momentum=momentum)
+
+
+def _norm(m: Any, kind: Any, names: Mapping[str, str]) -> Layer | None:
+    """A layer or RMS norm over one axis, with all its parameters."""
+    if len(m.normalized_shape) > 1 or any(getattr(m, name) is None for name in names.values()):
+        return None
+    eps = _torch().finfo(m.weight.dtype).eps if m.eps is None else m.eps
+    return kind(m.normalized_shape[0], dtype=_dtype(m), eps=eps)
