@@ -29,8 +29,8 @@ LEVELS = (
     ("models",),
     ("calibration", "population", "training"),
     ("ensemble", "sweep"),
-    ("cross_validation", "onnx", "plots", "sklearn", "testing", "torch_modules"),
-    ("bench",),
+    ("cross_validation", "onnx", "plots", "testing", "torch_modules"),
+    ("bench", "sklearn"),
     ("cli",),
     ("__main__",),
 )

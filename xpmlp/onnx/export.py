@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +17,11 @@ import numpy as np
 from .. import layers as L
 from ..backend import dtype_name
 from ..ensemble import Ensemble
-from ..errors import ConfigError, DTypeError, MissingDependencyError, ShapeError
+from ..errors import ConfigError, DTypeError, ShapeError
 from ..files import write_atomically
 from ..layers.base import Layer
 from ..ops.shapes import check_choice
-from .graph import BATCH, Graph, Value
+from .graph import BATCH, Graph, Value, import_onnx
 from .layers import WHERE, emit
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def export_onnx(
     --------
     >>> export_onnx(model, "digits.onnx", normalization=fitted, probabilities=True)
     """
-    onnx = _import_onnx()
+    onnx = import_onnx()
     ensemble = model if isinstance(model, Ensemble) else None
     if isinstance(model, Ensemble):
         probabilities = probabilities or model.output != "identity"
@@ -131,8 +130,8 @@ def export_onnx(
         y = _probabilities(graph, model, y)
     if ensemble is not None:
         y = _averaged(graph, ensemble, y)
-    data = graph.finish(y, "probabilities" if probabilities else "output")
-    write_atomically(path, data)
+    graph.output(y, "probabilities" if probabilities else "output")
+    write_atomically(path, graph.finish())
     return Path(path)
 
 
@@ -198,16 +197,3 @@ def _model_dtype(model: Layer) -> str:
             f"{', '.join(sorted(dtypes))}; make the model with one of these as dtype="
         )
     return dtypes.pop()
-
-
-def _import_onnx() -> ModuleType:
-    try:
-        import onnx
-        import onnx.checker
-        import onnx.helper
-        import onnx.numpy_helper
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'`{WHERE}`: expected the onnx library, got none installed; pip install "xpmlp[onnx]"'
-        ) from error
-    return onnx

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..errors import ConfigError, MissingDependencyError
 
 OPSET = 17
+ML, ML_OPSET = "ai.onnx.ml", 2  # for text, where there is any
 IR_VERSION = 8  # of the time of opset 17; a newer one would shut out older runtimes
 BATCH = "N"
 """Stands in shapes for the size of the batch, which the file leaves open."""
@@ -28,19 +30,32 @@ class Value:
 
 
 class Graph:
-    """Collects nodes and constants; all tensors but the input have the dtype of the model."""
+    """Collects nodes and constants; tensors have the dtype of the model unless they are cast."""
 
     def __init__(self, onnx: ModuleType, dtype: str):
         self.onnx, self.dtype = onnx, dtype
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
-        self.source: Any = None
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
 
     def input(self, name: str, shape: tuple[int | str, ...], dtype: str) -> Value:
-        """Declare the graph's input; what comes back has the model's dtype."""
-        self.source = self._declare(name, shape, dtype)
-        x = Value(name, shape)
+        """An input of the graph, in the model's dtype."""
+        x = self.declare(name, shape, dtype)
         return x if dtype == self.dtype else self.cast(x, self.dtype, "input")
+
+    def declare(self, name: str, shape: tuple[int | str, ...], dtype: str) -> Value:
+        """An input of the graph as it is."""
+        self.inputs.append(self._info(name, shape, dtype))
+        return Value(name, shape)
+
+    def output(self, y: Value, name: str, dtype: str | None = None) -> Value:
+        """Make y an output of the graph; what is computed from it takes what comes back."""
+        if not self.nodes or self.nodes[-1].output[0] != y.name:
+            y = self.node("Identity", [y], "output")
+        self.nodes[-1].output[0] = name
+        self.outputs.append(self._info(name, y.shape, dtype or self.dtype))
+        return Value(name, y.shape)
 
     def node(
         self,
@@ -59,8 +74,8 @@ class Graph:
         return Value(name, shape)
 
     def constant(self, name: str, values: Any, dtype: str | None = None) -> str:
-        """Add an array, or a number, under a name."""
-        array = np.asarray(values, dtype=self.dtype if dtype is None else dtype)
+        """Add an array, or a number, under a name; text is of dtype ``"str"``."""
+        array = np.asarray(values, dtype=object if dtype == "str" else dtype or self.dtype)
         self.constants[name] = self.onnx.numpy_helper.from_array(array, name)
         return name
 
@@ -74,22 +89,20 @@ class Graph:
         target = self.constant(f"{at}/shape", sizes, "int64")
         return self.node("Reshape", [x, target], at, shape)
 
-    def finish(self, y: Value, name: str) -> bytes:
-        """The checked file, with y as its output under that name."""
-        if not self.nodes:
-            y = self.node("Identity", [y], "output")
-        self.nodes[-1].output[0] = name  # every node works on the last one's result
+    def finish(self) -> bytes:
+        """The checked file."""
+        self._check_names()
         helper = self.onnx.helper
         graph = helper.make_graph(
             self.nodes,
             "network",
-            [self.source],
-            [self._declare(name, y.shape, self.dtype)],
+            self.inputs,
+            self.outputs,
             list(self.constants.values()),
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid(*it) for it in self._operator_sets()],
             ir_version=IR_VERSION,
             producer_name="xpmlp",
             producer_version=__version__,
@@ -97,8 +110,40 @@ class Graph:
         self.onnx.checker.check_model(model, full_check=True)
         return model.SerializeToString()
 
-    def _declare(self, name: str, shape: tuple[int | str, ...], dtype: str) -> Any:
+    def _operator_sets(self) -> list[tuple[str, int]]:
+        domains = {node.domain for node in self.nodes}
+        return [("", OPSET), *((ML, ML_OPSET) for domain in domains if domain == ML)]
+
+    def _check_names(self) -> None:
+        """Raise ConfigError if an input has the name of another tensor."""
+        made = {name for node in self.nodes for name in node.output} | self.constants.keys()
+        for name in [info.name for info in self.inputs]:
+            if name in made:
+                raise ConfigError(
+                    f"`export_onnx`: expected names of columns that the graph has not itself, got "
+                    f"{name!r}; rename the column"
+                )
+
+    def _info(self, name: str, shape: tuple[int | str, ...], dtype: str) -> Any:
         return self.onnx.helper.make_tensor_value_info(name, self._type(dtype), list(shape))
 
     def _type(self, dtype: str) -> int:
-        return self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        text = np.dtype(object)
+        return self.onnx.helper.np_dtype_to_tensor_dtype(
+            text if dtype == "str" else np.dtype(dtype)
+        )
+
+
+def import_onnx() -> ModuleType:
+    """The onnx library; MissingDependencyError, which says what to install, without it."""
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.helper
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise MissingDependencyError(
+            "`export_onnx`: expected the onnx library, got none installed; "
+            'pip install "xpmlp[onnx]"'
+        ) from error
+    return onnx

@@ -13,7 +13,7 @@ from ..backend import Array, to_numpy
 from ..errors import ConfigError, ShapeError
 from ..layers.base import Layer
 from ..layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
-from ..ops.piecewise_linear import BINS, LEVELS
+from ..ops.piecewise_linear import BINS, LEVELS, Columns
 from .graph import BATCH, Graph, Value
 
 WHERE = "export_onnx"
@@ -60,7 +60,13 @@ def _piecewise_linear(graph: Graph, layer: L.PiecewiseLinear, x: Value, at: str)
     D = len(layer.columns)
     if x.shape[-1] != D or len(x.shape) < 2:
         raise ShapeError(f"`{WHERE}`: expected {D} columns at the layer {at}, got {x.text()}")
-    kinds, counts = zip(*layer.columns, strict=True)
+    return _affine(graph, layer, write_codes(graph, layer.columns, x, at), at)
+
+
+def write_codes(graph: Graph, columns: Columns, x: Value, at: str) -> Value:
+    """What x's columns are written as: :func:`xpmlp.ops.piecewise_linear.codes`."""
+    D = len(columns)
+    kinds, counts = zip(*columns, strict=True)
     of_code = np.repeat(kinds, counts)
     places = graph.constant(f"{at}.column", np.repeat(np.arange(D), counts), "int64")
     starts = graph.constant(f"{at}.start", np.concatenate([np.arange(n) for n in counts]))
@@ -73,7 +79,7 @@ def _piecewise_linear(graph: Graph, layer: L.PiecewiseLinear, x: Value, at: str)
     in_bins = graph.constant(f"{at}.in_bins", of_code == BINS, "bool")
     of_level = graph.constant(f"{at}.of_level", of_code == LEVELS, "bool")
     coded = graph.node("Where", [of_level, is_level, away], at, shape)
-    return _affine(graph, layer, graph.node("Where", [in_bins, inside, coded], at, shape), at)
+    return graph.node("Where", [in_bins, inside, coded], at, shape)
 
 
 def _matmul(graph: Graph, layer: L.Matmul, x: Value, at: str) -> Value:

@@ -35,6 +35,7 @@ from ..data.tables.recipe import (
 from ..errors import CheckpointError, DataError
 from ..losses import Loss
 from ..models import FullyConnectedNet
+from ..onnx.table import Classes, Numbers, export_table
 from ..optim import AdamW
 from ..training import EarlyStopping, PopulationTrainer, TimeLimit, load_model, save_model
 from ..training.out_of_fold import LOSS
@@ -117,6 +118,10 @@ class BaseTable(BaseEstimator):
 
     def _take_state(self, state: dict[str, Any]) -> None:
         """Undo :meth:`_own_state`."""
+        raise NotImplementedError
+
+    def _onnx_answer(self) -> Classes | Numbers:
+        """What an exported file answers."""
         raise NotImplementedError
 
     # The training.
@@ -302,6 +307,39 @@ class BaseTable(BaseEstimator):
             "own": self._own_state(),
         }
         save_model(path, self._network, {_KEY: json.loads(json.dumps(state, default=_plain))})
+
+    def export_onnx(self, path: str | Path) -> Path:
+        """Write all that predictions need as ONNX, to make them where there is no Python.
+
+        Parameters
+        ----------
+        path : path-like
+            By convention it ends in ``.onnx``.
+
+        Returns
+        -------
+        Path
+            ``path``.
+
+        Raises
+        ------
+        ConfigError
+            For date columns, which cannot be exported, labels that are neither text nor numbers,
+            or a column's name that the graph needs itself.
+        CheckpointError
+            If the file cannot be written.
+        MissingDependencyError
+            Without the ``onnx`` library.
+
+        Notes
+        -----
+        The graph has an input (N, 1) for each column, under its name: float64 for numbers and truth
+        values, NaN for a missing one; text for categories, without spaces around it and empty for a
+        missing one. A classifier has the outputs ``probabilities`` (N, C) and ``label`` (N,), a
+        regressor ``prediction``.
+        """
+        check_is_fitted(self)
+        return export_table(path, self._encoder, self._codes, self._network, self._onnx_answer())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

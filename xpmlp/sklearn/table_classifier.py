@@ -13,6 +13,7 @@ from ..calibration import fit_temperature, temper
 from ..data.tables.recipe import BINS, DECAY, EPOCHS, FOLDS, HIDDEN, MEMBERS, PATIENCE, RATE
 from ..errors import ConfigError, DataError
 from ..losses import Loss, SoftmaxCrossEntropy
+from ..onnx.table import Classes
 from .table import BaseTable
 
 
@@ -192,6 +193,9 @@ class TableClassifier(ClassifierMixin, BaseTable):
 
     def _learn_from_held_out(self, mean: np.ndarray, targets: np.ndarray) -> None:
         self.temperature_ = fit_temperature(mean, targets) if self.calibrate else 1.0
+
+    def _onnx_answer(self) -> Classes:
+        return Classes(self.classes_, self.temperature_)
 
     def _own_state(self) -> dict[str, Any]:
         return {

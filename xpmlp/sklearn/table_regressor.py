@@ -11,6 +11,7 @@ from sklearn.utils import check_array, column_or_1d
 
 from ..errors import ConfigError, DataError
 from ..losses import MSE, Loss
+from ..onnx.table import Numbers
 from .table import BaseTable
 
 _QUANTILES = 1_000  # of the residuals, that are kept
@@ -147,6 +148,9 @@ class TableRegressor(RegressorMixin, BaseTable):
         places = np.linspace(0.0, 1.0, min(len(errors), _QUANTILES))
         self._residuals = np.quantile(errors, places, axis=0)
         self._noise = np.mean(errors**2, axis=0)
+
+    def _onnx_answer(self) -> Numbers:
+        return Numbers(self._scale, self._center, self._low, self._high, self._single)
 
     def _own_state(self) -> dict[str, Any]:
         names = ("center", "scale", "low", "high", "residuals", "noise")
