@@ -339,7 +339,9 @@ def test_a_table_becomes_an_ensemble_that_answers_as_one(command, task):
     predicted = pd.read_csv("p.csv")
     if task == "regression":
         target = extras["target_normalization"]
-        wanted = outputs.mean(axis=0)[:, 0] * np.ravel(target["std"]) + np.ravel(target["mean"])
+        low, high = extras["bounds"]
+        mean, std = np.ravel(target["mean"]), np.ravel(target["std"])
+        wanted = np.clip(outputs.mean(axis=0), low, high)[:, 0] * std + mean
         np.testing.assert_allclose(predicted["prediction"], wanted, rtol=1e-4, atol=1e-4)
     else:
         powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
@@ -350,6 +352,24 @@ def test_a_table_becomes_an_ensemble_that_answers_as_one(command, task):
     scored = last_json(command("evaluate", "run", "--json")[1])
     name = "r2" if task == "regression" else "accuracy"
     assert scored[name] == pytest.approx(result[f"test_{name}"], rel=1e-6) and scored[name] > 0.8
+
+
+def test_numbers_of_an_ensemble_stay_within_those_trained_on(command):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 2)), columns=["a", "b"])
+    frame.assign(y=frame["a"] + frame["b"]).to_csv("t.csv", index=False)
+    quick = ("--hidden", "16", "--lr", "0.01", "--quiet", "--no-plots", "--members", "2")
+    assert command("train", "t.csv", *quick, "--out", "run")[0] == 0
+    pd.DataFrame({"a": [9.0, -9.0], "b": [9.0, -9.0]}).to_csv("new.csv", index=False)
+    model, extras = load_model("run/model.safetensors")
+    corners = NumberCodes.from_dict(extras["codes"]).positions(np.array([[9.0, 9.0], [-9.0, -9.0]]))
+    high, low = np.asarray(model.outputs(corners)).mean(axis=0).ravel()
+    assert high > extras["bounds"][1][0] and low < extras["bounds"][0][0]
+    assert command("predict", "run", "new.csv", "--out", "p.csv")[0] == 0
+    # Whose rows are a part of the file's: nothing beyond is known.
+    found, y = pd.read_csv("p.csv")["prediction"], frame["a"] + frame["b"]
+    assert y.quantile(0.9) < found[0] <= y.max() and y.min() <= found[1] < y.quantile(0.1)
+    assert command("evaluate", "run", "--json")[0] == 0
 
 
 def test_groups_and_time_make_the_folds_of_an_ensemble(command):

@@ -58,7 +58,7 @@ def _evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool
         "run": str(run),
         "dataset": test.name,
         "samples": len(x),
-        **score(model, x, test.y, normalization, target_normalization, _temperature(extras)),
+        **score(model, x, test.y, normalization, target_normalization, *_of_ensemble(extras)),
     }
     if classes is not None:
         shares_of = answers(model, normalization.apply(x, model.dtype))
@@ -212,8 +212,9 @@ def _is_name(data: str) -> bool:
     return data.lower().replace("_", "-") in (*DATASET_NAMES, "fashionmnist", "cifar-10")
 
 
-def _temperature(extras: dict[str, Any]) -> float:
-    return extras.get(TEMPERATURE) or 1.0
+def _of_ensemble(extras: dict[str, Any]) -> tuple[float, Any]:
+    """The temperature of its probabilities, and the bounds of its numbers."""
+    return extras.get(TEMPERATURE) or 1.0, extras.get("bounds")
 
 
 def _filled_words(filled: dict[str, int]) -> str:
@@ -283,14 +284,15 @@ def _predict_rows(
     classes = extras["classes"]
     if classes is None:
         assert target_normalization is not None  # every regression run has one
-        values = target_normalization.undo(answers(model, x).astype(np.float64))
+        outputs = answers(model, x, *_of_ensemble(extras))
+        values = target_normalization.undo(outputs.astype(np.float64))
         names = (
             ["prediction"]
             if values.shape[1] == 1
             else [f"prediction_{column}" for column in range(values.shape[1])]
         )
         return [dict(zip(names, row, strict=True)) for row in values.tolist()]
-    probabilities = answers(model, x, _temperature(extras))
+    probabilities = answers(model, x, *_of_ensemble(extras))
     return [
         {"prediction": classes[int(np.argmax(row))]}
         | {f"p({name})": round(float(p), 6) for name, p in zip(classes, row, strict=True)}

@@ -45,6 +45,13 @@ class Prepared:
     columns: np.ndarray | None = None
     codes: NumberCodes | None = None
 
+    @property
+    def bounds(self) -> list[list[float]] | None:
+        """The least and the largest of a regression's targets, normalized."""
+        if self.target_normalization is None:
+            return None
+        return [self.y.min(axis=0).tolist(), self.y.max(axis=0).tolist()]
+
     def select(self, x: np.ndarray) -> np.ndarray:
         """The inputs that the network has, of other rows."""
         if self.codes is not None:
@@ -63,6 +70,7 @@ class Prepared:
             "table": dataset.table and dataset.table.to_dict(),
             "columns": None if self.columns is None else self.columns.tolist(),
             "codes": self.codes and self.codes.to_dict(),
+            "bounds": self.bounds,
         }
 
 

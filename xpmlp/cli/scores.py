@@ -23,10 +23,12 @@ def score(
     normalization: Normalization,
     target_normalization: Normalization | None,
     temperature: float = 1.0,
+    bounds: Any = None,
 ) -> dict[str, Any]:
     """Loss and accuracy of a classifier, or loss, R² and RMSE (in the targets' units)."""
     if model.population is not None:
-        return _score_together(model, normalization.apply(x), y, target_normalization, temperature)
+        found = answers(model, normalization.apply(x), temperature, bounds).astype(np.float64)
+        return _score_together(found, y, target_normalization)
     trainer = Trainer(model, loss_of(0.0, target_normalization), normalization=normalization)
     if target_normalization is None:
         return trainer.evaluate(x, y)
@@ -37,11 +39,8 @@ def score(
     return scores
 
 
-def _score_together(
-    model: FullyConnectedNet, x: Any, y: Any, targets: Normalization | None, temperature: float
-) -> dict[str, Any]:
+def _score_together(found: np.ndarray, y: Any, targets: Normalization | None) -> dict[str, Any]:
     """The same of an ensemble: of the mean of its members' answers."""
-    found = answers(model, x, temperature).astype(np.float64)
     if targets is None:
         true = np.maximum(found[np.arange(len(y)), y], 1e-7)
         hits = found.argmax(axis=1) == y

@@ -16,7 +16,9 @@ TEMPERATURE = "temperature"
 """What a model file says of an ensemble of classifiers."""
 
 
-def answers(model: FullyConnectedNet, x: Any, temperature: float = 1.0) -> np.ndarray:
+def answers(
+    model: FullyConnectedNet, x: Any, temperature: float = 1.0, bounds: Any = None
+) -> np.ndarray:
     """Probabilities of classes, or outputs, (N, M) on the host, of inputs as the network has them.
 
     Parameters
@@ -26,12 +28,17 @@ def answers(model: FullyConnectedNet, x: Any, temperature: float = 1.0) -> np.nd
     x : array, shape (N, …)
     temperature : float
         Of an ensemble's probabilities.
+    bounds : (M numbers, M numbers), optional
+        The least and the largest target of the training, which an ensemble's outputs stay within.
     """
     if model.population is None:
         found = model.predict_proba(x) if model.output == "softmax" else model.predict(x)
         return to_numpy(found)
     ensemble = Ensemble(model, temperature=temperature)
-    return ensemble.predict_proba(x) if model.output == "softmax" else ensemble.predict(x)
+    if model.output == "softmax":
+        return ensemble.predict_proba(x)
+    outputs = ensemble.predict(x)
+    return outputs if bounds is None else np.clip(outputs, *bounds)
 
 
 def network_inputs(

@@ -229,6 +229,7 @@ def _result(
         data.normalization,
         data.target_normalization,
         temperature or 1.0,
+        data.bounds,
     )
     best = best_epoch(history)
     kept = history.rows[(best or len(history)) - 1]

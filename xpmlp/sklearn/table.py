@@ -43,6 +43,7 @@ from .frames import columns_of
 from .table_parameters import check_parameters
 
 _KEY = "table_estimator"
+_PREDICTED = 16_384  # rows at a time, of all members together
 
 
 class BaseTable(BaseEstimator):
@@ -230,8 +231,8 @@ class BaseTable(BaseEstimator):
 
     def _member_outputs(self, x: np.ndarray) -> np.ndarray:
         if self._output == "softmax":
-            return to_numpy(self._network.predict_proba(x, batch_size=65_536))
-        return to_numpy(self._network.outputs(x, batch_size=65_536))
+            return to_numpy(self._network.predict_proba(x, batch_size=_PREDICTED))
+        return to_numpy(self._network.outputs(x, batch_size=_PREDICTED))
 
     @property
     def feature_importances_(self) -> np.ndarray:
