@@ -262,7 +262,7 @@ def test_groups_stay_together_in_folds_of_about_equal_size():
 
 def test_patience_may_be_a_share_of_the_epochs_before():
     stop = EarlyStopping(9, monitor="train_loss", share=0.5)
-    for best, waits in ((2, 5), (6, 7), (20, 9)):
+    for best, waits in ((2, 4), (8, 4), (12, 6), (20, 9)):
         stop.on_start(None)
         losses = [1.0 / epoch for epoch in range(1, best + 1)] + [1.0] * 30
         ends = [bool(stop.exhausted({"train_loss": loss})) for loss in losses]

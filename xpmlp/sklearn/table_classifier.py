@@ -46,7 +46,7 @@ class TableClassifier(ClassifierMixin, BaseTable):
         Epochs at most.
     n_iter_no_change : int
         Epochs without improvement to wait for before stopping, at most; after a best epoch b, it
-        waits for 4 + b/3.
+        waits for max(4, b/4).
     bins : int
         Of each number's piecewise-linear code; 0 for none.
     max_levels : int

@@ -126,7 +126,8 @@ class Patience(Callback):
         allowed: Any = self.patience
         if self.share is not None:
             best_epoch = self._seen - self._waited
-            allowed = np.minimum(self.patience, _AT_LEAST + self.share * best_epoch)
+            wanted = np.maximum(_AT_LEAST, self.share * best_epoch)
+            allowed = np.minimum(self.patience, wanted)
         return self._waited >= allowed
 
 
@@ -140,8 +141,8 @@ class EarlyStopping(Patience):
     patience, monitor, min_delta
         As of :class:`Patience`.
     share : float, optional
-        s > 0: after a best epoch b it waits for ``min(patience, 4 + s b)`` epochs only, since what
-        was good early is seldom bettered late.
+        s > 0: after a best epoch b it waits for ``min(patience, max(4, s b))`` epochs only, since
+        what was good early is seldom bettered late.
     """
 
     def __init__(

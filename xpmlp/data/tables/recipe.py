@@ -12,7 +12,7 @@ RATE = 1e-3
 DECAY = 1e-4
 EPOCHS = 200
 PATIENCE = 12
-PATIENCE_SHARE = 1 / 3
+PATIENCE_SHARE = 1 / 4
 """Of the epochs up to the best one; see :class:`~xpmlp.training.EarlyStopping`."""
 BINS = 32
 AVERAGE = 0.7
