@@ -157,3 +157,19 @@ def test_tensors_with_a_history_leave_no_trace():
 
 def test_what_lies_on_the_host(library):
     assert on_host(library.array(np.ones(3)))
+
+
+@pytest.mark.parametrize("kind", ["mapped", "read-only", "reversed", "Fortran", "unaligned"])
+def test_a_step_on_them_is_compiled(kind, tmp_path):
+    pytest.importorskip("numba")
+
+    def new_step():
+        net = FullyConnectedNet([D, 6, C], seed=1)
+        return TrainStep(net, SoftmaxCrossEntropy(), SGD(0.1))
+
+    x, y = plain()
+    foreign = MAKE[kind](x, tmp_path), MAKE[kind](y, tmp_path)
+    step = new_step()
+    assert step.explain(*foreign) == "compiled"
+    assert step(*foreign) == new_step()(x, y)
+    assert not any(isinstance(program, str) for program in step._programs.values())
