@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from xpmlp.data.tables import ReadOptions, read_table
-from xpmlp.data.tables.rows import _zeros_first
 from xpmlp.errors import ConfigError, DataError
 
 BODY = "0.5,1,x\n1.5,2,y\n2.5,3,x\n-1,4,y\n"
@@ -237,20 +236,3 @@ def test_a_column_that_turns_to_text_late_is_read_as_text(tmp_path):
     kinds = [column.kind for column in table.columns]
     assert kinds == ["text", "number"] and len(table) == 10_000
     assert "005" in table.columns[0].levels and "6" in table.columns[0].levels
-
-
-@pytest.mark.parametrize("chunk", [5, 7, 1 << 22])
-def test_leading_zeros_are_seen_in_files_of_plain_numbers(chunk):
-    assert not _zeros_first(b"0,0.05\n-0.5,1e-05\n100,1.00E+00\n.01,10\n0", chunk)
-    for text in (b"01,2\n", b"1,2\n1,-007\n", b"1,2\n3,00", b"0.5,10\n05.5,1"):
-        assert _zeros_first(text, chunk)
-
-
-def test_plain_numbers_are_the_same_read_at_once_and_cell_by_cell(tmp_path):
-    x = np.random.default_rng(0).normal(size=(50, 3))
-    np.savetxt(tmp_path / "t.csv", x, delimiter=",", header="a,b,c", comments="")
-    table = read_table(tmp_path / "t.csv")
-    slow = read_table(tmp_path / "t.csv", ReadOptions(thousands="'"))
-    for ours, other, column in zip(table.columns, slow.columns, x.T, strict=True):
-        np.testing.assert_array_equal(ours.values, column)
-        np.testing.assert_array_equal(other.values, column)

@@ -7,12 +7,15 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...errors import DataError
 from ...files import reading
+from .arrow_text import columns_by_arrow
 from .cells import Blanks
 from .columns import CATEGORY, TEXT, Column, Table, listed, shown
 from .content import form_of, read_content
@@ -35,7 +38,7 @@ from .layout import (
     text_lines,
 )
 from .options import ReadOptions
-from .rows import RawColumn, even_rows, plain_numbers, read_columns
+from .rows import RawColumn, even_rows, read_columns
 
 ENDINGS = (
     *(".csv", ".tsv", ".txt", ".data", ".xlsx", ".parquet", ".feather", ".arff", ".jsonl"),
@@ -139,7 +142,7 @@ def _read_text(
     as_text: set[str],
 ) -> Table:
     nominal: set[str] = set()
-    numbers = None
+    fast = None
     before = csv.field_size_limit(FIELD_LIMIT)
     try:
         if form == "xlsx":
@@ -158,11 +161,8 @@ def _read_text(
                 layout, rows = _rows_in_memory(cells, names, where, options, expected, [])
             else:
                 layout, rows = _rows_of_text(content, where, options, expected)
-                if not as_text and options.decimal != "," and options.thousands is None:
-                    lines = text_lines(content, layout.encoding, layout.skip)
-                    separator = layout.separator
-                    numbers = plain_numbers(lines, content, separator, layout.width)
-        return _table(layout, rows, options, as_text, nominal, numbers)
+                fast = partial(columns_by_arrow, content, layout)
+        return _table(layout, rows, options, as_text, nominal, fast)
     except csv.Error as error:
         raise DataError(
             f"`{where}`: expected CSV, got {error}; check its quotes, or name the separator (--sep)"
@@ -279,7 +279,7 @@ def _table(
     options: ReadOptions,
     as_text: set[str],
     nominal: set[str],
-    numbers: list[RawColumn] | None,
+    fast: Callable[..., list[RawColumn] | None] | None,
 ) -> Table:
     width = layout.width
     names = layout.names
@@ -291,16 +291,16 @@ def _table(
     known: list[str] = names
 
     def read(plain_decimals: bool) -> list[RawColumn]:
-        return read_columns(
-            rows,
-            width,
-            as_text=lambda place: known[place] in texts,
-            blank=blank,
-            plain_decimals=plain_decimals,
-        )
+        how: Any = {
+            "as_text": lambda place: known[place] in texts,
+            "blank": blank,
+            "plain_decimals": plain_decimals,
+        }
+        found = None if fast is None else fast(**how)
+        return read_columns(rows, width, **how) if found is None else found
 
     plain = options.decimal != "," and options.thousands != "."
-    raw = read(plain) if numbers is None else numbers
+    raw = read(plain)
     decimal, unsure = options.decimal, False
     if decimal is None:
         decimal, unsure = choose_decimal(raw, layout.separator)

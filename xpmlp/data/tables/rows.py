@@ -10,7 +10,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 
 import numpy as np
 
@@ -45,9 +45,10 @@ class _Builder:
         if self.late:
             return
         if not self.text:
-            numbers = self._numbers(cells)
-            if numbers is not None:
-                self.parts.append(numbers)
+            found = numbers_of(cells, self.blank, self.plain_decimals)
+            if found is not None:
+                self.parts.append(found[0])
+                self.zeros |= found[1]
                 return
             if self.parts:
                 self.late = True
@@ -57,30 +58,36 @@ class _Builder:
         places = self.places
         self.codes.extend([places.setdefault(cell.strip(), len(places)) for cell in cells])
 
-    def _numbers(self, cells: Sequence[str]) -> np.ndarray | None:
-        joined = "\n".join(cells)
-        # float() takes 1_000 and digits of all scripts; tables with them are looked at as texts.
-        if "_" in joined or not joined.isascii() or (not self.plain_decimals and "." in joined):
-            return None
-        try:
-            try:
-                values = np.array([float(cell) for cell in cells])
-            except ValueError:
-                blank = self.blank
-                values = np.array([np.nan if blank(cell) else float(cell) for cell in cells])
-        except ValueError:
-            return None
-        if not self.zeros and "0" in joined and _LEADING_ZERO.search(joined):
-            whole = values[~np.isnan(values)]
-            self.zeros = bool(np.all(whole == np.floor(whole)))
-        return values
-
     def done(self) -> RawColumn:
         if self.text:
             codes = np.frombuffer(self.codes, dtype=np.intc).astype(np.int32)
             return RawColumn(codes=codes, levels=list(self.places))
         numbers = np.concatenate(self.parts) if self.parts else np.empty(0)
         return RawColumn(numbers=numbers, zeros=self.zeros)
+
+
+def numbers_of(
+    cells: Sequence[str], blank: Blanks, plain_decimals: bool
+) -> tuple[np.ndarray, bool] | None:
+    """Cells as float64, NaN where blank, and whether they are whole and one begins with a zero.
+
+    None, if a cell is no number.
+    """
+    joined = "\n".join(cells)
+    # float() takes 1_000 and digits of all scripts; tables with them are looked at as texts.
+    if "_" in joined or not joined.isascii() or (not plain_decimals and "." in joined):
+        return None
+    try:
+        try:
+            values = np.array([float(cell) for cell in cells])
+        except ValueError:
+            values = np.array([np.nan if blank(cell) else float(cell) for cell in cells])
+    except ValueError:
+        return None
+    if "0" not in joined or not _LEADING_ZERO.search(joined):
+        return values, False
+    whole = values[~np.isnan(values)]
+    return values, bool(np.all(whole == np.floor(whole)))
 
 
 def read_columns(
@@ -124,42 +131,6 @@ def read_columns(
             else:
                 columns[place] = builder.done()
     return [column for column in columns if column is not None]
-
-
-def plain_numbers(
-    lines: Iterator[str], content: bytes, separator: str, width: int
-) -> list[RawColumn] | None:
-    """All columns at once where a text holds plain numbers and nothing else, or None.
-
-    ``numpy.loadtxt`` reads them several times as fast as cells one by one. It refuses whatever is
-    not even, not a number, or missing.
-    """
-    if _zeros_first(content):
-        return None  # codes with leading zeros are to be seen as such
-    first = next(lines, "")
-    if not first.strip():
-        return None
-    try:
-        values = np.loadtxt(chain([first], lines), delimiter=separator, comments=None, ndmin=2)
-    except (ValueError, UnicodeError):
-        return None
-    if values.shape[1] != width or not len(values):
-        return None
-    return [RawColumn(numbers=np.ascontiguousarray(column)) for column in values.T]
-
-
-def _zeros_first(content: bytes, chunk: int = 1 << 22) -> bool:
-    """Whether a number is written with a zero before other digits; exponents are none."""
-    for start in range(0, len(content), chunk):
-        before = content[max(0, start - 3) : start].rjust(3, b"\n")
-        signs = np.frombuffer(before + content[start : start + chunk + 1], dtype=np.uint8)
-        digit = (signs >= ord("0")) & (signs <= ord("9"))
-        places = np.flatnonzero((signs[2:-1] == ord("0")) & digit[3:] & ~digit[1:-2]) + 2
-        last, last_but_one = signs[places - 1], signs[places - 2]
-        last = np.where((last == ord("-")) | (last == ord("+")), last_but_one, last) | 0x20
-        if np.any((last != ord("e")) & (last != ord("."))):
-            return True
-    return False
 
 
 def even_rows(
