@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from time import perf_counter
 
 import numpy as np
 from llvmlite import ir
@@ -36,7 +37,7 @@ from numba.np.arrayobj import make_array, populate_array
 
 from .simd import INT
 from .sources import compiled
-from .threads import enter_parallel, leave_parallel, parallel_threads
+from .threads import Pace, leave_parallel, parallel_threads
 from .twins import twins
 
 SERIAL, PARALLEL = 0, 1
@@ -60,6 +61,7 @@ class Tape:
         self._kept: list[object] = []
         self._work = 0
         self._tables: tuple[np.ndarray, ...] | None = None
+        self._pace: Pace | None = None
 
     def add(self, function: int, arguments: list[int], *, work: int, check: bool = False):
         """Append an instruction.
@@ -91,27 +93,41 @@ class Tape:
     def check(self) -> int:
         """Run the checks; the first status that is not 0, or 0."""
         if self._tables is None:
-            self._tables = tuple(
-                np.array(calls, np.int64).reshape(-1, 3) for calls in (self._checks, self._calls)
-            )
+            lists = self._checks, self._calls
+            self._tables = tuple(np.array(each, np.int64).reshape(-1, 3) for each in lists)
+            self._pace = Pace() if self._is_worth_sharing() else None
         checks = self._tables[0]
         return _run(checks, 1) if len(checks) else 0
 
+    def _is_worth_sharing(self) -> bool:
+        if self.members > 1:
+            return self._work * self.members >= _WORTH_A_THREAD
+        return any(mode == PARALLEL for _, _, mode in self._calls)
+
     def run(self) -> None:
         """Run everything that is no check, after :meth:`check` gave 0."""
-        calls = self._tables[1]
-        several = self.members > 1
-        little = several and self._work * self.members < _WORTH_A_THREAD
-        if little or not enter_parallel():
-            _run_members(calls, self.members) if several else _run(calls, 1)
+        calls, pace = self._tables[1], self._pace
+        if pace is None or parallel_threads() == 1:
+            self._run(calls)
             return
-        try:
-            if several:
-                _run_members_parallel(calls, self.members)
-            else:
-                run_parallel(calls, parallel_threads())
-        finally:
-            leave_parallel()
+        begin, parallel = perf_counter(), pace.enter_parallel()
+        if parallel:
+            try:
+                self._run_parallel(calls)
+            finally:
+                leave_parallel()
+        else:
+            self._run(calls)
+        pace.took(perf_counter() - begin, parallel)
+
+    def _run(self, calls: np.ndarray) -> None:
+        _run_members(calls, self.members) if self.members > 1 else _run(calls, 1)
+
+    def _run_parallel(self, calls: np.ndarray) -> None:
+        if self.members > 1:
+            _run_members_parallel(calls, self.members)
+        else:
+            run_parallel(calls, parallel_threads())
 
 
 _WORTH_A_THREAD = 6_000  # ns

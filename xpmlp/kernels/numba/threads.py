@@ -10,15 +10,22 @@ GNU's OpenMP, which numba has on Linux, looks out for 300,000 turns: millisecond
 that waits holds a core that others want too, is then put aside by the system, and keeps its team
 waiting. After 20,000 turns it sleeps. With one busy process beside us on each of two cores, a step
 of 784-100-10 then took 0.30 ms instead of 0.67, and 0.14 as before on free cores.
+
+Where others want all cores, a team waits at each of a step's twenty barriers for a thread that the
+system has put aside for milliseconds. So who runs the same work again and again looks at the clock
+(:class:`Pace`): after a run that took twice as long as one thread would have, threads stay apart
+for a while, and longer each time it is so again. Results are the same bits either way.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 import threading
 import warnings
+from time import perf_counter
 
 import numba
 
@@ -59,7 +66,7 @@ def parallel_threads() -> int:
 
 def enter_parallel() -> bool:
     """Whether the caller may run a parallel kernel now; it must then ``leave_parallel()``."""
-    if _count == 1 or not _region.acquire(blocking=False):
+    if _count == 1 or perf_counter() < _apart.until or not _region.acquire(blocking=False):
         return False
     if not hasattr(_told, "count"):  # numba keeps this number for each Python thread
         try:
@@ -76,6 +83,51 @@ def enter_parallel() -> bool:
 def leave_parallel() -> None:
     """Give the parallel region back."""
     _region.release()
+
+
+_ALONE_FIRST = 3  # times that work is done by one thread before several are
+_LEAST, _MOST = 4, 64  # times as long apart as was lost to waiting
+
+
+class _Apart:
+    """Until when threads stay apart, and what that was decided by."""
+
+    def __init__(self):
+        self.until, self.stay, self.times = 0.0, 0.0, _LEAST
+        self.together = 0.0  # seconds of work side by side since then, without waiting
+
+    def begin(self, lost: float) -> None:
+        """From now on, for a multiple of the seconds lost; twice as long as last time where threads
+        have not worked side by side for as long as they were apart."""
+        self.times = min(2 * self.times, _MOST) if self.together < self.stay else _LEAST
+        self.stay, self.together = self.times * lost, 0.0
+        self.until = perf_counter() + self.stay
+
+
+_apart = _Apart()
+
+
+class Pace:
+    """How fast one thread does the same work, and whether several are worth it."""
+
+    def __init__(self):
+        self.alone, self.left = math.inf, _ALONE_FIRST
+
+    def enter_parallel(self) -> bool:
+        """As the function of this name, once it is known how long one thread takes."""
+        if self.left:
+            self.left -= 1
+            return False
+        return enter_parallel()
+
+    def took(self, seconds: float, parallel: bool) -> None:
+        """To be told each time; where threads hold each other up, they stay apart for a while."""
+        if not parallel:
+            self.alone = min(self.alone, seconds)
+        elif seconds > 2 * self.alone:
+            _apart.begin(seconds - self.alone)
+        else:
+            _apart.together += seconds
 
 
 def _serial_from_now_on() -> None:
