@@ -77,11 +77,11 @@ def test_any_layout_is_taken(rng):
 
 @pytest.mark.parametrize("case", ["many rows", "members"])
 def test_results_do_not_depend_on_the_number_of_threads(case, rng, monkeypatch):
-    from xpmlp.kernels.numba import tape
+    from xpmlp.kernels.numba import launching
 
     columns, x, W, b = draw(rng, case, "float32")
     y = ops.piecewise_linear(x, W, b, columns=columns)
-    monkeypatch.setattr(tape, "enter_parallel", lambda: False)
+    monkeypatch.setattr(launching, "enter_parallel", lambda: False)
     np.testing.assert_array_equal(ops.piecewise_linear(x, W, b, columns=columns), y)
 
 

@@ -431,27 +431,33 @@ def test_odd_sizes(rows, sizes, rng):
     run_both(steps, batches, 1e-12)
 
 
+def by_threads(together, monkeypatch):
+    """Whether a step's first run is shared by threads."""
+    from xpmlp.kernels.numba import threads
+
+    monkeypatch.setattr(threads, "_ALONE_FIRST", 0 if together else 1)
+    monkeypatch.setattr(threads._apart, "until", 0.0)
+
+
 def test_large_layers_are_cut_among_threads_to_the_same_bits(rng, monkeypatch):
     # 784 inputs for 64 rows are halved in depth, the next layer cut by rows, the last not at all.
-    from xpmlp.kernels.numba import tape
-
     x = rng.normal(size=(64, 784)).astype(np.float32)
     y = rng.integers(0, 10, 64)
     steps = pair(sizes=[784, 200, 300, 10], normalization="batchnorm", dropout=0.2)
+    by_threads(True, monkeypatch)
     steps[0](x, y)
-    monkeypatch.setattr(tape, "enter_parallel", lambda: False)
+    by_threads(False, monkeypatch)
     steps[1](x, y)
     for name, values in steps[0].model.state_dict().items():
         np.testing.assert_array_equal(values, steps[1].model.state_dict()[name], err_msg=name)
 
 
 def test_populations_are_cut_among_threads_to_the_same_bits(rng, monkeypatch):
-    from xpmlp.kernels.numba import tape
-
     x, y = batch(rng, rows=40)
     steps = pair(population=5, normalization="layernorm", dropout=0.2, optimizer=lambda: Adam(0.01))
+    by_threads(True, monkeypatch)
     steps[0](x, y)
-    monkeypatch.setattr(tape, "enter_parallel", lambda: False)
+    by_threads(False, monkeypatch)
     steps[1](x, y)
     for name, values in steps[0].model.state_dict().items():
         np.testing.assert_array_equal(values, steps[1].model.state_dict()[name], err_msg=name)
