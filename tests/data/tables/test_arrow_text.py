@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from xpmlp.data.tables import arrow_text  # noqa: E402
-from xpmlp.data.tables.cells import Blanks  # noqa: E402
-from xpmlp.data.tables.layout import Layout, rows_of, text_lines  # noqa: E402
-from xpmlp.data.tables.reader import read_table  # noqa: E402
-from xpmlp.data.tables.rows import even_rows, read_columns  # noqa: E402
+from xpmlp.data.tables import arrow_text
+from xpmlp.data.tables.cells import Blanks
+from xpmlp.data.tables.layout import Layout, rows_of, text_lines
+from xpmlp.data.tables.reader import read_table
+from xpmlp.data.tables.rows import even_rows, read_columns
 
 CELLS = (
     *("1", "-2.5", "+3", "1e5", "1E-3", ".5", "5.", "007", "00.5", "0", "-0", "  12 ", "1e400"),

@@ -6,6 +6,7 @@ quotes. Whatever else there is, ``read_columns`` reads, and says; both come to t
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -85,8 +86,7 @@ def _texts(content: bytes, layout: Layout) -> Any:
 
 def _has_empty_rows(table: Any) -> bool:
     """Whether all cells of some row are empty: such rows are left out, and counted."""
-    from pyarrow import compute
-
+    compute = _compute()
     empty = None
     for column in table.columns:
         one = compute.equal(compute.utf8_trim_whitespace(column), "")
@@ -98,8 +98,7 @@ def _has_empty_rows(table: Any) -> bool:
 
 def _column(texts: Any, blank: Blanks, plain_decimals: bool) -> RawColumn:
     """Numbers, if all cells are some or blank."""
-    from pyarrow import compute
-
+    compute = _compute()
     if plain_decimals or not compute.any(compute.match_substring(texts, ".")).as_py():
         values = _cast(texts)
         if values is None:
@@ -112,8 +111,8 @@ def _column(texts: Any, blank: Blanks, plain_decimals: bool) -> RawColumn:
 def _cast(texts: Any) -> np.ndarray | None:
     """The cells as float64, None if one is no number, or written as arrow does not know it."""
     import pyarrow
-    from pyarrow import compute
 
+    compute = _compute()
     try:
         return compute.cast(texts, pyarrow.float64()).to_numpy(zero_copy_only=False)
     except pyarrow.ArrowInvalid:
@@ -123,8 +122,8 @@ def _cast(texts: Any) -> np.ndarray | None:
 def _without_blanks(texts: Any, blank: Blanks) -> Any:
     """Nothing in place of the words, if each says that there is no value."""
     import pyarrow
-    from pyarrow import compute
 
+    compute = _compute()
     words = compute.invert(compute.match_substring_regex(texts, r"^\s*-?\.?[0-9]"))
     some = compute.unique(texts.filter(words))
     if len(some) > _WORDS or not all(blank(word) for word in some.to_pylist()):
@@ -134,8 +133,7 @@ def _without_blanks(texts: Any, blank: Blanks) -> Any:
 
 def _has_zeros_first(texts: Any, values: np.ndarray) -> bool:
     """Whether numbers are whole and one is written with a zero before other digits."""
-    from pyarrow import compute
-
+    compute = _compute()
     whole = values[~np.isnan(values)]
     if not np.array_equal(whole, np.floor(whole)):
         return False
@@ -164,3 +162,8 @@ def _coded(texts: Any) -> tuple[list[str], np.ndarray]:
     """The different texts as they appear, and which of them each cell is."""
     coded = texts.dictionary_encode().combine_chunks()
     return coded.dictionary.to_pylist(), coded.indices.to_numpy()
+
+
+def _compute() -> Any:
+    """pyarrow's functions of columns, which it makes as it is loaded."""
+    return importlib.import_module("pyarrow.compute")
