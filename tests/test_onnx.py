@@ -21,6 +21,7 @@ from xpmlp.errors import (
     ShapeError,
 )
 from xpmlp.layers import (
+    CELU,
     ELU,
     GELU,
     BatchNorm,
@@ -60,6 +61,7 @@ LAYERS: dict[str, Layer] = {
     **{name: kind() for name, kind in ACTIVATIONS.items()},
     "LeakyReLU": LeakyReLU(0.2),
     "ELU": ELU(0.7),
+    "CELU": CELU(0.7),
     "GELU tanh": GELU("tanh"),
     "Softmax": Softmax(),
     "LogSoftmax": LogSoftmax(),

@@ -245,6 +245,7 @@ def twins(nn: Any) -> Iterator[_Twin]:
     options: dict[type, tuple[str, str]] = {  # ours and theirs, of one constant
         L.LeakyReLU: ("slope", "negative_slope"),
         L.ELU: ("alpha", "alpha"),
+        L.CELU: ("alpha", "alpha"),
         L.GELU: ("approximate", "approximate"),
     }
     for kind in L.activations.ACTIVATIONS.values():

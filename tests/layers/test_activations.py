@@ -5,7 +5,7 @@ import pytest
 
 from xpmlp import ops
 from xpmlp.errors import ConfigError
-from xpmlp.layers import ELU, GELU, LeakyReLU, Log, ReLU
+from xpmlp.layers import CELU, ELU, GELU, LeakyReLU, Log, ReLU
 from xpmlp.layers.activations import ACTIVATIONS
 
 LAYERS = {
@@ -29,6 +29,7 @@ def test_their_constants_reach_both_directions():
     x, ones = np.array([-1.0, 2.0]), np.ones(2)
     for layer, y, dx in (
         (LeakyReLU(0.2), [-0.2, 2.0], [0.2, 1.0]),
+        (CELU(0.5), [0.5 * np.expm1(-2.0), 2.0], [np.exp(-2.0), 1.0]),
         (ELU(0.7), [0.7 * np.expm1(-1.0), 2.0], [0.7 * np.exp(-1.0), 1.0]),
     ):
         np.testing.assert_allclose(layer.forward(x), y, rtol=1e-15)

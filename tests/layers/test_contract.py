@@ -9,6 +9,7 @@ from xpmlp import layers
 from xpmlp.backend import dtype_name
 from xpmlp.errors import StateError
 from xpmlp.layers import (
+    CELU,
     ELU,
     GELU,
     BatchNorm,
@@ -63,6 +64,7 @@ CASES = {
     **{name: lambda dtype, kind=kind: kind() for name, kind in ACTIVATIONS.items()},
     "leaky": lambda dtype: LeakyReLU(0.2),
     "elu of 0.7": lambda dtype: ELU(0.7),
+    "celu of 0.7": lambda dtype: CELU(0.7),
     "gelu-tanh": lambda dtype: GELU("tanh"),
     "softmax": lambda dtype: Softmax(),
     "softmax-columns": lambda dtype: Softmax(axis=-2),

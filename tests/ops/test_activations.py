@@ -14,6 +14,7 @@ from xpmlp.testing import gradcheck_function
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 _GELU_TANH = math.sqrt(2 / math.pi)
+_SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772
 
 VALUES = {
     "relu": lambda x: np.maximum(x, 0),
@@ -26,6 +27,10 @@ VALUES = {
     "tanh": np.tanh,
     "softplus": lambda x: np.logaddexp(0, x),
     "softsign": lambda x: x / (1 + np.abs(x)),
+    "celu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "selu": lambda x: _SCALE * np.where(x > 0, x, _ALPHA * np.expm1(np.minimum(x, 0))),
+    "hardswish": lambda x: x * (np.clip(x + 3, 0, 6) / 6),
+    "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
 }
 NAMES = tuple(VALUES)
 FLAT = ("sigmoid", "tanh", "softsign")  # on both sides
@@ -71,13 +76,14 @@ def test_backward_is_the_derivative(library, rng, name):
     )
 
 
-@pytest.mark.parametrize("option", ["leaky_relu-slope", "elu-alpha"])
+@pytest.mark.parametrize("option", ["leaky_relu-slope", "elu-alpha", "celu-alpha"])
 def test_options_reach_both_directions(rng, option):
     name, key = option.split("-")
     x = rng.normal(size=(3, 5))
     value = np.float64(0.3)  # a NumPy scalar must not widen float32 either
     y = getattr(ops, name)(x, value)
-    negative = 0.3 * (np.expm1(np.minimum(x, 0)) if name == "elu" else x)
+    powers = {"elu": x, "celu": x / 0.3}
+    negative = 0.3 * (np.expm1(np.minimum(powers[name], 0)) if name in powers else x)
     np.testing.assert_allclose(y, np.where(x > 0, x, negative), rtol=1e-15)
     gradcheck_function(
         lambda x: getattr(ops, name)(x, value),
@@ -100,7 +106,9 @@ def test_extremes_neither_overflow_nor_lose_the_gradient(library, name, dtype):
         expected = VALUES[name](x.astype(np.float64))
     assert_result(library, y, expected, "elementwise", dtype)
     assert np.isfinite(dx).all()
-    limits = {"leaky_relu": (0.01, 1), **dict.fromkeys(FLAT, (0, 0))}.get(name, (0, 1))
+    limits = {"leaky_relu": (0.01, 1), "selu": (0, _SCALE), **dict.fromkeys(FLAT, (0, 0))}.get(
+        name, (0, 1)
+    )
     np.testing.assert_allclose(dx[[0, 1, -2, -1]], np.repeat(limits, 2), atol=1e-6)
 
 

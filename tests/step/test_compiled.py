@@ -10,16 +10,20 @@ import pytest
 
 from xpmlp.errors import ConfigError, DataError, ShapeError
 from xpmlp.layers import (
+    CELU,
     ELU,
     GELU,
+    SELU,
     BatchNorm,
     Dropout,
     Flatten,
+    Hardswish,
     Layer,
     LayerNorm,
     LeakyReLU,
     Linear,
     LogSoftmax,
+    Mish,
     ReLU,
     Residual,
     RMSNorm,
@@ -192,6 +196,7 @@ def test_losses_pass_on_what_is_not_finite(loss, value, rng):
     "layer",
     [
         *(ReLU, LeakyReLU, ELU, GELU, lambda: GELU("tanh"), SiLU, Tanh, Sigmoid, Softplus),
+        *(CELU, SELU, Mish, Hardswish),
         *(lambda: Residual(GELU()), lambda: Residual(ReLU()), Softmax, LogSoftmax),
         *(lambda: RMSNorm(C, dtype="float64"), lambda: LayerNorm(C, dtype="float64")),
     ],
@@ -247,6 +252,7 @@ def test_a_share_that_is_none_is_refused_as_layer_by_layer(loss, wrong, rng):
 NETWORKS = {
     "tanh gelu": lambda linear, own: [linear(D, 9), GELU("tanh"), linear(9, C)],
     "elu with a constant": lambda linear, own: [linear(D, 9), ELU(0.3), linear(9, C)],
+    "celu with a constant": lambda linear, own: [linear(D, 9), CELU(0.3), linear(9, C)],
     "residual": lambda linear, own: [
         linear(D, 9),
         Residual(Sequential(linear(9, 5), ReLU(), linear(5, 9))),

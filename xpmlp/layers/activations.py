@@ -12,11 +12,15 @@ from ..options import Number
 from .base import Layer
 
 __all__ = [
+    "CELU",
     "ELU",
     "GELU",
+    "SELU",
     "Activation",
+    "Hardswish",
     "LeakyReLU",
     "Log",
+    "Mish",
     "ReLU",
     "SiLU",
     "Sigmoid",
@@ -143,6 +147,42 @@ class Softsign(Activation):
     """``x / (1 + |x|)``: bounded like tanh, but slower towards its ends (Bergstra et al. 2009)."""
 
     op = "softsign"
+
+
+class SELU(Activation):
+    """``λ x`` where x > 0, else ``λ α (eˣ − 1)``: keeps mean 0 and variance 1.
+
+    For weights that start with ``init="lecun_normal"``; λ ≈ 1.0507, α ≈ 1.6733 (Klambauer et al.
+    2017).
+    """
+
+    op = "selu"
+
+
+class CELU(Activation):
+    """x where x > 0, else ``alpha (e^(x/alpha) − 1)``, of slope 1 at 0 (Barron 2017)."""
+
+    op = "celu"
+    alpha: Any = Number("(0, inf)")
+
+    def __init__(self, alpha: float = 1.0):
+        super().__init__()
+        self.alpha = alpha
+
+    def options(self) -> dict[str, float]:
+        return {"alpha": self.alpha}
+
+
+class Mish(Activation):
+    """``x tanh(ln(1 + eˣ))`` (Misra 2019)."""
+
+    op = "mish"
+
+
+class Hardswish(Activation):
+    """``x min(max(x + 3, 0), 6) / 6``: like SiLU, without an exponential (Howard et al. 2019)."""
+
+    op = "hardswish"
 
 
 ACTIVATIONS: dict[str, type[Activation]] = {kind().op: kind for kind in Activation.__subclasses__()}

@@ -13,6 +13,7 @@ from ..backend import Array, to_numpy
 from ..errors import ConfigError, ShapeError
 from ..layers.base import Layer
 from ..layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
+from ..ops.activations import SELU_ALPHA, SELU_SCALE
 from ..ops.piecewise_linear import BINS, LEVELS, Columns
 from .graph import BATCH, Graph, Value
 
@@ -164,6 +165,17 @@ def _silu(graph: Graph, layer: L.SiLU, x: Value, at: str) -> Value:
     return graph.node("Mul", [x, graph.node("Sigmoid", [x], at)], at)
 
 
+def _celu(graph: Graph, layer: L.CELU, x: Value, at: str) -> Value:
+    alpha = graph.constant(f"{at}.alpha", layer.alpha)  # Celu itself is there for float32 alone
+    y = graph.node("Elu", [graph.node("Div", [x, alpha], at)], at, alpha=1.0)
+    return graph.node("Mul", [y, alpha], at)
+
+
+def _mish(graph: Graph, layer: L.Mish, x: Value, at: str) -> Value:
+    gate = graph.node("Tanh", [graph.node("Softplus", [x], at)], at)  # Mish came with opset 18
+    return graph.node("Mul", [x, gate], at)
+
+
 def _log(graph: Graph, layer: L.Log, x: Value, at: str) -> Value:
     if layer.eps:
         x = graph.node("Add", [x, graph.constant(f"{at}.eps", layer.eps)], at)
@@ -279,6 +291,12 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.ELU: _operator("Elu", ("alpha", "alpha")),
     L.GELU: _gelu,
     L.SiLU: _silu,
+    L.SELU: lambda graph, layer, x, at: graph.node(
+        "Selu", [x], at, alpha=SELU_ALPHA, gamma=SELU_SCALE
+    ),
+    L.CELU: _celu,
+    L.Mish: _mish,
+    L.Hardswish: _operator("HardSwish"),
     L.Tanh: _operator("Tanh"),
     L.Sigmoid: _operator("Sigmoid"),
     L.Softplus: _operator("Softplus"),

@@ -4,7 +4,8 @@
 whichever of x and y gives the derivative most cheaply; asking for their common namespace is also
 what refuses arrays of two libraries. Source of the less common ones: LeakyReLU,
 Maas et al. 2013; ELU, Clevert et al. 2016; GELU, Hendrycks and Gimpel 2016; SiLU, Elfwing et al.
-2018; Softsign, Bergstra et al. 2009.
+2018; Softsign, Bergstra et al. 2009; SELU, Klambauer et al. 2017; CELU, Barron 2017; Mish, Misra
+2019; Hardswish, Howard et al. 2019.
 """
 
 from __future__ import annotations
@@ -15,16 +16,24 @@ from ..backend import Array, array_namespace
 from .dispatch import choose
 
 __all__ = [
+    "celu",
+    "celu_backward",
     "elu",
     "elu_backward",
     "gelu",
     "gelu_backward",
     "gelu_tanh",
     "gelu_tanh_backward",
+    "hardswish",
+    "hardswish_backward",
     "leaky_relu",
     "leaky_relu_backward",
+    "mish",
+    "mish_backward",
     "relu",
     "relu_backward",
+    "selu",
+    "selu_backward",
     "sigmoid",
     "sigmoid_backward",
     "silu",
@@ -41,6 +50,8 @@ from .shapes import check_shapes
 
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 _GELU_CUBIC = 0.044715  # Hendrycks and Gimpel 2016, section 2
+# Mean 0 and variance 1 are a fixed point with these: Klambauer et al. 2017, section 2.
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def relu(x: Array) -> Array:
@@ -89,6 +100,39 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
 def elu_backward(dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
     """``dy`` where x > 0, else ``dy · alpha · eˣ = dy · (y + alpha)``."""
     return array_namespace(dy, x, y).where(x > 0, dy, dy * (y + float(alpha)))
+
+
+def celu(x: Array, alpha: float = 1.0) -> Array:
+    """x where x > 0, else ``alpha · (e^(x/alpha) − 1)``: its slope at 0 is 1 for any alpha > 0."""
+    return float(alpha) * elu(x / float(alpha))
+
+
+def celu_backward(dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
+    """``dy`` where x > 0, else ``dy · e^(x/alpha) = dy · (y/alpha + 1)``."""
+    return array_namespace(dy, x, y).where(x > 0, dy, dy * (y / float(alpha) + 1.0))
+
+
+def selu(x: Array) -> Array:
+    """``λ x`` where x > 0, else ``λ α (eˣ − 1)``, with λ ≈ 1.0507 and α ≈ 1.6733."""
+    return SELU_SCALE * elu(x, SELU_ALPHA)
+
+
+def selu_backward(dy: Array, x: Array, y: Array) -> Array:
+    """``λ dy`` where x > 0, else ``dy · (y + λ α)``."""
+    xp = array_namespace(dy, x, y)
+    return dy * xp.where(x > 0, xp.full_like(y, SELU_SCALE), y + SELU_SCALE * SELU_ALPHA)
+
+
+def hardswish(x: Array) -> Array:
+    """``x · min(max(x + 3, 0), 6) / 6``."""
+    return x * (array_namespace(x).clip(x + 3.0, 0.0, 6.0) / 6.0)
+
+
+def hardswish_backward(dy: Array, x: Array, y: Array) -> Array:
+    """0 where x ≤ −3, dy where x ≥ 3, else ``dy · (x/3 + ½)``."""
+    xp = array_namespace(dy, x, y)
+    inner = xp.clip(x, -3.0, 3.0) / 3.0 + 0.5
+    return dy * xp.where(x >= 3.0, xp.ones_like(x), xp.where(x <= -3.0, xp.zeros_like(x), inner))
 
 
 def gelu(x: Array) -> Array:
@@ -177,6 +221,33 @@ def softsign_backward(dy: Array, x: Array, y: Array) -> Array:
     """``dy · (1 − |y|)²``."""
     left = 1.0 - array_namespace(dy, x, y).abs(y)
     return dy * left * left
+
+
+def mish(x: Array) -> Array:
+    """``x · tanh(ln(1 + eˣ))``."""
+    return x * _mish_gate(x)[0]
+
+
+def mish_backward(dy: Array, x: Array, y: Array) -> Array:
+    """``dy · (t + x (1 − t²) σ(x))`` with ``t = tanh(ln(1 + eˣ))``."""
+    array_namespace(dy, x, y)
+    t, left = _mish_gate(x)
+    return dy * (t + x * left * sigmoid(x))
+
+
+def _mish_gate(x: Array) -> tuple[Array, Array]:
+    """``t = tanh(ln(1 + eˣ))`` and ``1 − t²``, from ``tanh u = (e²ᵘ − 1) / (e²ᵘ + 1)``.
+
+    With ``e = e^−|x|`` and ``n = (1 + eˣ)² − 1`` they are ``n/(n + 2)`` and ``4 (n + 1)/(n + 2)²``;
+    where x > 0, all is multiplied by e², so that nothing overflows or cancels.
+    """
+    xp = array_namespace(x)
+    e = xp.exp(-xp.abs(x))
+    square = e * e
+    unit = xp.where(x < 0, xp.ones_like(e), square)
+    n = xp.where(x < 0, square + 2.0 * e, 1.0 + 2.0 * e)
+    total = n + 2.0 * unit
+    return n / total, 4.0 * (n + unit) * unit / (total * total)
 
 
 FUSABLE = {

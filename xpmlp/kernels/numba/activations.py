@@ -64,6 +64,48 @@ def _elu(x, alpha):
 
 
 @formula
+def _celu(x, alpha):
+    zero, one = type(x)(0), type(x)(1)
+    y = expm1_nonpositive(zero if x > zero else x / alpha)
+    return (x, one) if x > zero else (alpha * y, y + one)
+
+
+@formula
+def _selu(x, c):
+    real = type(x)
+    scale, alpha = real(1.0507009873554805), real(1.6732632423543772)
+    y = scale * alpha * expm1_nonpositive(real(0) if x > real(0) else x)
+    return (scale * x, scale) if x > real(0) else (y, y + scale * alpha)
+
+
+@formula
+def _hardswish(x, c):
+    real = type(x)
+    three, half = real(3), real(0.5)
+    if x <= -three:
+        return x * real(0), real(0)
+    if x >= three:
+        return x, real(1)
+    return x * ((x + three) / real(6)), x / three + half
+
+
+@formula
+def _mish(x, c):
+    # As in the op: t = n/(n + 2) and 1 − t² = 4 (n + 1)/(n + 2)², where x > 0 times e².
+    real = type(x)
+    one, two, e = real(1), real(2), exp_nonpositive(-abs(x))
+    square = e * e
+    low = x < real(0)
+    n = square + two * e if low else one + two * e
+    unit = one if low else square
+    total = n + two * unit
+    t = n / total
+    left = real(4) * ((n + unit) * unit) / (total * total)
+    s = (e if low else one) / (one + e)
+    return x * t, t + x * left * s
+
+
+@formula
 def _gelu(x, c):
     distribution, density = normal(x)
     return x * distribution, distribution + x * density
@@ -106,5 +148,9 @@ ACTIVATIONS = {
     "gelu_tanh": _activation(_gelu_tanh),
     "softplus": _activation(softplus),
     "softsign": _activation(_softsign),
+    "celu": _activation(_celu),
+    "selu": _activation(_selu),
+    "hardswish": _activation(_hardswish),
+    "mish": _activation(_mish),
 }
 """By the names of the ops."""
