@@ -49,6 +49,18 @@ def test_digits_reach_97_percent_by_default(command):
     assert err.count("\n") == result["epochs"] == 60
 
 
+@pytest.mark.parametrize("words", [("-h",), ("--help",), ("train", "-h"), ("bench", "--help")])
+def test_help_in_short_and_long(command, words):
+    status, out, err = command(*words)
+    assert status == 0 and not err
+    assert "Usage:" in out and "--help" in out
+
+
+def test_completion_for_a_shell(command):
+    status, out, _ = command("--show-completion", "bash")
+    assert status == 0 and "xpmlp" in out and "complete" in out
+
+
 def test_run_folder_holds_all_that_is_promised(command, tmp_path):
     status, out, _ = command("train", "digits", *QUICK[:-1], "--json")
     folder = tmp_path / "runs" / "digits-1"

@@ -1,8 +1,10 @@
 """Histories: how they show themselves."""
 
+import sys
+
 import pytest
 
-from xpmlp.errors import ConfigError
+from xpmlp.errors import ConfigError, MissingDependencyError
 from xpmlp.training import History, PopulationHistory
 
 
@@ -36,3 +38,15 @@ def test_a_history_is_a_finite_table_of_known_columns():
     for wrong in ("val_loss", 0, -1, slice(1)):
         with pytest.raises(ConfigError, match=r"epoch, train_loss, got .*history.rows"):
             history[wrong]
+
+
+def test_a_history_as_a_data_frame(monkeypatch):
+    pytest.importorskip("pandas")
+    history = History([{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.25}])
+    frame = history.to_pandas()
+    assert list(frame.columns) == ["train_loss"] and list(frame.index) == [1, 2]
+    assert frame.loc[2, "train_loss"] == 0.25
+    assert History().to_pandas().empty
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependencyError, match="pip install"):
+        history.to_pandas()

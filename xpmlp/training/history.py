@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MissingDependencyError
 from ..files import write_atomically
 from .stopping import INTERRUPTED
 
@@ -83,6 +83,23 @@ class History:
     def state_dict(self) -> dict[str, Any]:
         """All of it by name: ``History(**state)`` is the same again."""
         return dict(vars(self))
+
+    def to_pandas(self) -> Any:
+        """The rows as a ``pandas.DataFrame`` with the epochs as its index.
+
+        Raises
+        ------
+        MissingDependencyError
+            Without pandas.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingDependencyError(
+                'pandas is needed for data frames; pip install "xpmlp[cli]"'
+            ) from None
+        frame = pandas.DataFrame(self.rows)
+        return frame.set_index("epoch") if "epoch" in frame else frame
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows as CSV; the file appears whole or not at all."""
