@@ -12,6 +12,7 @@ from .confusion import plot_confusion
 from .first_layer import plot_first_layer
 from .history import plot_history
 from .mistakes import plot_mistakes
+from .rates import plot_rates
 from .reliability import plot_reliability
 from .sweep import plot_sweep
 
@@ -20,6 +21,7 @@ __all__ = [
     "plot_first_layer",
     "plot_history",
     "plot_mistakes",
+    "plot_rates",
     "plot_reliability",
     "plot_sweep",
 ]

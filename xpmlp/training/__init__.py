@@ -17,6 +17,7 @@ from .history import History
 from .population_history import PopulationHistory
 from .population_trainer import PopulationTrainer
 from .progress import Progress
+from .rate_search import RateSearch, search_rate
 from .trainer import Trainer
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PopulationHistory",
     "PopulationTrainer",
     "Progress",
+    "RateSearch",
     "ReduceOnPlateau",
     "SaveHistory",
     "TimeLimit",
@@ -40,4 +42,5 @@ __all__ = [
     "load_model",
     "r2",
     "save_model",
+    "search_rate",
 ]
