@@ -7,17 +7,26 @@ costs nothing, and the results are the same bits.
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
-from numba import prange, types
-from numba.extending import overload
 
 from ...errors import DataError
-from .simd import address, prefetch
-from .threads import enter_parallel, leave_parallel
-from .twins import twins
+from .launching import launch
+from .records import ADDRESS, NUMBER, Of, of_member, record
+from .records import ROWS as EACH
+from .simd import prefetch
+from .tape import instruction, share, vector
 
 _PARALLEL_ELEMENTS = 80_000  # with fewer, waking a second thread takes longer than it saves
 _AHEAD = 4  # rows between the one that is asked for and the one that is converted
+
+Gathered = record(
+    "Gathered", x=ADDRESS, total=int, index=Of("rows", dtype="int64"), mean=NUMBER, std=NUMBER,
+    means=ADDRESS, stds=ADDRESS, found=ADDRESS, y=EACH,
+)  # fmt: skip
+"""Of ``total`` rows of x; means and stds are 0 where one number is for all elements of a row."""
 
 
 def gather_rows(x, index, mean, std, *, dtype, out=None):
@@ -29,60 +38,58 @@ def gather_rows(x, index, mean, std, *, dtype, out=None):
         If a row number is outside of x.
     """
     y = np.empty((*index.shape, *x.shape[1:]), dtype) if out is None else out
-    rows, chosen = len(x), index.reshape(-1)
+    chosen, rows = index.astype(np.int64, copy=False), len(x)
+    means = stds = 0
     if mean is None:
         mean, std = 0.0, 1.0
-    else:
-        mean, std = _flat(mean), _flat(std)
-    arguments = x.reshape(-1), rows, chosen, mean, std, y.reshape(-1)
-    if y.size > _PARALLEL_ELEMENTS and enter_parallel():
-        try:
-            wrong = _gather_parallel(*arguments)
-        finally:
-            leave_parallel()
-    else:
-        wrong = _gather(*arguments)
-    if wrong >= 0:
+    elif getattr(mean, "ndim", 0):
+        mean, std, means, stds = 0.0, 1.0, mean, std
+    large = y.size > _PARALLEL_ELEMENTS
+    found = np.zeros(1, np.int64) if large else 0  # threads say here what a status says else
+    given = Gathered.plain(
+        1, index.size, y.size // max(1, index.size), x, rows, chosen, float(mean), float(std),
+        means, stds, found, y,
+    )  # fmt: skip
+    wrong = launch(_gathered(x.dtype)(y.dtype), given, worth_it=large)
+    if wrong or (large and found[0]):
+        place = int(np.argmax((chosen < 0) | (chosen >= rows)))
         raise DataError(
-            f"`gather_rows`: expected row numbers in 0…{rows - 1}, got {chosen[wrong]} at place "
-            f"{wrong}; check where they come from"
+            f"`gather_rows`: expected row numbers in 0…{rows - 1}, got {index.reshape(-1)[place]} "
+            f"at place {place}; check where they come from"
         )
     return y
 
 
-def _flat(statistic):
-    """A number, or one for each element of a row."""
-    return statistic.reshape(-1) if getattr(statistic, "ndim", 0) else float(statistic)
+@cache
+def _gathered(source: np.dtype) -> Any:
+    """The instruction for rows of a type."""
+    some, size = source.type(0), source.itemsize
 
+    @instruction
+    def gathered(real):
+        def run(arguments, part, parts):
+            a = of_member(arguments, Gathered, 0, real(0))
+            first, last = share(np.intp(a.rows), part, parts, 1)
+            width, total = np.intp(a.columns), np.intp(a.total)
+            for n in range(first, last):
+                if a.index[n] < 0 or a.index[n] >= total:
+                    if a.found != 0:
+                        vector(np.intp(a.found), 1, np.int64(0))[0] = 1
+                    return 1
+            x, row_bytes = vector(a.x, total * width, some), width * size
+            means, stds = vector(a.means, width, real(0)), vector(a.stds, width, real(0))
+            for n in range(first, last):
+                if n + _AHEAD < last:
+                    prefetch(a.x + a.index[n + _AHEAD] * row_bytes, row_bytes, 0)
+                begin, to = np.uintp(a.index[n] * width), np.uintp(n * width)
+                if a.means == 0:
+                    for j in range(np.uintp(width)):
+                        a.y[to + j] = (real(x[begin + j]) - a.mean) / a.std
+                else:
+                    for j in range(np.uintp(width)):
+                        a.y[to + j] = (real(x[begin + j]) - means[j]) / stds[j]
+            return 0
 
-def _at(statistic, j):
-    raise NotImplementedError("for compiled code")
+        return run
 
-
-@overload(_at, inline="always")
-def _compiled_at(statistic, j):
-    if isinstance(statistic, types.Array):
-        return lambda statistic, j: statistic[j]
-    return lambda statistic, j: statistic
-
-
-def _gather_body(x, rows, index, mean, std, y):
-    for n in range(index.size):
-        if index[n] < 0 or index[n] >= rows:
-            return n
-    real = y.dtype.type
-    width = y.size // max(1, index.size)
-    row_bytes = width * x.itemsize
-    start = address(x)
-    for n in prange(index.size):
-        if n + _AHEAD < index.size:
-            prefetch(start + np.intp(index[n + _AHEAD]) * row_bytes, row_bytes, 0)
-        source = np.uintp(index[n]) * np.uintp(width)
-        target = np.uintp(n) * np.uintp(width)
-        for j in range(np.uintp(width)):
-            y[target + j] = (real(x[source + j]) - real(_at(mean, j))) / real(_at(std, j))
-    return -1
-
-
-# Numba checks divisors unless told not to, and a loop with a check in it does not vectorize.
-_gather, _gather_parallel = twins(_gather_body, error_model="numpy")
+    return gathered
