@@ -22,6 +22,12 @@ MAKE = {
     "adam": lambda lr, **o: Adam(lr, beta1=0.8, beta2=0.99, **o),
     "adamw": lambda lr, **o: AdamW(lr, beta1=0.8, beta2=0.99, **o),
     "muon": lambda lr, **o: Muon(lr, **o),
+    "amsgrad": lambda lr, **o: optim.AMSGrad(lr, **o),
+    "nadam": lambda lr, **o: optim.NAdam(lr, beta2=0.99, **o),
+    "radam": lambda lr, **o: optim.RAdam(lr, beta2=0.9, **o),
+    "adamax": lambda lr, **o: optim.Adamax(lr, **o),
+    "adadelta": lambda lr, **o: optim.Adadelta(lr, eps=0.01, **o),
+    "lion": lambda lr, **o: optim.Lion(lr, **o),
 }
 TORCH = {
     "sgd": lambda torch, p, lr, wd: torch.SGD(p, lr, weight_decay=wd),
@@ -138,6 +144,7 @@ def test_library_dtype_and_inputs_are_kept(library, rng, name):
 def hypers(name):
     """Per-member hyperparameters for an optimizer, and what else it is made with."""
     own = {"lr": [0.05, 0.01, 0.0], "weight_decay": [0.1, 0.0, 0.01]}
+    betas = {"beta1": [0.9, 0.8, 0.0], "beta2": [0.999, 0.9, 0.99]}
     return {
         "sgd": (SGD, own, {}),
         "momentum": (SGD, {**own, "momentum": [0.9, 0.5, 0.0]}, {}),
@@ -147,6 +154,12 @@ def hypers(name):
         "adam": (Adam, {**own, "beta1": [0.9, 0.8, 0.0], "beta2": [0.999, 0.9, 0.99]}, {}),
         "adamw": (AdamW, {**own, "beta1": [0.9, 0.8, 0.0], "beta2": [0.999, 0.9, 0.99]}, {}),
         "muon": (Muon, {**own, "momentum": [0.95, 0.5, 0.0]}, {}),
+        "amsgrad": (optim.AMSGrad, {**own, **betas}, {}),
+        "nadam": (optim.NAdam, {**own, **betas}, {}),
+        "radam": (optim.RAdam, {**own, **betas, "beta2": [0.999, 0.5, 0.0]}, {}),
+        "adamax": (optim.Adamax, {**own, **betas}, {}),
+        "adadelta": (optim.Adadelta, {**own, "decay": [0.9, 0.99, 0.0]}, {}),
+        "lion": (optim.Lion, {**own, **betas}, {}),
     }[name]
 
 
@@ -216,7 +229,9 @@ def test_every_optimizer_finds_the_lowest_point(rng, name):
     params = start(rng)
     schedule = Cosine(total=300)
     # AdaGrad's own steps shrink already.
-    lr = {"sgd": 0.05, "momentum": 0.05, "nesterov": 0.05, "adagrad": 1.0}.get(name, 0.2)
+    lr = {"sgd": 0.05, "momentum": 0.05, "nesterov": 0.05, "adagrad": 1.0, "adadelta": 1.0}.get(
+        name, 0.2
+    )
     options = {"adam_lr": 0.2} if name == "muon" else {}
     optimizer = MAKE[name](lr, weight_decay=0.0, schedule=schedule, **options)
     for value in run(optimizer, params, 300).values():
@@ -225,7 +240,7 @@ def test_every_optimizer_finds_the_lowest_point(rng, name):
 
 
 def test_names_lead_to_optimizers():
-    assert set(optim.OPTIMIZERS) == {"sgd", "adagrad", "rmsprop", "adam", "adamw", "muon"}
+    assert set(optim.OPTIMIZERS) == set(MAKE) - {"momentum", "nesterov"}
     for make in optim.OPTIMIZERS.values():
         assert make().update({"W": np.ones((2, 2))}, {"W": np.ones((2, 2))})["W"].shape == (2, 2)
 
@@ -342,3 +357,37 @@ def test_values_for_members_that_there_are_not_are_refused(population, values):
         step = TrainStep(model, MSE(), SGD([0.1] * values))
         with pytest.raises(ConfigError, match=f"expected lr to be one number.*got {values} of"):
             getattr(step, run)(x, x[:, :1])
+
+
+def test_lion_follows_its_formula(rng):
+    lion, w = optim.Lion(0.1, beta1=0.8, beta2=0.6, weight_decay=0.5), rng.normal(size=(3, 2))
+    params, mean, expected = {"W": w}, np.zeros_like(w), w
+    for _ in range(4):
+        g = rng.normal(size=w.shape)
+        params = lion.update(params, {"W": g})
+        step = np.sign(0.8 * mean + 0.2 * g)
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * step
+        mean = 0.6 * mean + 0.4 * g
+        np.testing.assert_allclose(params["W"], expected, rtol=1e-14)
+
+
+def test_nadam_is_the_same_after_a_copy_a_load_and_a_changed_momentum(rng):
+    first, start_, grads = optim.NAdam(0.1), rng.normal(size=4), rng.normal(size=(6, 4))
+    params = {"W": start_}
+    for g in grads[:3]:
+        params = first.update(params, {"W": g})
+    loaded = optim.NAdam(0.1)
+    loaded.load_state_dict(first.state_dict(), params)
+    again = first.copy()
+    ends = []
+    for one in (first, loaded, again):
+        now = params
+        for g in grads[3:]:
+            now = one.update(now, {"W": g})
+        ends.append(now["W"])
+    np.testing.assert_array_equal(ends[0], ends[1])
+    np.testing.assert_array_equal(ends[0], ends[2])
+    first.beta1 = 0.5
+    fresh = optim.NAdam(0.1, beta1=0.5)
+    fresh.steps = first.steps
+    assert first.rates(0.1) == fresh.rates(0.1) and first.fresh().steps == 0

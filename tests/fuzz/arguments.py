@@ -134,7 +134,15 @@ def _add_ops(found: dict) -> None:
             "alpha": 1.0,
         },
         **{"lr": 0.1, "momentum": 0.9, "nesterov": True, "eps": 1e-8, "gain": 0.1, "gain1": 0.1},
-        **{"gain2": 0.1, "correction1": 0.5, "correction2": 0.5, "steps": 5},
+        **{
+            "gain2": 0.1,
+            "ahead": 0.1,
+            "adaptive": 0.1,
+            "keep": 0.9,
+            "correction1": 0.5,
+            "correction2": 0.5,
+            "steps": 5,
+        },
     }
     for name in ops.__all__:
         op = getattr(ops, name)
@@ -205,7 +213,7 @@ def _add_parts(found: dict) -> None:
         lambda layer: layers.Sequential(layer).forward(X),
         {"layer": layers.ReLU()},
     )
-    for name in ("SGD", "AdaGrad", "RMSProp", "Adam", "AdamW", "Muon"):
+    for name in ("SGD", "AdaGrad", "RMSProp", "Adam", "AdamW", "Muon", "NAdam", "RAdam", "Lion"):
         found[name] = updated(getattr(optim, name)), {"lr": 0.1}
     found["SGD momentum"] = updated(optim.SGD), {"lr": 0.1, "momentum": 0.9, "nesterov": True}
     found["Adam all"] = updated(optim.Adam), {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}

@@ -136,6 +136,14 @@ def test_updates(device):
     ops.rmsprop_update(w, g, s, lr=0.1, gain=0.1, eps=1e-8)
     rates = {"gain1": 0.1, "gain2": 0.01, "correction1": 0.1, "correction2": 0.01}
     ops.adam_update(w, g, v, s, lr=0.1, eps=1e-8, **rates)
+    ops.amsgrad_update(w, g, v, s, s, lr=0.1, eps=1e-8, **rates)
+    del rates["correction1"]
+    ops.nadam_update(w, g, v, s, lr=0.1, ahead=0.1, eps=1e-8, **rates)
+    gains = {"gain1": 0.1, "gain2": 0.01}
+    ops.radam_update(w, g, v, s, lr=0.1, adaptive=0.0, eps=1e-8, **gains)
+    ops.lion_update(w, g, v, lr=0.1, **gains)
+    ops.adamax_update(w, g, v, s, lr=0.1, gain1=0.1, keep=0.9, eps=1e-8)
+    ops.adadelta_update(w, g, s, s, lr=0.1, gain=0.1, eps=1e-6)
     ops.muon_update(w, g, v, lr=0.1, momentum=0.9, nesterov=True, steps=5)
 
 

@@ -79,6 +79,8 @@ OPTIMIZERS = {
     "adam": lambda: optim.Adam(0.01, weight_decay=0.02),
     "adamw": lambda: optim.AdamW(0.01, weight_decay=0.1, schedule=schedules.Cosine(total=80)),
     "muon": lambda: optim.Muon(0.01),
+    "nadam": lambda: optim.NAdam(0.01),
+    "lion": lambda: optim.Lion(0.001),
 }
 
 
@@ -87,7 +89,7 @@ def test_a_hundred_replays_equal_eager_steps(rng, name):
     eager, replayed = both(net, OPTIMIZERS[name])
     assert_equal_training(eager, replayed, batches(rng))
     x, y = (traced(a) for a in next(batches(rng)))
-    end = ", but for the update" if name == "muon" else ""
+    end = ", but for the update" if name in ("muon", "nadam", "lion") else ""
     assert replayed.explain(x, y) == f"captured{end}"
 
 

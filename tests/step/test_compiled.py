@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from xpmlp import optim
 from xpmlp.errors import ConfigError, DataError, ShapeError
 from xpmlp.layers import (
     CELU,
@@ -106,6 +107,12 @@ OPTIMIZERS = {
     "rmsprop": lambda: RMSProp(0.001, weight_decay=0.1),
     "adam": lambda: Adam(0.01, weight_decay=0.1),
     "adamw": lambda: AdamW(0.01, weight_decay=0.1, schedule=Step(every=2, factor=0.5)),
+    "amsgrad": lambda: optim.AMSGrad(0.01, weight_decay=0.1),
+    "nadam": lambda: optim.NAdam(0.01, weight_decay=0.1, beta2=0.9),
+    "radam": lambda: optim.RAdam(0.01, weight_decay=0.1, beta2=0.8),  # certain at its 4th step
+    "adamax": lambda: optim.Adamax(0.01, weight_decay=0.1),
+    "adadelta": lambda: optim.Adadelta(0.3, weight_decay=0.1),
+    "lion": lambda: optim.Lion(0.01, weight_decay=0.1),
 }
 
 

@@ -6,6 +6,14 @@ A kernel may stand in for a reference where it is faster; :func:`explain` says w
 
 from . import activations
 from .activations import *  # noqa: F403
+from .adaptive_updates import (
+    adadelta_update,
+    adamax_update,
+    amsgrad_update,
+    lion_update,
+    nadam_update,
+    radam_update,
+)
 from .arguments import checked
 from .dispatch import explain, without_kernels
 from .dropout import dropout
@@ -38,8 +46,11 @@ from .update import (
 )
 
 __all__ = [
+    "adadelta_update",
     "adagrad_update",
     "adam_update",
+    "adamax_update",
+    "amsgrad_update",
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_inference",
@@ -53,16 +64,19 @@ __all__ = [
     "layer_norm_backward",
     "linear",
     "linear_backward",
+    "lion_update",
     "log_softmax",
     "log_softmax_backward",
     "matmul",
     "momentum_update",
     "muon_update",
+    "nadam_update",
     "orthogonalize",
     "periodic",
     "periodic_backward",
     "piecewise_linear",
     "piecewise_linear_backward",
+    "radam_update",
     "rms_norm",
     "rms_norm_backward",
     "rmsprop_update",

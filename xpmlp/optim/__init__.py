@@ -7,19 +7,42 @@ for a population, one for each member.
 The maths of each update is in :mod:`xpmlp.ops.update`.
 """
 
+from .adaptive import Adadelta, Adamax, AMSGrad, Lion, NAdam, RAdam
 from .base import Hyper, Optimizer
 from .clipping import clip_by_global_norm
-from .rules import OPTIMIZERS, SGD, AdaGrad, Adam, AdamW, Muon, RMSProp
+from .rules import SGD, AdaGrad, Adam, AdamW, Muon, RMSProp
+
+OPTIMIZERS = {
+    "sgd": SGD,
+    "adagrad": AdaGrad,
+    "rmsprop": RMSProp,
+    "adam": Adam,
+    "adamw": AdamW,
+    "muon": Muon,
+    "amsgrad": AMSGrad,
+    "nadam": NAdam,
+    "radam": RAdam,
+    "adamax": Adamax,
+    "adadelta": Adadelta,
+    "lion": Lion,
+}
+"""Optimizers by the names used on command lines and in config files."""
 
 __all__ = [
     "OPTIMIZERS",
     "SGD",
+    "AMSGrad",
     "AdaGrad",
+    "Adadelta",
     "Adam",
     "AdamW",
+    "Adamax",
     "Hyper",
+    "Lion",
     "Muon",
+    "NAdam",
     "Optimizer",
+    "RAdam",
     "RMSProp",
     "clip_by_global_norm",
 ]

@@ -262,14 +262,3 @@ class Muon(AdamW):
             steps=self.newton_schulz_steps,
         )
         return w, velocity, slots[1]
-
-
-OPTIMIZERS = {
-    "sgd": SGD,
-    "adagrad": AdaGrad,
-    "rmsprop": RMSProp,
-    "adam": Adam,
-    "adamw": AdamW,
-    "muon": Muon,
-}
-"""Optimizers by the names used on command lines and in config files."""

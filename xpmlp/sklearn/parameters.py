@@ -15,7 +15,7 @@ from .network import ACTIVATION_NAMES, network_activation
 from .rates import LEARNING_RATES, OF_SGD
 
 DTYPES = ("float32", "float64")
-DECOUPLED = ("adamw", "muon")  # shrink the weights themselves
+DECOUPLED = ("adamw", "muon", "lion")  # shrink the weights themselves
 STEPS_PER_EPOCH = 3
 """As many batches make an epoch of few rows, where batches of 200 would make one or two."""
 _ABOVE_0 = np.nextafter(0.0, 1.0)
@@ -115,17 +115,17 @@ def optimizer_of(estimator: Any) -> Optimizer:
     """What an estimator's solver and its numbers stand for; the schedule comes with the data."""
     if estimator.solver == "lbfgs":
         return SGD(0.0)  # which changes nothing
-    options: dict[str, Any] = {}
-    if estimator.solver in ("sgd", "muon"):
+    kind, options = OPTIMIZERS[estimator.solver], {}
+    if hasattr(kind, "momentum"):
         options["momentum"] = estimator.momentum
         options["nesterov"] = estimator.nesterovs_momentum and estimator.momentum > 0
-    if estimator.solver in ("adam", "adamw", "muon"):
+    if hasattr(kind, "beta1"):
         options |= {"beta1": estimator.beta_1, "beta2": estimator.beta_2}
-    if estimator.solver != "sgd":
+    if hasattr(kind, "eps"):
         options["eps"] = estimator.epsilon
     if estimator.solver in DECOUPLED:
         options["weight_decay"] = estimator.alpha
-    return OPTIMIZERS[estimator.solver](estimator.learning_rate_init, **options)
+    return kind(estimator.learning_rate_init, **options)
 
 
 def batch_rows(estimator: Any, rows: int) -> int:

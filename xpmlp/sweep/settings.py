@@ -23,7 +23,11 @@ AXES = (
 )
 """What may differ from setting to setting of one sweep."""
 
-_MOMENTUM = {"sgd": "momentum", "adam": "beta1", "adamw": "beta1", "muon": "momentum"}
+_MOMENTUM = {
+    name: "momentum" if hasattr(kind, "momentum") else "beta1"
+    for name, kind in OPTIMIZERS.items()
+    if hasattr(kind, "momentum") or hasattr(kind, "beta1")
+}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Everything that a training step's tape can be made of, by name."""
 
 from .activations import ACTIVATIONS
+from .adaptive_updates import adadelta, adamax, amsgrad, lion, nadam, radam
 from .cross_entropy import (
     check_labels,
     cross_entropy,
@@ -45,8 +46,11 @@ __all__ = [
     "ROWS",
     "SOFTMAXES",
     "TALL",
+    "adadelta",
     "adagrad",
     "adam",
+    "adamax",
+    "amsgrad",
     "batch_norm_backward_rows",
     "batch_norm_rows",
     "batch_norm_slopes",
@@ -72,15 +76,18 @@ __all__ = [
     "layer_norm_backward_rows",
     "layer_norm_rows",
     "layer_norm_slopes",
+    "lion",
     "masked",
     "masked_layer_norm",
     "masked_layer_norm_backward",
     "momentum",
     "multiplied",
+    "nadam",
     "norms",
     "passed",
     "penalty_value",
     "product",
+    "radam",
     "rectified",
     "rms_norm",
     "rms_norm_backward",

@@ -243,7 +243,7 @@ def _adam(a, to, begin, end, decay, shrink, clip):
 # --- The instructions -----------------------------------------------------------------------------
 
 # Optimizers with fewer than two slots may give no address for m or v, and those are never read.
-_STATE = {name: ROWS for name in ("w", "g", "m", "v")}
+STATE = {name: ROWS for name in ("w", "g", "m", "v")}
 _NEW = {f"new_{name}": ROWS for name in ("w", "m", "v")}
 
 
@@ -253,8 +253,8 @@ class _After(NamedTuple):
     v: Any
 
 
-def _in_place(record: Any, rule: Callable) -> Any:
-    """Cut as the product that made g was, by rows."""
+def updating(record: Any, rule: Callable) -> Any:
+    """The rule's instruction in place, cut as the product that made g was, by rows."""
 
     def update(a, first, last):
         r = a.rates
@@ -272,23 +272,23 @@ def _into_new(record: Any, rule: Callable) -> Any:
     return by_elements(record, update, fastmath=_CONTRACT, name=record.__name__)
 
 
-SGD = record("SGD", **_STATE, rates=SGDRates)
-Momentum = record("Momentum", **_STATE, rates=MomentumRates)
-AdaGrad = record("AdaGrad", **_STATE, rates=AdaGradRates)
-RMSProp = record("RMSProp", **_STATE, rates=RMSPropRates)
-Adam = record("Adam", **_STATE, rates=AdamRates)
-NewSGD = record("NewSGD", **_STATE, **_NEW, rates=SGDRates)
-NewMomentum = record("NewMomentum", **_STATE, **_NEW, rates=MomentumRates)
-NewAdaGrad = record("NewAdaGrad", **_STATE, **_NEW, rates=AdaGradRates)
-NewRMSProp = record("NewRMSProp", **_STATE, **_NEW, rates=RMSPropRates)
-NewAdam = record("NewAdam", **_STATE, **_NEW, rates=AdamRates)
+SGD = record("SGD", **STATE, rates=SGDRates)
+Momentum = record("Momentum", **STATE, rates=MomentumRates)
+AdaGrad = record("AdaGrad", **STATE, rates=AdaGradRates)
+RMSProp = record("RMSProp", **STATE, rates=RMSPropRates)
+Adam = record("Adam", **STATE, rates=AdamRates)
+NewSGD = record("NewSGD", **STATE, **_NEW, rates=SGDRates)
+NewMomentum = record("NewMomentum", **STATE, **_NEW, rates=MomentumRates)
+NewAdaGrad = record("NewAdaGrad", **STATE, **_NEW, rates=AdaGradRates)
+NewRMSProp = record("NewRMSProp", **STATE, **_NEW, rates=RMSPropRates)
+NewAdam = record("NewAdam", **STATE, **_NEW, rates=AdamRates)
 
 _IN_PLACE = {
-    "sgd": _in_place(SGD, _sgd),
-    "momentum": _in_place(Momentum, _momentum),
-    "adagrad": _in_place(AdaGrad, _adagrad),
-    "rmsprop": _in_place(RMSProp, _rmsprop),
-    "adam": _in_place(Adam, _adam),
+    "sgd": updating(SGD, _sgd),
+    "momentum": updating(Momentum, _momentum),
+    "adagrad": updating(AdaGrad, _adagrad),
+    "rmsprop": updating(RMSProp, _rmsprop),
+    "adam": updating(Adam, _adam),
 }
 sgd, momentum, adagrad, rmsprop, adam = _IN_PLACE.values()
 _NEW = {

@@ -11,7 +11,10 @@ from ..task import Task
 from .penalties import can_penalise, lower_clipping, lower_penalty
 from .program import Program
 
-OPTIMIZERS = (optim.SGD, optim.AdaGrad, optim.RMSProp, optim.Adam, optim.AdamW)
+OPTIMIZERS = (
+    *(optim.SGD, optim.AdaGrad, optim.RMSProp, optim.Adam, optim.AdamW, optim.AMSGrad),
+    *(optim.NAdam, optim.RAdam, optim.Adamax, optim.Adadelta, optim.Lion),
+)
 """Those whose rule has an instruction of its name, which takes the rates in their order."""
 
 
@@ -51,7 +54,7 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
         lower_clipping(program, task.clip_norm, grads, tables)
     for name in memory.names:
         begin, size = memory.offsets[name]
-        state: Any = dict(zip("mv", (slot[begin:] for slot in memory.slots), strict=False))
+        state: Any = dict(zip("mvu", (slot[begin:] for slot in memory.slots), strict=False))
         state = {"m": 0, "v": 0, **state, "w": memory.params[begin:], "g": grads[name][begin:]}
         rows, columns = memory.matrix(name, members)
         table = of_weights if memory.is_weight(name) else of_others
