@@ -109,7 +109,7 @@ OPTIMIZERS = {
     "adamw": lambda: AdamW(0.01, weight_decay=0.1, schedule=Step(every=2, factor=0.5)),
     "amsgrad": lambda: optim.AMSGrad(0.01, weight_decay=0.1),
     "nadam": lambda: optim.NAdam(0.01, weight_decay=0.1, beta2=0.9),
-    "radam": lambda: optim.RAdam(0.01, weight_decay=0.1, beta2=0.8),  # certain at its 4th step
+    "radam": lambda: optim.RAdam(0.01, weight_decay=0.1),
     "adamax": lambda: optim.Adamax(0.01, weight_decay=0.1),
     "adadelta": lambda: optim.Adadelta(0.3, weight_decay=0.1),
     "lion": lambda: optim.Lion(0.01, weight_decay=0.1),
@@ -361,6 +361,16 @@ def test_the_batch_itself_may_be_activated(layer, population, rng):
     ]
     run_both(steps, [(x, y), (x.copy(), y)], 1e-12)
     np.testing.assert_array_equal(x, given)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: optim.AMSGrad(0.01, beta2=0.5), lambda: optim.RAdam(0.01, beta2=0.9)]
+)
+def test_gradients_that_fall_for_long_enough(make, rng):
+    """For the largest of squares to be an earlier one, and for RAdam to be certain."""
+    steps = pair("float64", optimizer=make)
+    batches = [(x / 2**i, y) for i, (x, y) in enumerate(batch(rng, "float64") for _ in range(12))]
+    run_both(steps, batches, 1e-10)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
