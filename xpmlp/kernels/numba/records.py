@@ -294,6 +294,8 @@ def _cut(
     # As globals, not closed over: what is closed over is part of the key of numba's cache, and a
     # compiled function is another one in every process. The name tells instructions apart in it.
     names = {**globals(), "_body": njit(inline="always")(body), "_record": record}
+    if body.__module__ != record.__module__:  # whose source tells whether kept code is old
+        raise ValueError(f"{body.__module__} makes instructions of {record.__module__}'s records")
     name = f"{body.__module__.rpartition('.')[2]}.{name or body.__name__}"
     if name in _made:
         raise ValueError(f"there are two instructions {name}")

@@ -260,6 +260,7 @@ def updating(record: Any, rule: Callable) -> Any:
         r = a.rates
         rule(a, a, first * a.columns, last * a.columns, r.decay, r.shrink, r.clip)
 
+    update.__module__ = record.__module__  # where the rule is: its source tells whether code is old
     return by_rows(record, update, unit=TALL, fastmath=_CONTRACT, name=record.__name__)
 
 
