@@ -12,7 +12,9 @@ from xpmlp.schedules import (
     Cosine,
     Exponential,
     OneCycle,
+    Polynomial,
     Step,
+    WarmRestarts,
     WarmUp,
     as_schedule,
 )
@@ -41,6 +43,8 @@ def curve(schedule):
         (Cosine(total=TOTAL, final=0.1), 1.0, 0.1),
         (WarmUp(steps=8), 1 / 8, 1.0),
         (WarmUp(total=TOTAL, steps=8, then=Cosine(final=0.1)), 1 / 8, 0.1),
+        (Polynomial(total=TOTAL, power=2.0, final=0.3), 1.0, 0.3),
+        (WarmRestarts(first=TOTAL, growth=2, final=0.2), 1.0, 1.0),
         (OneCycle(total=TOTAL), 0.04, 1e-4),
         (OneCycle(total=TOTAL, rise=0.0), 1.0, 1e-4),
     ],
@@ -160,10 +164,13 @@ def test_over_fills_in_what_was_left_open():
         (lambda: WarmUp(steps=-1), "`WarmUp`: expected steps to be an integer ≥ 0, got -1"),
         (lambda: OneCycle(rise=1.0), r"`OneCycle`: expected rise in \[0, 1\), got 1.0"),
         (lambda: OneCycle().over(0), "`OneCycle`: expected total None or an integer ≥ 1, got 0"),
-        (lambda: as_schedule("linear"), "constant, exponential, cosine, onecycle, got 'linear'"),
+        (lambda: as_schedule("linear"), "cosine, onecycle, polynomial, got 'linear'"),
+        (lambda: WarmRestarts(growth=0), "expected growth to be an integer ≥ 1, got 0"),
+        (lambda: Polynomial(power=0.0), "expected power"),
+        (lambda: WarmRestarts(growth=2)(float("inf")), "expected the number of a step, got inf"),
         (lambda: as_schedule(0.5), "a schedule, its name or a function of the step, got 0.5"),
     ],
-    ids=["total", "every", "steps", "rise", "over", "name", "number"],
+    ids=["total", "every", "steps", "rise", "over", "name", "growth", "power", "step", "number"],
 )
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
@@ -175,7 +182,9 @@ def test_names_stand_for_schedules():
     assert as_schedule(Cosine(total=3)) == Cosine(total=3)
     for name, schedule in BY_NAME.items():
         assert as_schedule(name) is schedule
-    assert json.dumps(sorted(BY_NAME)) == '["constant", "cosine", "exponential", "onecycle"]'
+    assert json.dumps(sorted(BY_NAME)) == (
+        '["constant", "cosine", "exponential", "onecycle", "polynomial"]'
+    )
 
 
 def test_a_warm_up_takes_what_follows_by_name():

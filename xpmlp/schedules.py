@@ -28,7 +28,8 @@ def _of_numbers(call: Callable) -> Callable:
 
     @wraps(call)
     def at(self: Schedule, step: Any) -> float:
-        if type(step) is not int and not isinstance(step, int | float | np.number):
+        number = type(step) is int or isinstance(step, int | float | np.number)
+        if not number or not -math.inf < step < math.inf:
             raise ConfigError(
                 f"`{type(self).__name__}`: expected the number of a step, got {step!r:.200}"
             )
@@ -118,6 +119,44 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
+class Polynomial(Schedule):
+    """From 1 to ``final`` as ``(1 − step / total)^power``; a straight line for power 1."""
+
+    final: float = _checked(0.0, Number("[0, inf)"))
+    power: float = _checked(1.0, Number("(0, inf)"))
+
+    def __call__(self, step: int) -> float:
+        return self.final + (1.0 - self.final) * (1.0 - self._progress(step)) ** self.power
+
+
+@dataclass(frozen=True)
+class WarmRestarts(Schedule):
+    """Cosines from 1 to ``final``, one after another (SGDR, Loshchilov and Hutter 2017).
+
+    Attributes
+    ----------
+    first : int
+        Steps of the first cosine.
+    growth : int
+        How many times as long each is as the one before.
+    final : float
+        Where each ends.
+    """
+
+    first: int = _checked(1000, Number("[1, inf)", whole=True))
+    growth: int = _checked(1, Number("[1, inf)", whole=True))
+    final: float = _checked(0.0, Number("[0, inf)"))
+
+    def __call__(self, step: int) -> float:
+        length = self.first
+        if self.growth == 1:
+            step = step % length
+        while step >= length:
+            step, length = step - length, length * self.growth
+        return self.final + (1.0 - self.final) * _half_cosine(step / length)
+
+
+@dataclass(frozen=True)
 class WarmUp(Schedule):
     """Linearly from near 0 to 1 over ``steps``, then another schedule.
 
@@ -175,6 +214,7 @@ BY_NAME: dict[str, Schedule] = {
     "exponential": Exponential(),
     "cosine": Cosine(),
     "onecycle": OneCycle(),
+    "polynomial": Polynomial(),
 }
 """Schedules that need no further options, for command lines and config files."""
 

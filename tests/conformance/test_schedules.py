@@ -45,6 +45,22 @@ CASES = {
         schedules.Cosine(final=0.1, total=TOTAL),
         lambda o: lr_scheduler.CosineAnnealingLR(o, TOTAL, eta_min=0.1),
     ),
+    "line": (
+        schedules.Polynomial(total=TOTAL),
+        lambda o: lr_scheduler.PolynomialLR(o, TOTAL),
+    ),
+    "polynomial": (
+        schedules.Polynomial(total=TOTAL, power=2.5),
+        lambda o: lr_scheduler.PolynomialLR(o, TOTAL, power=2.5),
+    ),
+    "restarts": (
+        schedules.WarmRestarts(first=9, final=0.1),
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 9, eta_min=0.1),
+    ),
+    "longer restarts": (
+        schedules.WarmRestarts(first=3, growth=3),
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3, T_mult=3),
+    ),
     "warm-up": (schedules.WarmUp(steps=10, then=schedules.Cosine(final=0.1), total=TOTAL), warm_up),
     "one cycle": (schedules.OneCycle(total=TOTAL), one_cycle),
 }

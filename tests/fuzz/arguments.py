@@ -235,6 +235,8 @@ def _add_parts(found: dict) -> None:
     found["L1"] = lambda **o: penalties.L1(**o).forward({"W": A}, {"W"}, None), {"strength": 0.1}
     called = lambda make: lambda at=3, **o: make(**o)(at)  # noqa: E731
     found["Cosine"] = called(schedules.Cosine), {"at": 3, "total": 9, "final": 0.1}
+    found["Polynomial"] = called(schedules.Polynomial), {"at": 3, "total": 9, "power": 2.0}
+    found["WarmRestarts"] = called(schedules.WarmRestarts), {"at": 3, "first": 2, "growth": 2}
     found["Exponential"] = called(schedules.Exponential), {"at": 3, "total": 9, "final": 0.1}
     found["Step"] = called(schedules.Step), {"at": 3, "every": 2, "factor": 0.5}
     found["WarmUp"] = called(schedules.WarmUp), {"at": 3, "steps": 2, "then": schedules.Cosine(9)}

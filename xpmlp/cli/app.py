@@ -55,7 +55,7 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate (peak of the schedule).")] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="constant, exponential, cosine or onecycle.")
+        str | None, typer.Option(help="constant, exponential, cosine, polynomial or onecycle.")
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decay of the weights.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="In [0, 1).")] = None,
@@ -255,7 +255,7 @@ def sweep(
         str | None, typer.Option(help="sgd, adagrad, rmsprop, adam, adamw or muon.")
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="constant, exponential, cosine or onecycle.")
+        str | None, typer.Option(help="constant, exponential, cosine, polynomial or onecycle.")
     ] = None,
     validation: Annotated[
         float | None, typer.Option(help="Part of the training data held out: a share, or a count.")

@@ -40,7 +40,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     batch_size : int or "auto"
         "auto" is min(200, rows) as in scikit-learn, but of fewer than 600 rows a third, down to
         batches of 32: one or two steps an epoch learn too little.
-    learning_rate : {"constant", "cosine", "exponential", "onecycle", "invscaling", "adaptive"}
+    learning_rate : {"constant", "cosine", "exponential", "onecycle", "polynomial", "invscaling",
+        "adaptive"}
         How the learning rate changes over ``max_iter`` epochs. The last two are scikit-learn's, for
         sgd only, as there: ``learning_rate_init / (t + 1)^power_t`` after t rows; or a fifth of
         what it was whenever the loss (or the validation score) has not improved for
