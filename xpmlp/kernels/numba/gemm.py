@@ -42,7 +42,8 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from . import simd
 from .records import ADDRESS, fields, fields_only
@@ -127,10 +128,15 @@ def _pack(zero, b, b_row, b_col, depth, vectors, last, to):
                 copy_element(zero, source, to + (k * width + j) * size)
 
 
-@njit(inline="always")
-def _moved(matrix, distance):
+@intrinsic
+def _moved(typingctx, matrix, distance):
     """A matrix that begins so many bytes further on."""
-    return Matrix(matrix.start + distance, matrix.batch, matrix.row, matrix.col)
+
+    def generate(context, builder, signature, arguments):
+        start = builder.add(builder.extract_value(arguments[0], 0), arguments[1])
+        return builder.insert_value(arguments[0], start, 0)
+
+    return matrix(matrix, types.intp), generate
 
 
 @njit(inline="always")

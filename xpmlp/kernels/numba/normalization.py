@@ -20,6 +20,7 @@ from .launching import launch
 from .records import COUNT, EACH_ROW, FEATURES, NUMBER, ROWS, by_columns, by_rows, formula, record
 from .row_sums import centred_sums, slope_sums
 from .simd import address
+from .tape import release, scratch
 
 _LARGE = 100_000  # elements; with fewer, waking a second thread takes longer than it saves
 _FAST = {"contract"}
@@ -131,8 +132,8 @@ def _batch_statistics(a, first, last):
     x, rows, columns = a.x, a.rows, a.columns
     real, wide = x.dtype.type, np.float64
     width = last - first
-    start = np.empty(width, x.dtype)
-    middles, squared = np.zeros(width), np.zeros(width)  # squared: the sum of deviations' squares
+    start = scratch(width, real(0))
+    middles, squared = scratch(width, 0.0), scratch(width, 0.0)  # of deviations' squares, the sum
     half, end = rows // np.uintp(2) * columns, (rows - np.uintp(1)) * columns
     for j in range(width):
         start[j] = _median(x[first + j], x[half + first + j], x[end + first + j])
@@ -163,6 +164,7 @@ def _batch_statistics(a, first, last):
     for j in range(width):
         a.mean[first + j] = real(middles[j] + wide(start[j]))
         a.var[first + j] = real(squared[j] / wide(rows))
+    release(start, middles, squared)
 
 
 def _running(a, first, last):
@@ -173,21 +175,22 @@ def _running(a, first, last):
 
 def _batch_norm_rows(a, first, last):
     """``y = γ (x − μ)/√(σ² + ε) + β`` for some rows and given statistics of the columns."""
-    scale = np.empty(a.columns, a.x.dtype)
+    scale = scratch(a.columns, a.x.dtype.type(0))
     for j in range(a.columns):
         scale[j] = a.gamma[j] / np.sqrt(np.float64(a.var[j]) + a.eps)
     for row in range(first, last):
         begin = row * a.columns
         for j in range(a.columns):
             a.y[begin + j] = (a.x[begin + j] - a.mean[j]) * scale[j] + a.beta[j]
+    release(scale)
 
 
 def _batch_norm_backward_rows(a, first, last):
     """dx of batch norm for some rows, from the parameters' gradients, which are sums over all."""
     real = a.x.dtype.type
     share = real(1) / real(a.rows)
-    scale, tilt = np.empty(a.columns, a.x.dtype), np.empty(a.columns, a.x.dtype)
-    level = np.empty(a.columns, a.x.dtype)
+    scale, tilt = scratch(a.columns, real(0)), scratch(a.columns, real(0))
+    level = scratch(a.columns, real(0))
     for j in range(a.columns):
         inverse = real(1) / np.sqrt(a.var[j] + a.eps)
         scale[j] = a.gamma[j] * inverse
@@ -198,6 +201,7 @@ def _batch_norm_backward_rows(a, first, last):
         for j in range(a.columns):
             away = a.x[begin + j] - a.mean[j]
             a.dx[begin + j] = ((a.dy[begin + j] - level[j]) - away * tilt[j]) * scale[j]
+    release(scale, tilt, level)
 
 
 batch_statistics = by_columns(BatchNorm, _batch_statistics, fastmath=_FAST)
@@ -275,8 +279,8 @@ def _slopes(record, name, deviation, of_gamma):
         dy, x, rows, columns = a.dy, a.x, a.rows, a.columns
         real, wide = x.dtype.type, np.float64
         width = last - first
-        sums, products = np.zeros(width), np.zeros(width)
-        few_sums, few_products = np.empty(width, x.dtype), np.empty(width, x.dtype)
+        sums, products = scratch(width, 0.0), scratch(width, 0.0)
+        few_sums, few_products = scratch(width, real(0)), scratch(width, real(0))
         whole = rows - rows % _EIGHT
         for top in range(np.uintp(0), whole, _EIGHT):
             # Four rows of both arrays at a time: of eight that lie 4 kB apart, the first-level
@@ -303,6 +307,7 @@ def _slopes(record, name, deviation, of_gamma):
         for j in range(width):
             a.dbeta[first + j] = real(sums[j])
             a.dgamma[first + j] = real(of_gamma(a, products[j], first + j))
+        release(sums, products, few_sums, few_products)
 
     return by_columns(record, slopes, fastmath=_FAST, name=name)
 

@@ -23,7 +23,7 @@ from .launching import launch
 from .records import ADDRESS, FEATURES, Of, by_columns, by_elements, fields, fields_only, record
 from .records import ROWS as EACH
 from .simd import constants
-from .tape import call, instruction, share, stored, vector
+from .tape import call, instruction, release, scratch, share, stored, vector
 
 # In multiply-adds: with less work, a second thread comes too late; what a tanh and a call of the
 # product take as long as.
@@ -299,17 +299,19 @@ def _joined_halves(a, first, last):
 def _column_sums(a, first, last):
     """``out = Σₙ x`` of some columns: a bias's gradient."""
     # Sums of a few rows first: rounding errors grow with the length of a sum.
-    few, block = np.empty(last - first, a.x.dtype), np.uintp(32)
+    few, block = scratch(last - first, a.x.dtype.type(0)), np.uintp(32)
     for j in range(first, last):
         a.out[j] = 0
     for top in range(np.uintp(0), a.rows, block):
-        few[:] = 0
+        for j in range(last - first):
+            few[j] = 0
         for row in range(top, min(a.rows, top + block)):
             begin = row * a.columns + first
             for j in range(last - first):
                 few[j] += a.x[begin + j]
         for j in range(last - first):
             a.out[first + j] += few[j]
+    release(few)
 
 
 joined_halves = by_elements(JoinedHalves, _joined_halves)

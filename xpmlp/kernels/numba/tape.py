@@ -35,7 +35,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from .simd import INT
+from .simd import INT, LINE, POINTER
 from .sources import compiled
 from .threads import Pace, leave_parallel, parallel_threads
 from .twins import twins
@@ -188,13 +188,61 @@ def vector(typingctx, start, size, like):
     kind = types.Array(like, 1, "C")
 
     def generate(context, builder, signature, arguments):
-        array = make_array(kind)(context, builder)
-        data = builder.inttoptr(arguments[0], array.data.type)
-        size = context.get_abi_sizeof(context.get_data_type(like))
-        populate_array(array, data, [arguments[1]], [INT(size)], size, None)
-        return array._getvalue()
+        return emit_vector(context, builder, kind, *arguments[:2])
 
     return kind(types.intp, types.intp, like), generate
+
+
+def emit_vector(context, builder: ir.IRBuilder, kind, start: ir.Value, size: ir.Value) -> ir.Value:
+    """An array at an address."""
+    array = make_array(kind)(context, builder)
+    data = builder.inttoptr(start, array.data.type)
+    item = INT(context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    populate_array(array, data, [size], [item], item, None)
+    return array._getvalue()
+
+
+@intrinsic
+def scratch(typingctx, size, like):
+    """``size`` zeros of like's type that begin with a cache line, until :func:`release`.
+
+    NumPy's own arrays are released by themselves, for which each function has code that takes LLVM
+    longer than most of what the functions do.
+    """
+    kind = types.Array(like, 1, "C")
+
+    def generate(context, builder, signature, arguments):
+        item = context.get_abi_sizeof(context.get_data_type(like))
+        length = builder.mul(arguments[0], INT(item))
+        memory = context.nrt.allocate(builder, builder.add(length, INT(2 * LINE)))
+        end = builder.add(builder.ptrtoint(memory, INT), INT(2 * LINE - 1))
+        start = builder.and_(end, INT(-LINE))  # with room before it for where the memory begins
+        builder.store(builder.ptrtoint(memory, INT), _before(builder, start))
+        cgutils.memset(builder, builder.inttoptr(start, cgutils.voidptr_t), length, 0)
+        return emit_vector(context, builder, kind, start, arguments[0])
+
+    return kind(types.intp, like), generate
+
+
+@intrinsic
+def release(typingctx, *arrays):
+    """Give back what :func:`scratch` gave, at the function's end."""
+    together = types.StarArgTuple.from_types(arrays)
+
+    def generate(context, builder, signature, arguments):
+        for i, kind in enumerate(together.types):
+            array = builder.extract_value(arguments[0], i)
+            start = builder.ptrtoint(make_array(kind)(context, builder, array).data, INT)
+            memory = builder.load(_before(builder, start), typ=INT)
+            context.nrt.free(builder, builder.inttoptr(memory, cgutils.voidptr_t))
+        return context.get_dummy_value()
+
+    return types.void(together), generate
+
+
+def _before(builder: ir.IRBuilder, start: ir.Value) -> ir.Value:
+    """Where the word before an address is."""
+    return builder.inttoptr(builder.sub(start, INT(8)), POINTER)
 
 
 @intrinsic
