@@ -79,24 +79,24 @@ KERNEL(softmax_cross_entropy_normalizer, 256)(const void* targets, int target_ki
     if (threadIdx.x == 0) scales[problem] = weight > 0 ? 1 / weight : 1;
 }
 
-// Each problem's loss and its count of hits; `slot`, on the device, says where in the history.
+// Each problem's loss and its count of hits.
 KERNEL(softmax_cross_entropy_reduce, 256)(const A* row_loss, const unsigned char* hits,
                                           Index batch, A scale, const A* scales, T* loss,
-                                          int* correct, const Index* slot) {
+                                          int* correct) {
     SHARED_ARRAY(A, scratch, MOST_WARPS);
     SHARED_ARRAY(A, counts, MOST_WARPS);
-    Index problem = blockIdx.x, out = (slot ? *slot * gridDim.x : 0) + problem;
+    Index problem = blockIdx.x;
     if (loss) {
         A sum = 0;
         const A* own = row_loss + problem * batch;
         for (Index i = threadIdx.x; i < batch; i += blockDim.x) sum += own[i];
         sum = reduce_block<Sum>(sum, scratch) * (scales ? scales[problem] : scale);
-        if (threadIdx.x == 0) loss[out] = to_element(sum);
+        if (threadIdx.x == 0) loss[problem] = to_element(sum);
     }
     if (correct) {
         A count = 0;  // exact in float32 up to 2^24 rows
         for (Index i = threadIdx.x; i < batch; i += blockDim.x) count += hits[problem * batch + i];
         count = reduce_block<Sum>(count, counts);
-        if (threadIdx.x == 0) correct[out] = (int)count;
+        if (threadIdx.x == 0) correct[problem] = (int)count;
     }
 }

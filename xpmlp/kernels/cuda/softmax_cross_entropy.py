@@ -82,10 +82,8 @@ def with_hits(
     correct = launch.empty(lead, np.int32) if plan.counts else None
     total = launch.empty(lead, dlogits.dtype) if plan.adds_up else None
     if plan.adds_up or plan.counts:
-        launch.run(
-            *(_OP, plan.suffix, plan.reduce, row_loss, hits, plan.sizes[-1], plan.scale, scales),
-            *(total, correct, None),
-        )
+        arguments = row_loss, hits, plan.sizes[-1], plan.scale, scales, total, correct
+        launch.run(_OP, plan.suffix, plan.reduce, *arguments)
     if total is None:
         total = row_loss.astype(dlogits.dtype, copy=False)
     return total, dlogits, correct
