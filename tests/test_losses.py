@@ -15,6 +15,7 @@ from xpmlp.losses import (
     HalfSSE,
     Huber,
     MulticlassHinge,
+    PoissonNLL,
     SoftmaxCrossEntropy,
 )
 from xpmlp.models import FullyConnectedNet
@@ -31,7 +32,14 @@ CLASSIFIERS = {
     "nll": NLL,
     "hinge": MulticlassHinge,
 }
-REGRESSIONS = {"mse": MSE, "halfsse": HalfSSE, "mae": MAE, "huber": Huber, "bce": BCEWithLogits}
+REGRESSIONS = {
+    "mse": MSE,
+    "halfsse": HalfSSE,
+    "mae": MAE,
+    "huber": Huber,
+    "bce": BCEWithLogits,
+    "poisson": PoissonNLL,
+}
 LOSSES = {**CLASSIFIERS, **REGRESSIONS}
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -62,6 +70,7 @@ def torch_loss(functional, name, reduction):
         "mae": lambda y, t: functional.l1_loss(y, t, reduction=reduction),
         "huber": lambda y, t: functional.huber_loss(y, t, reduction=reduction, delta=1.0),
         "bce": lambda y, t: functional.binary_cross_entropy_with_logits(y, t, reduction=reduction),
+        "poisson": lambda y, t: functional.poisson_nll_loss(y, t, reduction=reduction),
     }[name]
 
 

@@ -27,7 +27,8 @@ PROMISED = {
     "xpmlp.layers": "Linear Matmul ReLU LeakyReLU ELU GELU SiLU Tanh Sigmoid Softplus Softmax "
     "LogSoftmax Log BatchNorm LayerNorm RMSNorm Dropout Flatten Residual Sequential",
     "xpmlp.models": "FullyConnectedNet",
-    "xpmlp.losses": "SoftmaxCrossEntropy NLL BCEWithLogits MSE HalfSSE MAE Huber MulticlassHinge",
+    "xpmlp.losses": "SoftmaxCrossEntropy NLL BCEWithLogits MSE HalfSSE MAE Huber PoissonNLL "
+    "MulticlassHinge",
     "xpmlp.penalties": "L1 L2 L2Norm",
     "xpmlp.optim": "SGD AdaGrad RMSProp Adam AdamW Muon clip_by_global_norm",
     "xpmlp.testing": "gradcheck gradcheck_function assert_close",

@@ -55,7 +55,7 @@ def test_losses_are_half_the_mean_squared_error_in_the_targets_unit(plane):
     y = 100.0 + 50.0 * y
     # Steps of next to nothing: the loss of an epoch is that of the network it ends with.
     options = {"learning_rate_init": 1e-12, "alpha": 0.0, "max_iter": 1, "random_state": 0}
-    model = MLPRegressor((8,), **options).fit(X, y)
+    model = MLPRegressor(hidden_layer_sizes=(8,), **options).fit(X, y)
     error = model.predict(X) - y
     assert model.loss_ == pytest.approx(0.5 * np.mean(error**2), rel=1e-6)
 
@@ -75,8 +75,8 @@ def test_several_targets_of_different_size_are_all_learned(plane):
 def test_a_constant_target_is_predicted(plane, value):
     X, _ = plane
     for model in (
-        MLPRegressor((8,), random_state=0).fit(X, np.full(200, value)),
-        MLPRegressor((8,), random_state=0).partial_fit(X[:1], [value]),
+        MLPRegressor(hidden_layer_sizes=(8,), random_state=0).fit(X, np.full(200, value)),
+        MLPRegressor(hidden_layer_sizes=(8,), random_state=0).partial_fit(X[:1], [value]),
     ):
         np.testing.assert_allclose(model.predict(X), value, rtol=1e-5, atol=1e-5)
 
@@ -106,9 +106,11 @@ def test_going_on_starts_from_the_same_function(plane, hidden):
 def test_the_network_given_out_is_in_the_units_given(plane):
     X, y = plane
     X, y = 100.0 + 40.0 * X, 1e3 + 20.0 * y
-    model = MLPRegressor((8,), normalization="batchnorm", max_iter=5, random_state=0).fit(X, y)
+    model = MLPRegressor(
+        hidden_layer_sizes=(8,), normalization="batchnorm", max_iter=5, random_state=0
+    ).fit(X, y)
     np.testing.assert_allclose(model.model_.predict(X)[:, 0], model.predict(X), rtol=1e-9)
-    plain = MLPRegressor((8,), max_iter=5, random_state=0).fit(X, y)
+    plain = MLPRegressor(hidden_layer_sizes=(8,), max_iter=5, random_state=0).fit(X, y)
     hidden = np.maximum(X @ plain.coefs_[0] + plain.intercepts_[0], 0.0)
     outputs = hidden @ plain.coefs_[1] + plain.intercepts_[1]
     np.testing.assert_allclose(outputs[:, 0], plain.predict(X), rtol=1e-9)
@@ -181,7 +183,9 @@ def test_a_regressor_that_has_not_converged_says_so_and_only_then(plane):
     X, y = plane
     y = 1e8 + 1e6 * y
     with pytest.warns(ConvergenceWarning, match="max_iter=5"):
-        MLPRegressor((8,), max_iter=5, random_state=0).fit(X.astype("float32"), y)
+        MLPRegressor(hidden_layer_sizes=(8,), max_iter=5, random_state=0).fit(
+            X.astype("float32"), y
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         model = MLPRegressor(**QUICK | {"max_iter": 2000}).fit(X.astype("float32"), y)
@@ -202,7 +206,9 @@ def test_early_stopping_watches_the_score_whatever_the_unit(plane):
 def test_one_input_is_learned():
     X = np.linspace(-3, 3, 300)[:, None]
     y = np.sin(2 * X[:, 0])
-    model = MLPRegressor((64, 64), learning_rate_init=0.01, max_iter=200, random_state=0)
+    model = MLPRegressor(
+        hidden_layer_sizes=(64, 64), learning_rate_init=0.01, max_iter=200, random_state=0
+    )
     assert model.fit(X, y).score(X, y) > 0.99
 
 

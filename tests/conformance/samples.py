@@ -90,12 +90,19 @@ def _nll(module: nn.NLLLoss) -> losses.Loss | None:
     return losses.NLL(reduction=module.reduction)
 
 
+def _poisson(module: nn.PoissonNLLLoss) -> losses.Loss | None:
+    if not module.log_input or module.full:
+        return None
+    return losses.PoissonNLL(reduction=module.reduction)
+
+
 LOSSES: dict[type, Callable[[Any], losses.Loss | None]] = {
     nn.CrossEntropyLoss: _cross_entropy,
     nn.NLLLoss: _nll,
     nn.MSELoss: _plain(losses.MSE),
     nn.L1Loss: _plain(losses.MAE),
     nn.HuberLoss: lambda m: losses.Huber(m.delta, reduction=m.reduction),
+    nn.PoissonNLLLoss: _poisson,
     nn.BCEWithLogitsLoss: _plain(losses.BCEWithLogits, "weight", "pos_weight"),
     nn.MultiMarginLoss: _hinge,
 }

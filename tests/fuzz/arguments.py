@@ -218,7 +218,7 @@ def _add_parts(found: dict) -> None:
     found["SGD momentum"] = updated(optim.SGD), {"lr": 0.1, "momentum": 0.9, "nesterov": True}
     found["Adam all"] = updated(optim.Adam), {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
     found["clip"] = optim.clip_by_global_norm, {"grads": {"W": A}, "max_norm": 1.0}
-    for name in ("MSE", "HalfSSE", "MAE", "Huber", "BCEWithLogits"):
+    for name in ("MSE", "HalfSSE", "MAE", "Huber", "BCEWithLogits", "PoissonNLL"):
         found[name] = (
             lost(getattr(losses, name)),
             {"outputs": X, "targets": (X > 0) * X.dtype.type(1)},

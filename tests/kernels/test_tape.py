@@ -25,6 +25,7 @@ from xpmlp.losses import (  # noqa: E402
     HalfSSE,
     Huber,
     MulticlassHinge,
+    PoissonNLL,
     SoftmaxCrossEntropy,
 )
 from xpmlp.models import FullyConnectedNet  # noqa: E402
@@ -106,7 +107,7 @@ CASES = {
     "shares of classes": (dict(sizes=[20, 33, 50], shares=True), SoftmaxCrossEntropy, SGD, 70),
     **{
         loss.__name__: (dict(sizes=[20, 33, 7]), loss, SGD, 70)
-        for loss in (MAE, HalfSSE, Huber, BCEWithLogits, NLL, MulticlassHinge)
+        for loss in (MAE, HalfSSE, Huber, BCEWithLogits, PoissonNLL, NLL, MulticlassHinge)
     },
     "softmax layers": (
         dict(
@@ -156,7 +157,7 @@ def program_after_a_step(case, rng, population=None):
     outputs = sizes[-1]
     x = rng.normal(size=(rows, sizes[0])).astype(np.float32)
     y = rng.integers(0, outputs, rows)
-    if shares or loss in (MSE, MAE, HalfSSE, Huber, BCEWithLogits):
+    if shares or loss in (MSE, MAE, HalfSSE, Huber, BCEWithLogits, PoissonNLL):
         y = rng.random(size=(rows, outputs)).astype(np.float32)
     step(x, y)
     compiled = step._program(x, y)

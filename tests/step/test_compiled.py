@@ -45,6 +45,7 @@ from xpmlp.losses import (
     HalfSSE,
     Huber,
     MulticlassHinge,
+    PoissonNLL,
     SoftmaxCrossEntropy,
 )
 from xpmlp.models import FullyConnectedNet
@@ -93,6 +94,8 @@ ELEMENTWISE = {
     "huber summed": lambda: Huber(0.1, reduction="sum"),
     "bce": BCEWithLogits,
     "bce summed": lambda: BCEWithLogits(reduction="sum"),
+    "poisson": PoissonNLL,
+    "poisson summed": lambda: PoissonNLL(reduction="sum"),
     "shares": SoftmaxCrossEntropy,
     "shares summed": lambda: SoftmaxCrossEntropy(reduction="sum"),
     "shares smoothed": lambda: SoftmaxCrossEntropy(label_smoothing=0.2, z_loss=0.01),

@@ -57,6 +57,10 @@ class Loss:
         """
         return outputs.shape[-2]
 
+    def numbers(self, outputs: Array) -> Array:
+        """Outputs that are numbers to the loss, as its targets are given: what R² is of."""
+        return outputs
+
     def counted(self, targets: Array) -> Array | None:
         """Which rows count at all, (…, N) booleans; None for all of them."""
         return None

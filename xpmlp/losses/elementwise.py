@@ -12,7 +12,7 @@ from ..ops.targets import check_shares
 from ..options import Number
 from .base import Loss, check_arrays
 
-__all__ = ["MAE", "MSE", "BCEWithLogits", "HalfSSE", "Huber"]
+__all__ = ["MAE", "MSE", "BCEWithLogits", "HalfSSE", "Huber", "PoissonNLL"]
 
 
 class _ElementwiseLoss(Loss):
@@ -124,3 +124,23 @@ class BCEWithLogits(_ElementwiseLoss):
 
     def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
         return ops.softplus(y) - t * y, ops.sigmoid(y) - t
+
+
+class PoissonNLL(_ElementwiseLoss):
+    """Negative log-likelihood of counts t with rates eʸ: ``mean [eʸ − t y]``; gradient
+    ``(eʸ − t)/(N M)``.
+
+    Without ``ln t!``, which no parameter changes. Targets are ≥ 0, and outputs logarithms of rates.
+    """
+
+    def check_targets(self, targets: Array, classes: int) -> None:
+        """Counts, or rates, ≥ 0."""
+        check_shares("PoissonNLL", targets)
+
+    def numbers(self, outputs: Array) -> Array:
+        """The rates."""
+        return array_namespace(outputs).exp(outputs)
+
+    def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
+        rates = array_namespace(y).exp(y)
+        return rates - t * y, rates - t

@@ -174,6 +174,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         tags.classifier_tags.multi_label = True
         return tags
 
+    @property
+    def _out_activation(self) -> str:
+        return "logistic" if self._output == "sigmoid" else "softmax"
+
     def _loss(self) -> Loss:
         return BCEWithLogits() if self._output == "sigmoid" else SoftmaxCrossEntropy()
 

@@ -158,6 +158,11 @@ class BaseMLP(BaseEstimator):
     _output: str
     """The network's ``output``, once targets have been seen."""
 
+    _out_activation: str
+    """What makes predictions of the network's outputs, by scikit-learn's name."""
+    _scales_targets = False
+    """Whether targets are shifted and scaled to mean 0 and standard deviation 1."""
+
     def _loss(self) -> Loss:
         raise NotImplementedError
 
@@ -241,7 +246,7 @@ class BaseMLP(BaseEstimator):
         )
         self._optimizer = optimizer_of(self)
         self.n_outputs_ = outputs
-        self.out_activation_ = {"sigmoid": "logistic"}.get(self._output, self._output)
+        self.out_activation_ = self._out_activation
         self._inputs, self._targets = no_scaling(X.shape[1]), no_scaling(outputs)
         self._input_moments: Moments | None = None
         self._target_moments: Moments | None = None
@@ -306,7 +311,7 @@ class BaseMLP(BaseEstimator):
             if incremental and self._input_moments is not None:
                 moments = self._input_moments.joined(moments)
             self._input_moments, self._inputs = moments, moments.of_inputs()
-        if self._output == "identity":
+        if self._scales_targets:
             moments = Moments.of(targets)
             if incremental and self._target_moments is not None:
                 moments = self._target_moments.joined(moments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from numbers import Real
 from typing import Any
@@ -14,6 +15,7 @@ from ..optim import OPTIMIZERS, SGD, Optimizer
 from .network import ACTIVATION_NAMES, network_activation
 from .rates import LEARNING_RATES, OF_SGD
 
+LOSSES = ("squared_error", "poisson")
 DTYPES = ("float32", "float64")
 DECOUPLED = ("adamw", "muon", "lion")  # shrink the weights themselves
 STEPS_PER_EPOCH = 3
@@ -38,6 +40,9 @@ def check_parameters(estimator: Any, incremental: bool) -> None:
                 f"{getattr(estimator, name)!r}"
             )
 
+    if "loss" in vars(estimator):
+        known = isinstance(estimator.loss, str) and estimator.loss in LOSSES
+        check(known, "loss", f"one of {', '.join(LOSSES)} (sizes are hidden_layer_sizes=)")
     hidden: Any = estimator.hidden_layer_sizes
     hidden = hidden if np.iterable(hidden) else [hidden]
     whole = all(isinstance(size, int | np.integer) and size >= 1 for size in hidden)
@@ -83,6 +88,15 @@ def check_parameters(estimator: Any, incremental: bool) -> None:
         check(estimator.learning_rate in stepwise, "learning_rate", f"{names} for partial_fit")
     if estimator.solver == "lbfgs":  # each evaluation would be of another loss
         check(estimator.dropout == 0.0, "dropout", "0 for lbfgs")
+
+
+def with_first(init: Any, **parameters: Any) -> inspect.Signature:
+    """A constructor's signature with more parameters before its own, and their defaults."""
+    signature = inspect.signature(init)
+    own, *rest = signature.parameters.values()
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    first = [inspect.Parameter(n, kind, default=value) for n, value in parameters.items()]
+    return signature.replace(parameters=[own, *first, *rest])
 
 
 def check_same_network(estimator: Any, config: dict[str, Any]) -> None:

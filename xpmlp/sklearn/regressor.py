@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
-from ..errors import DataError
-from ..losses import HalfSSE, Loss
+from ..errors import ConfigError, DataError
+from ..losses import HalfSSE, Loss, PoissonNLL
 from .estimator import BaseMLP
+from .parameters import with_first
 from .rates import goes_by_batches
 
 
@@ -25,6 +27,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Parameters
     ----------
+    loss : {"squared_error", "poisson"}
+        "poisson" is for counts and other targets ≥ 0, which are not scaled: predictions are
+        ``exp`` of the network's outputs, and the loss is ``mean [ŷ − y ln ŷ]``, scikit-learn's but
+        for a constant.
     hidden_layer_sizes, activation, …
         As in :class:`MLPClassifier`.
 
@@ -52,10 +58,23 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     feature_names_in_ : ndarray
         If X was a data frame.
     out_activation_ : str
-        ``"identity"``.
+        ``"identity"``, or ``"exp"`` with the Poisson loss.
     """
 
     _output = "identity"
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str = "relu",
+        **others: Any,
+    ):
+        super().__init__(hidden_layer_sizes, activation, **others)
+        self.loss = loss
+
+    # Which scikit-learn reads parameters from: those of both, the loss first, as there.
+    __init__.__signature__ = with_first(BaseMLP.__init__, loss="squared_error")  # type: ignore
 
     def fit(self, X: Any, y: Any) -> MLPRegressor:
         """Train on X (N, D) and targets y (N,) or (N, M).
@@ -77,6 +96,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def predict(self, X: Any) -> np.ndarray:
         """Predictions, float64 of shape (N,) or (N, M) as the targets were."""
         outputs = self._outputs(X)
+        outputs = np.exp(outputs) if self.out_activation_ == "exp" else outputs
         return outputs[:, 0] if self._single else outputs
 
     def __sklearn_tags__(self) -> Any:
@@ -84,8 +104,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         tags.target_tags.multi_output = True
         return tags
 
+    @property
+    def _out_activation(self) -> str:
+        return "exp" if self.loss == "poisson" else "identity"
+
+    @property
+    def _scales_targets(self) -> bool:
+        return self.loss == "squared_error"
+
     def _loss(self) -> Loss:
-        return HalfSSE(reduction="mean")
+        return PoissonNLL() if self.loss == "poisson" else HalfSSE(reduction="mean")
 
     def _monitor(self, targets: np.ndarray) -> str:
         # R² of constant targets is 0 until all are met exactly: it would tell no epochs apart.
@@ -96,6 +124,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             y = column_or_1d(y, warn=True)
         single = y.ndim == 1
         y = y[:, None] if single else y
+        if not first and self._out_activation != self.out_activation_:
+            raise ConfigError(
+                f"`{type(self).__name__}`: expected the loss that training began with, got "
+                f"{self.loss!r}; for another one call fit with warm_start=False"
+            )
         if first:
             self._single = single
         elif single != self._single or y.shape[1] != self.n_outputs_:

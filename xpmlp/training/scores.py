@@ -77,7 +77,8 @@ def scores_of(
             given.append(np.asarray(_on_host(answers_given(loss, outputs, targets))))
         elif kind_of_answers(loss, outputs, targets) == "numbers":
             # Copies: x may be the output.
-            numbers.append((np.array(to_numpy(outputs)), np.array(to_numpy(targets))))
+            own = loss.numbers(outputs) if hasattr(loss, "numbers") else outputs
+            numbers.append((np.array(to_numpy(own)), np.array(to_numpy(targets))))
     scores = {"loss": pooled_loss(loss, values, units)}
     if right:
         scores["accuracy"] = share(right, given)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .activations import softplus
+from .elementary import exp_nonpositive
 from .records import (
     EACH_ROW,
     NUMBER,
@@ -131,12 +132,21 @@ def _binary(y, t, c):
     return value - t * y, slope - t
 
 
+@formula
+def _poisson(y, t, c):
+    root = exp_nonpositive(type(y)(-0.5) * abs(y))  # of e⁻|y|, which may be below normal numbers
+    root = root if y < 0 else type(y)(1) / root
+    rate = root * root
+    return rate - t * y, rate - t
+
+
 ELEMENTWISE_LOSSES = {
     "squared": _elementwise(_squared),
     "half_squared": _elementwise(_half_squared),
     "absolute": _elementwise(_absolute),
     "huber": _elementwise(_huber),
     "binary": _elementwise(_binary),
+    "poisson": _elementwise(_poisson),
 }
 
 

@@ -149,6 +149,7 @@ LOSSES: dict[type, Callable[[Program, Any, Activation, np.ndarray, Any], np.ndar
     losses.MAE: _elementwise("absolute"),
     losses.Huber: _elementwise("huber", "delta"),
     losses.BCEWithLogits: _elementwise("binary", most=1.0),
+    losses.PoissonNLL: _elementwise("poisson", most=np.inf),
     losses.NLL: _by_class("log_likelihood"),
     losses.MulticlassHinge: _by_class("hinge", "margin"),
 }
