@@ -66,7 +66,10 @@ def inputs(frame):
     """The graph's inputs."""
     given = {}
     for name, column in frame.items():
-        if pd.api.types.is_numeric_dtype(column):
+        if pd.api.types.is_datetime64_dtype(column):
+            seconds = column.to_numpy().astype("M8[s]").astype(np.int64).astype(np.float64)
+            given[name] = np.where(column.isna(), np.nan, seconds)[:, None]
+        elif pd.api.types.is_numeric_dtype(column):
             given[name] = column.to_numpy(dtype=np.float64, na_value=np.nan)[:, None]
         else:
             known = column.astype(object)
@@ -159,6 +162,21 @@ def test_a_network_that_takes_the_codes_themselves(tmp_path):
     np.testing.assert_allclose(prediction, expected, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.parametrize("step", ["7h", "9D", "11000D"])
+def test_dates_are_seconds(step, tmp_path):
+    rng = np.random.default_rng(0)
+    when = pd.Series(pd.date_range("1899-12-31 05:00", periods=200, freq=step, unit="s"))
+    when = when.where(rng.random(200) > 0.1)
+    frame = pd.DataFrame({"when": when, "x": rng.normal(size=200)})
+    y = when.dt.month.fillna(0) + when.dt.day.fillna(0) / 9 + when.dt.hour.fillna(0) / 5
+    model = TableRegressor(**QUICK).fit(frame, y)
+    assert model._encoder.codes[0].parts
+    check(model, frame, tmp_path / "dates.onnx")
+    days = ["1600-02-29", "2000-02-29T23:59:59", "2024-03-01", "1970-01-01", "1969-12-31", "NaT"]
+    odd = frame[:6].assign(when=np.array(days, dtype="datetime64[s]"))
+    check(model, odd, tmp_path / "dates.onnx")
+
+
 def test_what_the_file_says(tmp_path):
     frame, signal = table()
     model = TableRegressor(**QUICK).fit(frame, signal)
@@ -173,7 +191,6 @@ def test_what_the_file_says(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"when": pd.date_range("2025-01-01", periods=60)}, "got dates in the column 'when'"),
         ({"text": ["", "a", None] * 20}, "missing values of 'text' to be the empty text"),
         ({"prediction": np.arange(60.0)}, "got 'prediction'; rename the column"),
     ],

@@ -1,8 +1,9 @@
 """Estimators of tables as ONNX, with everything that happens to a row before and after the network.
 
 The graph has an input for each column, as the data frame has it: numbers and truth values are
-float64 with NaN for a missing one, categories and text are strings. What is learnt of the columns
-is computed in float64, as in Python, so that a number meets the same edge of a bin.
+float64 with NaN for a missing one, dates are seconds, categories and text are strings. What is
+learnt of the columns is computed in float64, as in Python, so that a number meets the same edge of
+a bin.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import numpy as np
 from ..data.tables import NumberCodes, TableEncoder
 from ..data.tables.codes import CLIP, NumberCode
 from ..data.tables.columns import BOOLEAN, DATE, NUMBER
-from ..data.tables.encoder import ColumnCode
+from ..data.tables.encoder import PERIODS, ColumnCode
 from ..errors import ConfigError
 from ..files import write_atomically
 from ..models import FullyConnectedNet
+from .dates import Dates
 from .graph import BATCH, Graph, Value, import_onnx
 from .layers import WHERE, emit, write_codes
 
@@ -77,7 +79,7 @@ def export_table(
     Raises
     ------
     ConfigError
-        For dates, for a column whose empty text may be a missing value or not, for labels that are
+        For a column whose empty text may be a missing value or not, for labels that are
         neither text nor numbers, and for names that the graph needs itself.
     CheckpointError
         If the file cannot be written; nothing is left behind then.
@@ -103,16 +105,9 @@ def _inputs(graph: Graph, encoder: TableEncoder, codes: NumberCodes) -> Value:
     parts: list[Value] = []
     place = 0
     for column in encoder.codes:
-        if column.kind == DATE:
-            raise ConfigError(
-                f"`{WHERE}`: expected numbers, truth values, categories and text, got dates in the "
-                f"column {column.name!r}, for which ONNX has no type; make numbers of them, such "
-                "as the year and the day of the week, before fitting"
-            )
         own = codes.codes[place : place + len(column.names())]
         place += len(own)
-        write = _number if column.kind in (NUMBER, BOOLEAN) else _category
-        parts += write(graph, column, own)
+        parts += WRITERS.get(column.kind, _category)(graph, column, own)
     x = graph.node("Concat", parts, "inputs", (BATCH, len(parts)), axis=1)
     return graph.cast(x, graph.dtype, "inputs")
 
@@ -198,6 +193,32 @@ def _category(graph: Graph, column: ColumnCode, own: Sequence[NumberCode]) -> li
     each = graph.constant(f"{at}/levels", np.arange(len(kept)), "float64")
     hot = graph.node("Equal", [number, each], at, (BATCH, len(kept)))
     return [graph.cast(hot, "float64", at)]
+
+
+def _date(graph: Graph, column: ColumnCode, own: Sequence[NumberCode]) -> list[Value]:
+    """Its age, waves of its parts, and whether it is missing."""
+    at = column.name
+    seconds = graph.declare(at, (BATCH, 1), "float64")
+    missing, zero = graph.node("IsNaN", [seconds], at), graph.constant(f"{at}/zero", 0.0, "float64")
+    dates = Dates(graph, seconds, at)
+    written: list[Value] = []
+    if column.aged:
+        fill = graph.constant(f"{at}/fill", column.fill or 0.0, "float64")
+        start = graph.constant(f"{at}/start", column.start, "float64")
+        days = graph.node("Where", [missing, fill, dates.days()], at, (BATCH, 1))
+        written.append(graph.node("Sub", [days, start], at))
+    for part in column.parts:
+        for quarter in (False, True):
+            wave = dates.wave(part, PERIODS[part], quarter)
+            written.append(graph.node("Where", [missing, zero, wave], at, (BATCH, 1)))
+    if column.flag:
+        written.append(graph.cast(missing, "float64", at))
+    kept = [pair for pair in zip(own, written, strict=True) if pair[0].kept]
+    return [value for code, x in kept for value in _coded(graph, code, x, at)]
+
+
+WRITERS = {NUMBER: _number, BOOLEAN: _number, DATE: _date}
+"""By kind; all others are categories."""
 
 
 def _mean(graph: Graph, y: Value) -> Value:

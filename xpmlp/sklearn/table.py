@@ -325,8 +325,8 @@ class BaseTable(BaseEstimator):
         Raises
         ------
         ConfigError
-            For date columns, which cannot be exported, labels that are neither text nor numbers,
-            or a column's name that the graph needs itself.
+            For labels that are neither text nor numbers, a column in which empty text may be a
+            missing value or not, or a column's name that the graph needs itself.
         CheckpointError
             If the file cannot be written.
         MissingDependencyError
@@ -335,9 +335,9 @@ class BaseTable(BaseEstimator):
         Notes
         -----
         The graph has an input (N, 1) for each column, under its name: float64 for numbers and truth
-        values, NaN for a missing one; text for categories, without spaces around it and empty for a
-        missing one. A classifier has the outputs ``probabilities`` (N, C) and ``label`` (N,), a
-        regressor ``prediction``.
+        values, NaN for a missing one; seconds since 1970-01-01, float64 too, for dates; text for
+        categories, without spaces around it and empty for a missing one. A classifier has the
+        outputs ``probabilities`` (N, C) and ``label`` (N,), a regressor ``prediction``.
         """
         check_is_fitted(self)
         return export_table(path, self._encoder, self._codes, self._network, self._onnx_answer())

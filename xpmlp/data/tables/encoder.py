@@ -17,7 +17,7 @@ from .dates import from_whole_numbers, parse_dates
 MAX_LEVELS = 100
 _DAY = 86400.0
 # Period of each part of a date, in its own units.
-_PARTS = {"month": 12.0, "day": 31.0, "weekday": 7.0, "hour": 24.0}
+PERIODS = {"month": 12.0, "day": 31.0, "weekday": 7.0, "hour": 24.0}
 
 
 @dataclass
@@ -293,7 +293,7 @@ def _write(code: ColumnCode, column: Column, out: np.ndarray) -> None:
         place = int(code.aged)
         parts = _parts(np.where(missing, np.datetime64(0, "s"), column.values))
         for name in code.parts:
-            angle = 2 * np.pi * parts[name] / _PARTS[name]
+            angle = 2 * np.pi * parts[name] / PERIODS[name]
             out[:, place] = np.where(missing, 0.0, np.sin(angle))
             out[:, place + 1] = np.where(missing, 0.0, np.cos(angle))
             place += 2
