@@ -7,6 +7,7 @@ from array_api_compat import array_namespace
 import xpmlp
 from xpmlp.backend import dtype_name
 from xpmlp.errors import ConfigError, DTypeError, ShapeError, StateError
+from xpmlp.layers import Linear
 from xpmlp.losses import (
     MAE,
     MSE,
@@ -21,7 +22,7 @@ from xpmlp.losses import (
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD
 from xpmlp.testing import gradcheck
-from xpmlp.training import TrainStep
+from xpmlp.training import Trainer, TrainStep
 
 N, C, P = 6, 4, 3
 CLASSIFIERS = {
@@ -335,3 +336,27 @@ def test_class_weights_of_any_library_are_taken(library, rng):
     expected = SoftmaxCrossEntropy(class_weights=[1, 2, 3])(x, y)
     for weights in ((1.0, 2.0, 3.0), np.arange(1, 4), library.array([1.0, 2.0, 3.0], "float32")):
         assert float(SoftmaxCrossEntropy(class_weights=weights)(x, y)) == float(expected)
+
+
+def test_r2_of_poisson_is_of_rates(rng):
+    x = rng.normal(size=(50, 2))
+    rates = np.exp(x @ [[0.5], [-0.25]])
+    exact = Linear.from_arrays(np.array([[0.5], [-0.25]]), np.zeros(1))
+    assert Trainer(exact, PoissonNLL(), progress=False).evaluate(x, rates)["r2"] == 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_poisson_far_from_0_compiled_and_by_layers(dtype):
+    pytest.importorskip("numba")
+    y = np.array([[-400.0, -100.0, -87.5, -1e-3, 0.0, 1e-3, 50.0, 87.5]], dtype)
+
+    def step():
+        layer = Linear.from_arrays(np.eye(8, dtype=dtype), np.zeros(8, dtype))
+        return TrainStep(layer, PoissonNLL(reduction="sum"), SGD(0.0))
+
+    compiled, plain = step(), step()
+    assert compiled.explain(y, y * 0 + 1) == "compiled"
+    values = compiled(y, y * 0 + 1), plain.by_layers(y, y * 0 + 1)
+    np.testing.assert_allclose(*values, rtol=1e-6)
+    gradients = compiled.loss.backward(), plain.loss.backward()
+    np.testing.assert_allclose(*gradients, rtol=1e-6, atol=5e-7)
