@@ -132,6 +132,7 @@ def _add_ops(found: dict) -> None:
             "dtype": "float32",
             "slope": 0.1,
             "alpha": 1.0,
+            "columns": (("linear", 1),) * 4,
         },
         **{"lr": 0.1, "momentum": 0.9, "nesterov": True, "eps": 1e-8, "gain": 0.1, "gain1": 0.1},
         **{
