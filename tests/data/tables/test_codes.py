@@ -119,6 +119,26 @@ def test_a_tree_does_not_cut_noise_of_equal_values_or_few_rows():
     assert not len(tree_edges(np.arange(90.0), np.ones((90, 1)), 8, 5))
 
 
+def test_cuts_beyond_those_tried_are_certain():
+    values = np.arange(4000.0)
+    noise = np.random.default_rng(1).normal(size=(4000, 1))
+    assert len(tree_edges(values, noise, 64, 16)) <= 1
+    assert len(tree_edges(values, noise, 64, 16, tried=9)) >= 8
+    steps = 6.0 * (np.arange(4000)[:, None] // 100 % 2)  # 39 of them
+    cuts = tree_edges(values, steps + noise, 64, 16)
+    assert np.min(np.abs(cuts[:, None] - np.arange(99.5, 3999, 100)), axis=0).max() < 3
+    assert len(cuts) <= 42
+
+
+def test_numbers_have_fewer_edges_where_the_target_does_not_change():
+    x = RNG.uniform(size=(4000, 2))
+    y = np.floor(40 * x[:, 0]) % 2 + 0.3 * RNG.normal(size=4000)
+    wavy, flat = NumberCodes(bins=128).fit(x, y).codes
+    assert len(wavy.edges) > 45 and len(flat.edges) <= 19
+    assert len(NumberCodes(bins=128).fit(x, (y > 0.5).astype(int)).codes[1].edges) > 25
+    assert len(NumberCodes(bins=12).fit(x, y).codes[0].edges) <= 13
+
+
 def test_values_unlike_their_neighbours_have_an_input_of_their_own():
     values = RNG.integers(1, 400, 3000).astype(float)
     values[RNG.random(3000) < 0.3] = 0.0  # none

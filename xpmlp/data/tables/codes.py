@@ -19,6 +19,8 @@ CLIP = 3.0
 """What scaled numbers stay below in magnitude."""
 MOST_INPUTS = 2048
 """As many inputs the codes of all columns together may be."""
+_QUANTILES = 16  # bins at most that are so; the others are leaves
+_TRIED = 16  # leaves for classes that there may be for any gain; those for numbers are certain
 _FEWEST_BINS = 4  # fewer are not worth their inputs
 _ROWS = 16_384  # at a time, so that work arrays stay in a cache
 _FITTED_ROWS = 100_000  # as many tell where the quantiles are
@@ -69,8 +71,9 @@ class NumberCodes:
       bounded smoothly: ``z / √(1 + (z/3)²)``.
     - Coded: with edges ``e₀ < e₁ < … < e_K``, K inputs ``clip((x − e_k) / (e_{k+1} − e_k), 0, 1)``:
       1 for the bins below x, a part for its own, 0 for those above, so that a linear layer is any
-      function that is linear between the edges. Half of the edges are quantiles; the others are
-      where a small regression tree of the targets cuts.
+      function that is linear between the edges. At most 17 of the edges are quantiles; the others
+      are where a regression tree of the targets cuts: the more, the more the targets change, for
+      only cuts that noise seldom makes count. (For classes, the first 15 count in any case.)
     - Values whose targets are unlike those of their neighbours (such as 0 for none) have an input
       of 0 and 1 beside; see :func:`~xpmlp.data.tables.telling_values.telling_values`.
     - Columns of one value are left out.
@@ -78,7 +81,7 @@ class NumberCodes:
     Parameters
     ----------
     bins : int
-        As many quantile bins and leaves together, at most; 0 for no codes. Of more than 64 columns
+        As many quantile bins and leaves together, at most; 0 for no codes. Of more than 16 columns
         of numbers each has fewer, down to 4, and then none, so that they are 2048 inputs at most.
 
     Notes
@@ -96,7 +99,7 @@ class NumberCodes:
     [[0.2466..., 1.0, 0.25]]
     """
 
-    def __init__(self, bins: int = 32):
+    def __init__(self, bins: int = 128):
         if not isinstance(bins, int | np.integer) or bins < 0:
             raise ConfigError(f"`NumberCodes`: expected bins to be a whole number ≥ 0, got {bins}")
         self.bins = int(bins)
@@ -171,6 +174,8 @@ class NumberCodes:
         labels = [f"x{place}" for place in range(x.shape[1])] if names is None else list(names)
         self._bins = min(self.bins, MOST_INPUTS // max(1, sum(given)))
         self._bins = self._bins if self._bins >= min(self.bins, _FEWEST_BINS) else 0
+        classes = targets is not None and np.asarray(targets).dtype.kind in "iu"
+        self._tried = _TRIED if classes else 1
         step = -(-len(x) // _FITTED_ROWS)
         wanted = None if targets is None else _as_numbers(np.asarray(targets))[::step]
         self.codes = [
@@ -204,12 +209,12 @@ class NumberCodes:
         code = NumberCode(name, True, float(center), float(spread))
         bins = self._bins
         if bins:
-            half = bins if targets is None else max(1, bins // 2)
+            half = bins if targets is None else max(1, min(bins // 2, _QUANTILES))
             found = np.quantile(values, np.linspace(0.0, 1.0, half + 1))
             found[0], found[-1] = low, high
             if targets is not None:
                 least = max(16, len(values) // 250)
-                cuts = tree_edges(values, targets, bins - half, least)
+                cuts = tree_edges(values, targets, bins - half, least, self._tried)
                 found = np.concatenate([found, cuts])
             edges = np.unique(found)
             # Edges so near that their distance is rounding would make codes of noise.

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 MEMBERS = 16
 FOLDS = 8
-HIDDEN = (128, 128)
+HIDDEN = (128, 64)
 RATE = 1e-3
 DECAY = 1e-4
 EPOCHS = 200
 PATIENCE = 12
 PATIENCE_SHARE = 1 / 4
 """Of the epochs up to the best one; see :class:`~xpmlp.training.EarlyStopping`."""
-BINS = 32
+BINS = 128
 AVERAGE = 0.7
 """What stays of the mean over earlier epochs' parameters, which is what is evaluated and kept."""
 
