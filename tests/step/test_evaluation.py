@@ -40,6 +40,7 @@ from xpmlp.metrics import right_answers
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import Adam
 from xpmlp.step import evaluation
+from xpmlp.step.compiled.program import Rows
 from xpmlp.training import Evaluation, TrainStep
 from xpmlp.training.scores import scores_of
 
@@ -221,6 +222,14 @@ def test_codes(population, rng):
                 Evaluation(model).outputs(x)
             with pytest.raises(DataError, match="99"):
                 Evaluation(model, SoftmaxCrossEntropy()).score(x, np.zeros(rows, np.int64))
+
+
+def test_multiples_of_rows():
+    rows = Rows(8)
+    for multiple in (rows * 3, 3 * rows, rows * np.int64(3), np.int64(3) * rows):
+        assert multiple == 24
+        assert (multiple.most, multiple.each) == (8, 3)
+    assert type(rows * 0.5) is float
 
 
 def test_strided_batches(rng):

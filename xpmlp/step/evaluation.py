@@ -148,9 +148,7 @@ class Evaluation:
 
 _KINDS = 24  # of batches, that a model keeps programs for
 _KEPT = 1 << 25  # bytes of a program's buffers up to which it is kept
-_ELEMENTS = 1 << 21  # that go from one layer to the next at a time: larger ones leave every cache
-
-
+_ELEMENTS = 1 << 21  # of all rows that go from one layer to the next at a time
 _FEW = 64  # rows that are always computed at once
 
 

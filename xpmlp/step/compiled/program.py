@@ -29,6 +29,9 @@ class Later(int):
 class Rows(Later):
     """A multiple of a batch's rows, where batches may have fewer than the program has room for.
 
+    A record's field that depends on rows must be such a multiple: what is made of it otherwise
+    than by multiplying stays what it is for the most rows.
+
     Parameters
     ----------
     most : int
@@ -39,6 +42,7 @@ class Rows(Later):
 
     most: int
     each: int
+    __array_ufunc__ = None  # NumPy's numbers leave multiplying to it
 
     def __new__(cls, most: int, each: int = 1) -> Rows:
         made = super().__new__(cls, most * each)
@@ -46,7 +50,8 @@ class Rows(Later):
         return made
 
     def __mul__(self, other: Any) -> Any:
-        return Rows(self.most, self.each * other) if isinstance(other, int) else int(self) * other
+        whole = isinstance(other, int | np.integer)
+        return Rows(self.most, self.each * int(other)) if whole else int(self) * other
 
     __rmul__ = __mul__
 
