@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,11 @@ numba = pytest.importorskip("numba", reason='needs numba: pip install "xpmlp[fas
 from xpmlp.kernels.numba import instructions, tape  # noqa: E402
 from xpmlp.layers import (  # noqa: E402
     GELU,
+    EmbedColumns,
     Linear,
     LogSoftmax,
+    Periodic,
+    PiecewiseLinear,
     ReLU,
     Residual,
     Sequential,
@@ -28,8 +33,8 @@ from xpmlp.losses import (  # noqa: E402
     PoissonNLL,
     SoftmaxCrossEntropy,
 )
-from xpmlp.models import FullyConnectedNet  # noqa: E402
-from xpmlp.optim import SGD, AdaGrad, Adam, RMSProp  # noqa: E402
+from xpmlp.models import ACTIVATIONS, FullyConnectedNet  # noqa: E402
+from xpmlp.optim import OPTIMIZERS, SGD, AdaGrad, Adam, RMSProp  # noqa: E402
 from xpmlp.penalties import L1, L2  # noqa: E402
 from xpmlp.training import TrainStep  # noqa: E402
 
@@ -81,10 +86,16 @@ CASES = {
         lambda: SGD(0.1),
         61,
     ),
-    "elu": (dict(sizes=[20, 50, 2], activation="elu"), MSE, lambda: SGD(0.1), 19),
-    "gelu": (dict(sizes=[20, 50, 2], activation="gelu"), MSE, lambda: SGD(0.1), 19),
-    "softplus": (dict(sizes=[20, 50, 2], activation="softplus"), MSE, lambda: SGD(0.1), 19),
-    "softsign": (dict(sizes=[20, 50, 2], activation="softsign"), MSE, lambda: SGD(0.1), 19),
+    **{
+        name: (dict(sizes=[20, 50, 2], activation=name), MSE, lambda: SGD(0.1), 19)
+        for name in ACTIVATIONS
+        if name not in ("relu", "tanh", "sigmoid", "silu", "leaky_relu")
+    },
+    **{
+        name: (dict(sizes=[20, 50, 2]), MSE, kind, 19)
+        for name, kind in OPTIMIZERS.items()
+        if name not in ("sgd", "adam", "rmsprop", "adagrad", "muon")
+    },
     "rectified outputs": (
         dict(sizes=[20, 50], layers=lambda linear: [linear(20, 50), ReLU()]),
         MSE,
@@ -115,6 +126,32 @@ CASES = {
             layers=lambda linear: [linear(20, 33), Softmax(), linear(33, 33), LogSoftmax()],
         ),
         NLL,
+        SGD,
+        70,
+    ),
+    "codes and waves": (
+        dict(
+            sizes=[3, 4],
+            layers=lambda linear: [
+                EmbedColumns(3, {0: (5, 4)}, **linear.keywords),
+                Periodic(6, 2, **linear.keywords),
+                linear(24, 3),
+                Periodic(3, 2, dim=2, **linear.keywords),
+                linear(6, 4),
+            ],
+        ),
+        SoftmaxCrossEntropy,
+        SGD,
+        70,
+    ),
+    "bins and levels": (
+        dict(
+            sizes=[3, 4],
+            layers=lambda linear: [
+                PiecewiseLinear([("levels", 5), ("bins", 4), ("linear", 1)], 4, **linear.keywords)
+            ],
+        ),
+        SoftmaxCrossEntropy,
         SGD,
         70,
     ),
@@ -150,12 +187,13 @@ def program_after_a_step(case, rng, population=None):
     constraints = options.pop("step", {})
     if "layers" in options:
         common = {"population": population, "rng": 0 if population is None else range(population)}
-        model = Sequential(*options["layers"](lambda *sizes: Linear(*sizes, **common)))
+        model = Sequential(*options["layers"](partial(Linear, **common)))
     else:
         model = FullyConnectedNet(sizes, **options)
     step = TrainStep(model, loss(), optimizer(), **constraints)
     outputs = sizes[-1]
     x = rng.normal(size=(rows, sizes[0])).astype(np.float32)
+    x[:, 0] = rng.integers(0, 5, rows)  # codes, where they are some
     y = rng.integers(0, outputs, rows)
     if shares or loss in (MSE, MAE, HalfSSE, Huber, BCEWithLogits, PoissonNLL):
         y = rng.random(size=(rows, outputs)).astype(np.float32)
