@@ -116,6 +116,7 @@ def test_wrong_inputs_are_refused():
 def test_networks_of_columns_are_built_selected_and_saved(tmp_path, rng):
     from xpmlp.population import stack
     from xpmlp.training import load_model, save_model
+    from xpmlp.training.minibatches import count_outputs
 
     nets = FullyConnectedNet([3, 7, 2], columns=COLUMNS, population=P, seed=5)
     x = X.astype("float32")
@@ -128,5 +129,6 @@ def test_networks_of_columns_are_built_selected_and_saved(tmp_path, rng):
     np.testing.assert_array_equal(again.forward(x), y)
     assert "PiecewiseLinear" in nets.summary()
     assert isinstance(FullyConnectedNet([3, 2], columns=COLUMNS).layers[0], PiecewiseLinear)
+    assert count_outputs(FullyConnectedNet([3, 2], columns=COLUMNS)) == 2
     with pytest.raises(ConfigError, match="expected 3 inputs, one for each of columns="):
         FullyConnectedNet([6, 7, 2], columns=COLUMNS)

@@ -12,7 +12,7 @@ from ..backend import Array, dtype_name, get_backend
 from ..data.loader import Batches
 from ..data.resident import batches_on_device
 from ..errors import ShapeError, XpmlpError
-from ..layers import Linear
+from ..layers import Linear, PiecewiseLinear
 from ..layers.base import Layer
 from ..layers.containers import is_sequential
 from ..losses import Loss
@@ -54,7 +54,7 @@ def count_outputs(model: Layer) -> int | None:
     if not is_sequential(model):
         return None
     for _, layer in reversed(list(model.named_layers())):
-        if type(layer) is Linear:
+        if type(layer) is Linear or type(layer) is PiecewiseLinear:
             return int(layer.W.shape[-1])
         if not type(layer).__module__.startswith("xpmlp."):
             return None

@@ -13,6 +13,7 @@ from ..data.orders import Orders, fold_orders, orders_for
 from ..errors import ConfigError, ShapeError
 from ..memory_budget import bytes_per_member, check_fits
 from ..models import FullyConnectedNet
+from ..ops.piecewise_linear import count_codes
 from .minibatches import check_rows_of_members, check_targets, floating_dtype, minibatches
 from .out_of_fold import OutOfFold, folds_of
 from .scores import scores_of
@@ -77,8 +78,11 @@ class TrainerOfMembers(Trainer):
         model = self.model
         if not all(isinstance(array, np.ndarray) for array in model.params.values()):
             return
+        sizes = [size if isinstance(size, int) else max(size) for size in model.config["sizes"]]
+        if model.config["columns"] is not None:
+            sizes[0] = count_codes(model.config["columns"])
         each = bytes_per_member(
-            [size if isinstance(size, int) else max(size) for size in model.config["sizes"]],
+            sizes,
             self.batch_size,
             slots=self.optimizer.slots,
             own=own_batches,
