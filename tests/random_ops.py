@@ -4,12 +4,14 @@ Run as a program, ``python random_ops.py BITS DTYPE…``, since a kernel that wa
 do not fit may take its process with it. ``BITS`` is the vectors' width to expect, 0 for any: the
 process may have been told to compile for other CPUs than this one. Whatever one of the two refuses
 the other must refuse too, and what both compute must be the same. ``--seed`` and ``--calls`` draw
-others, or more.
+others, or more. With ``--guard``, every array begins or ends beside memory that nobody may touch.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -218,8 +220,13 @@ if __name__ == "__main__":
     parser.add_argument("dtypes", nargs="+")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--calls", type=int, default=1500)
+    parser.add_argument("--guard", choices=("end", "begin"))
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # means of nothing, in the reference
+    if asked.guard:
+        from guarded_memory import install
+
+        install(asked.guard)
     if asked.bits:
         from xpmlp.kernels.numba import simd
 
@@ -228,3 +235,6 @@ if __name__ == "__main__":
         legal, refused = run(asked.seed, asked.calls, name)
         assert legal > asked.calls // 2 and refused > asked.calls // 50, (legal, refused)
     print("done")
+    sys.stdout.flush()
+    if asked.guard:
+        os._exit(0)

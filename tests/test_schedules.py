@@ -167,8 +167,11 @@ def test_over_fills_in_what_was_left_open():
         (lambda: as_schedule("linear"), "cosine, onecycle, polynomial, got 'linear'"),
         (lambda: WarmRestarts(growth=0), "expected growth to be an integer ≥ 1, got 0"),
         (lambda: Polynomial(power=0.0), "expected power"),
-        (lambda: WarmRestarts(growth=2)(float("inf")), "expected the number of a step, got inf"),
-        (lambda: as_schedule(0.5), "a schedule, its name or a function of the step, got 0.5"),
+        (
+            lambda: WarmRestarts(growth=2)(float("inf")),
+            "the number of a step finite and ≥ 0, got inf",
+        ),
+        (lambda: as_schedule(0.5), "its name or a function of the step, got 0.5"),
     ],
     ids=["total", "every", "steps", "rise", "over", "name", "growth", "power", "step", "number"],
 )

@@ -611,7 +611,7 @@ def test_unknown_backend_is_an_error(blobs):
 )
 def test_parameter_out_of_range_is_named(options, blobs):
     name = next(iter(options))
-    with pytest.raises(ConfigError, match=f"`MLPClassifier`: expected {name} to be .*, got "):
+    with pytest.raises(ConfigError, match=f"`MLPClassifier`: expected {name} .*, got "):
         MLPClassifier(**options).fit(*blobs)
 
 

@@ -38,6 +38,8 @@ _DTYPE_NAMES = (
     *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
 )
 
+_COMPUTE_OTHERWISE = (np.ma.MaskedArray, np.matrix)  # by operators of their own
+
 _default: Backend | None = None
 _override: ContextVar[Backend | None] = ContextVar("xpmlp_backend", default=None)
 
@@ -126,7 +128,10 @@ def array_namespace(*arrays: Array) -> Namespace:
     if all(type(a) is np.ndarray for a in arrays):
         return numpy_namespace()
     try:
-        return array_api_compat.array_namespace(*arrays)
+        xp = array_api_compat.array_namespace(*arrays)
+        if xp is numpy_namespace() and any(isinstance(a, _COMPUTE_OTHERWISE) for a in arrays):
+            raise TypeError("arrays of a kind that computes in a way of its own")
+        return xp
     except TypeError as error:
         kinds = [f"{type(a).__module__.split('.')[0]}.{type(a).__name__}" for a in arrays]
         if len(set(kinds)) > 1:
@@ -138,6 +143,11 @@ def array_namespace(*arrays: Array) -> Namespace:
             f"expected an array (NumPy, CuPy, torch, JAX, array-api-strict), got {kinds[0]}; "
             "convert it with xpmlp.asarray(...)"
         ) from error
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of some library, and not a class of them."""
+    return not isinstance(value, type) and array_api_compat.is_array_api_obj(value)
 
 
 def asarray(values: Any, dtype: Any = None) -> Array:
@@ -164,7 +174,7 @@ def asarray(values: Any, dtype: Any = None) -> Array:
         If nested lists are ragged.
     """
     backend = get_backend()
-    if isinstance(values, np.generic) or not array_api_compat.is_array_api_obj(values):
+    if isinstance(values, np.generic) or not is_array(values):
         values = _from_python(values, keep_doubles=dtype is not None)
     if isinstance(values, np.ndarray):
         values = native(values)
@@ -175,7 +185,7 @@ def asarray(values: Any, dtype: Any = None) -> Array:
             f"`asarray`: expected real numbers for {dtype_name(dtype)}, got "
             f"{dtype_name(getattr(values, 'dtype', ''))}; take xp.real(x) or xp.abs(x)"
         )
-    if array_api_compat.is_array_api_obj(values):
+    if is_array(values):
         if array_api_compat.array_namespace(values) is backend.xp and _on(values, backend):
             return values if dtype is None else backend.xp.astype(values, dtype, copy=False)
         values = to_numpy(values)
@@ -196,7 +206,7 @@ def asarray_like(values: Any, like: Array) -> Array:
     like : array
     """
     if type(values) is not type(like):
-        values = to_numpy(values) if array_api_compat.is_array_api_obj(values) else values
+        values = to_numpy(values) if is_array(values) else values
         values = np.asarray(values)
     device = array_api_compat.device(like)
     return array_namespace(like).asarray(values, dtype=like.dtype, device=device)
@@ -214,10 +224,21 @@ def to_numpy(array: Array) -> np.ndarray:
             detached(array), array_api_compat.array_namespace(array).float32
         )
     if array_api_compat.is_torch_array(array):
-        return array.detach().cpu().numpy()
+        return _from_torch(array)
     if array_api_compat.is_cupy_array(array):
         return array.get()
     return np.asarray(array)
+
+
+def _from_torch(array: Array) -> np.ndarray:
+    try:
+        return array.detach().cpu().resolve_conj().resolve_neg().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, or without values
+        raise DTypeError(
+            f"expected a tensor with a value in each place, got {dtype_name(array.dtype)} as "
+            f"{dtype_name(array.layout)} on {array.device} ({error!s:.200}); make it dense, such "
+            "as with x.to_dense()"
+        ) from error
 
 
 def native(array: np.ndarray) -> np.ndarray:
@@ -228,7 +249,8 @@ def native(array: np.ndarray) -> np.ndarray:
     DTypeError
         If it does not hold numbers, or some of them are masked out.
     """
-    if array.dtype.kind not in "biufcV":  # V: bfloat16 and its relatives
+    # V: bfloat16 and its relatives, but for records
+    if array.dtype.kind not in "biufcV" or array.dtype.names is not None:
         raise DTypeError(f"`asarray`: expected numbers, got values of type {array.dtype.name}")
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise DTypeError(
@@ -332,7 +354,8 @@ def dtype_name(dtype: Any) -> str:
     """A dtype's plain name: ``"float32"`` for any library's float32."""
     # A dtype object, a scalar type such as np.float32, or torch's "torch.float32".
     name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None)
-    return name or str(dtype).rpartition(".")[2]
+    # Of what is no dtype, the name may be anything.
+    return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
 
 
 def _from_python(values: Any, keep_doubles: bool) -> np.ndarray:

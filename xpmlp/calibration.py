@@ -15,6 +15,7 @@ import numpy as np
 from .backend import to_numpy
 from .data.loader import as_array
 from .errors import ConfigError, DataError, ShapeError
+from .ops.targets import check_shares
 
 _TEMPERATURES = (0.05, 20.0)
 
@@ -106,6 +107,8 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     ------
     ConfigError
         For a temperature that is not a number above 0.
+    DataError
+        For what are no probabilities.
     """
     check_temperature("temper", temperature)
     probabilities = _numbers("temper", probabilities)
@@ -114,6 +117,7 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
             f"`temper`: expected probabilities, floats of shape (…, C), got {probabilities.dtype} "
             f"{probabilities.shape}"
         )
+    check_shares("temper", probabilities, "probabilities")
     if temperature == 1.0:
         return probabilities
     scaled = _logarithm(probabilities) / float(temperature)
@@ -123,7 +127,8 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 def check_temperature(where: str, temperature: Any) -> None:
     """Raise ConfigError unless it is a finite number above 0."""
-    if not isinstance(temperature, Real) or not 0.0 < float(temperature) < math.inf:
+    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not number or not 0.0 < float(temperature) < math.inf:
         raise ConfigError(
             f"`{where}`: expected a temperature that is a finite number > 0, got {temperature!r}"
         )

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .errors import ConfigError, DTypeError, ShapeError
-from .options import Number
+from .errors import ConfigError, DataError, DTypeError, ShapeError
+from .options import Number, is_function
 from .random import Generator
 
 Initializer = Callable[[int, int, Generator], np.ndarray]
@@ -89,7 +90,7 @@ class ScaledNormal:
     std: float = 0.01
 
     def __post_init__(self) -> None:
-        Number("[0, inf)").check("ScaledNormal", "std", self.std)
+        object.__setattr__(self, "std", Number("[0, inf)").check("ScaledNormal", "std", self.std))
 
     def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
         return rng.normal((fan_in, fan_out)) * self.std
@@ -193,11 +194,12 @@ def as_initializer(init: str | float | Initializer) -> Initializer:
             )
         return _BY_NAME[init]
     if isinstance(init, int | float | np.number):
-        return ScaledNormal(float(init))
-    if not callable(init):
+        return ScaledNormal(init)  # type: ignore[arg-type]
+    if not is_function(init, 3):
         raise ConfigError(
-            "expected an initializer's name, a standard deviation or a function, got "
-            f"{init!r}; arrays go through FromArray(values)"
+            "expected an initializer such as HeNormal(), its name, a standard deviation or a "
+            "function of the fan-in, the fan-out and a generator, got "
+            f"{init!r:.200}; arrays go through FromArray(values)"
         )
     return init
 
@@ -213,13 +215,32 @@ def as_bias_initializer(init: str | float | Initializer) -> Initializer:
     if isinstance(init, str) and init in _BIASES_BY_NAME:
         return _BIASES_BY_NAME[init]
     if isinstance(init, int | float | np.number):
-        return ConstantBias(float(init))
-    if not callable(init):
+        return ConstantBias(Number().check("Linear", "bias_init", init))
+    if not is_function(init, 3):
         raise ConfigError(
-            f"expected bias_init among {', '.join(_BIASES_BY_NAME)}, a number or a function, got "
-            f"{init!r}"
+            f"expected bias_init among {', '.join(_BIASES_BY_NAME)}, a number or a function of the "
+            f"fan-in, the fan-out and a generator, got {init!r:.200}"
         )
     return init
+
+
+def drawn(initializer: Initializer, fan_in: int, fan_out: int, rng: Generator, bias: bool) -> Any:
+    """What an initializer gives, which may be anyone's function.
+
+    Raises
+    ------
+    ShapeError, DataError
+        If it is not of the shape of weights or biases, or not finite.
+    """
+    values = initializer(fan_in, fan_out, rng)
+    shape = (*_lead(rng), fan_out) if bias else (*_lead(rng), fan_in, fan_out)
+    if np.shape(values) != shape:
+        raise ShapeError(
+            f"`{initializer!r:.80}`: expected an array of shape {shape}, got {np.shape(values)}"
+        )
+    if not np.isfinite(values).all():
+        raise DataError(f"`{initializer!r:.80}`: expected finite numbers, got NaN or infinity")
+    return values
 
 
 def default_bias(init: str | float | Initializer) -> str:

@@ -37,7 +37,7 @@ from .network_options import (
     options_of_some,
     plain,
 )
-from .ops.dropout import RATE
+from .ops.dropout import RATE, check_rates
 from .ops.piecewise_linear import Columns, check_columns, count_codes
 from .ops.shapes import check_choice
 from .random import as_generator
@@ -137,6 +137,7 @@ class FullyConnectedNet(Sequential):
         rng = as_generator(seed, population)
         common: dict[str, Any] = {"population": population, "dtype": dtype}
         dropout, seed = plain(RATE.check(where, "dropout", dropout)), plain(seed)
+        check_rates(dropout, population)
         check_choice(where, "batchnorm", batchnorm, tuple(CONVENTIONS))
         rates = dropout if isinstance(dropout, list) else [dropout]
         layers: list[Layer] = []

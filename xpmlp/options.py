@@ -10,14 +10,15 @@ instance's own dict, where it would lie without a declaration.
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeGuard
 
-import array_api_compat
 import numpy as np
 
-from .backend import to_numpy
+from .backend import is_array, to_numpy
 from .errors import ConfigError
 
 
@@ -105,6 +106,14 @@ class Number(Option):
         below = numbers <= self.high if self._with_high else numbers < self.high
         return bool((above & below & np.isfinite(numbers)).all())
 
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """The least and the greatest of doubles within the bounds."""
+        return (
+            self.low if self._with_low else math.nextafter(self.low, math.inf),
+            self.high if self._with_high else math.nextafter(self.high, -math.inf),
+        )
+
     def _words(self, interval: str) -> str:
         if self.whole:
             kind = "None or an integer" if self.optional else "to be an integer"
@@ -135,11 +144,27 @@ FLAG = Flag()
 SEED = Number(whole=True)
 
 
+def is_function(value: Any, arguments: int) -> TypeGuard[Callable[..., Any]]:
+    """Whether it may be called with so many arguments; a class is none, an instance was meant."""
+    if isinstance(value, type) or not callable(value):
+        return False
+    try:
+        inspect.signature(value).bind(*range(arguments))
+    except TypeError:
+        return False
+    except ValueError:  # of functions in C, which do not tell
+        pass
+    return True
+
+
 def _numbers(value: Any) -> np.ndarray | None:
     """A copy of real numbers in float64; None for what is no number, such as a text or a date."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return None
     try:
-        here = isinstance(value, np.ndarray) or not array_api_compat.is_array_api_obj(value)
+        here = isinstance(value, np.ndarray) or not is_array(value)
         array = np.asarray(value) if here else to_numpy(value)
     except (TypeError, ValueError):  # ragged lists
         return None
-    return np.array(array, np.float64) if array.dtype.kind in "iuf" else None
+    real = array.dtype.kind in "iuf" and not np.ma.is_masked(value)
+    return np.array(array, np.float64) if real else None

@@ -126,11 +126,13 @@ class Generator:
 
     def __init__(self, seed: int | Sequence[int] = 0, stream: int = 0):
         several = isinstance(seed, Sequence | np.ndarray) and getattr(seed, "ndim", 1) > 0
+        several = several and not isinstance(seed, bytes | bytearray | memoryview)
         seeds: tuple[Any, ...] = tuple(seed) if several else (seed,)  # type: ignore[arg-type]
         if not seeds:
             raise ConfigError("Generator: expected at least one seed, got an empty sequence")
         for value in seeds:
-            if not isinstance(value, int | np.integer) or not 0 <= value < 1 << 64:
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if not whole or not 0 <= value < 1 << 64:
                 raise ConfigError(
                     f"Generator: expected seeds that are integers in [0, 2**64), got {value!r}"
                 )

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from typing import Any
 
-import numpy as np
-
 from .errors import ConfigError
-from .options import Number, Option
+from .options import Number, Option, is_function
+
+_STEP = Number("[0, inf)")
 
 
 def _checked(default: Any, option: Option) -> Any:
@@ -28,11 +28,8 @@ def _of_numbers(call: Callable) -> Callable:
 
     @wraps(call)
     def at(self: Schedule, step: Any) -> float:
-        number = type(step) is int or isinstance(step, int | float | np.number)
-        if not number or not -math.inf < step < math.inf:
-            raise ConfigError(
-                f"`{type(self).__name__}`: expected the number of a step, got {step!r:.200}"
-            )
+        if type(step) is not int or step < 0:
+            step = _STEP.check(type(self).__name__, "the number of a step", step)
         return call(self, step)
 
     return at
@@ -233,8 +230,9 @@ def as_schedule(schedule: str | Schedule | Callable[[int], float] | None) -> Any
         if schedule not in BY_NAME:
             raise ConfigError(f"expected a schedule among {', '.join(BY_NAME)}, got {schedule!r}")
         return BY_NAME[schedule]
-    if not callable(schedule):
+    if not isinstance(schedule, Schedule) and not is_function(schedule, 1):
         raise ConfigError(
-            f"expected a schedule, its name or a function of the step, got {schedule!r}"
+            f"expected a schedule such as Cosine(), its name or a function of the step, got "
+            f"{schedule!r:.200}"
         )
     return schedule

@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_an_error():
     for wrong, of in (((N, F + 1), layer), ((F,), layer), ((P + 1, N, F), members)):
         with pytest.raises(ShapeError, match=r"`periodic`: expected x of shape \(…, N, F\)"):
             of.forward(np.zeros(wrong, np.float32))
-    with pytest.raises(DTypeError, match="x of a floating dtype"):
+    with pytest.raises(DTypeError, match="x as an array of a floating dtype"):
         layer.forward(np.zeros((N, F), int))
     y = layer.forward(np.zeros((N, F), np.float32))
     with pytest.raises(ShapeError, match="expected dy of shape"):

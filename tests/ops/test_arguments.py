@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from xpmlp import ops
-from xpmlp.errors import DTypeError, XpmlpError
+from xpmlp.errors import ConfigError, DataError, DTypeError, ShapeError, XpmlpError
 
 OPS = [name for name in ops.__all__ if name not in ("explain", "without_kernels")]
 NUMBERS = {
     **{"p": 0.5, "rng": None, "step": 1, "dtype": "float32"},
     **{"lr": 0.1, "momentum": 0.9, "nesterov": True, "eps": 1e-8, "gain": 0.1, "gain1": 0.1},
+    **{"ahead": 0.1, "adaptive": 0.1, "keep": 0.9},
     **{"columns": (("linear", 1),) * 4},
     **{"gain2": 0.1, "correction1": 0.5, "correction2": 0.5, "steps": 5},
 }
@@ -94,3 +95,75 @@ def test_a_call_that_is_none_stays_pythons_own_error():
 
 def _others(given, arrays):
     return {name: value for name, value in given.items() if name not in arrays}
+
+
+WRONG_NUMBERS = [
+    *[("rms_norm", "eps", value) for value in (-1.0, float("nan"), float("inf"), "0.5", True)],
+    *[("orthogonalize", "eps", value) for value in (0.0, -1e-9)],
+    *[("adam_update", "correction2", value) for value in (0.0, -0.5, [0.5, 0.5])],
+    *[("rmsprop_update", "gain", value) for value in (1e30, np.array([0.1, np.nan]))],
+    *[("momentum_update", "momentum", value) for value in (1.0, np.array([[0.5], [-0.5]]))],
+    *[("momentum_update", "nesterov", value) for value in (None, 2, "no")],
+    *[("leaky_relu", "slope", value) for value in (np.ma.masked_equal(0.1, 0.1), b"1")],
+    *[("softmax", "axis", value) for value in (True, 0.0)],
+    *[("softmax_cross_entropy", name, "a") for name in ("z_loss", "ignore_index")],
+]
+
+
+@pytest.mark.parametrize(("name", "option", "value"), WRONG_NUMBERS)
+def test_numbers_out_of_bounds_are_named(name, option, value):
+    op = getattr(ops, name)
+    given, arrays = arguments(op, lambda a: a.astype(np.int64 if a.ndim == 1 else np.float32))
+    positional = [given[key] for key in arrays]
+    if name == "rms_norm":
+        positional[1] = positional[1][0]
+    options = _others(given, arrays) | {option: value}
+    with pytest.raises(XpmlpError, match=f"`{name}`: expected {option}"):
+        op(*positional, **options)
+    if name in ("rms_norm", "leaky_relu", "softmax", "orthogonalize"):  # also by position
+        place = list(inspect.signature(op).parameters).index(option)
+        before = [options.get(key, 5) for key in list(inspect.signature(op).parameters)[:place]]
+        before[: len(positional)] = positional
+        with pytest.raises(XpmlpError, match=f"`{name}`: expected {option}"):
+            op(*before, value)
+
+
+@pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.array(0.5), 1])
+def test_numbers_of_any_type_compute_as_plain_ones(number):
+    w = np.ones((2, 3), np.float32)
+    result = ops.sgd_update(w, w, lr=number)
+    np.testing.assert_array_equal(result, ops.sgd_update(w, w, lr=float(number)))
+    assert result.dtype == np.float32
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("kind", [np.matrix, lambda a: np.ma.masked_equal(a, a[0, 0])])
+def test_arrays_with_operators_of_their_own_are_refused(kind):
+    x = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+    for call in (ops.silu, ops.relu, lambda x: ops.matmul(x, x.T), ops.softmax):
+        with pytest.raises(DTypeError, match=r"expected (x|a) "):
+            call(kind(x))
+
+
+def test_gradients_of_another_shape_are_refused():
+    x = np.ones((2, 3), np.float32)
+    for wrong in (x[:1], x[None], np.float32(1.0)):
+        with pytest.raises(ShapeError, match=r"expected y of shape \(2, 3\)"):
+            ops.sigmoid_backward(x, x, wrong)
+        with pytest.raises(ShapeError, match=r"expected x of shape \(2, 3\)"):
+            ops.elu_backward(dy=x, x=wrong, y=x)
+
+
+def test_a_variance_below_zero_is_refused():
+    x, feature = np.ones((2, 3)), np.ones(3)
+    with pytest.raises(DataError, match="`batch_norm_inference_backward`: expected var ≥ 0"):
+        ops.batch_norm_inference_backward(x, x, feature, feature, -feature)
+    with pytest.raises(DataError, match="`batch_norm_inference`: expected var ≥ 0"):
+        ops.batch_norm_inference(x, feature, feature, feature, -feature)
+    with pytest.raises(ShapeError, match="var of shape"):
+        ops.batch_norm_inference(x, feature, feature, feature, np.ones((2, 3)))
+
+
+def test_a_gather_takes_both_mean_and_std():
+    with pytest.raises(ConfigError, match="both or neither"):
+        ops.gather_rows(np.ones((2, 3)), np.arange(2), std=2.0, dtype="float32")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ..backend import (
@@ -16,6 +15,7 @@ from ..backend import (
     dtype_name,
     dtype_of,
     get_backend,
+    is_array,
     native,
 )
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
@@ -204,11 +204,15 @@ class Batches:
 def as_array(values: Any) -> Array:
     """Lists and data frames as NumPy arrays; arrays as they are, but for their order of bytes."""
     try:
-        array = values if array_api_compat.is_array_api_obj(values) else np.asarray(values)
+        if isinstance(values, bytes | bytearray):
+            raise ValueError("bytes")
+        array = values if is_array(values) else np.asarray(values)
     except ValueError as error:
         raise DataError(f"expected rows of one length, got {error}") from error
-    if isinstance(array, np.ndarray) and array.dtype.kind in "biufc":
+    if isinstance(array, np.ndarray) and array.dtype.kind in "biufcV":
         return native(array)
+    if getattr(array, "is_sparse", False):
+        raise DataError("expected dense rows, got a sparse tensor; make it dense: x.to_dense()")
     return detached(array)
 
 

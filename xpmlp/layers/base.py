@@ -18,8 +18,10 @@ class _FloatName(Option):
         """float16, bfloat16, float32 or float64, by name."""
 
     def check(self, where: str, name: str, value: Any) -> str:
-        if not isinstance(value, str):
+        if not isinstance(value, str | np.ndarray):
             value = dtype_name(value)
+        elif not isinstance(value, str):
+            value = "an array"
         if value not in ("float16", "bfloat16", "float32", "float64"):
             raise DTypeError(
                 f"`{where}`: expected {name} to be float16, bfloat16, float32 or float64, got "

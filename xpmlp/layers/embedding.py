@@ -10,7 +10,7 @@ import numpy as np
 from .. import ops
 from ..backend import Array, array_namespace, asarray
 from ..errors import ConfigError, DataError, ShapeError
-from ..initializers import Initializer, as_initializer
+from ..initializers import Initializer, as_initializer, drawn
 from ..ops.shapes import sum_to_shape
 from ..options import Number
 from ..random import Generator, as_generator
@@ -75,7 +75,8 @@ class Embedding(Layer):
             )
         self.padding, self.population = padding, population
         dtype = FLOAT.check("Embedding", "dtype", dtype)
-        start = as_initializer(init)(count, dim, as_generator(rng, population).spawn())
+        generator = as_generator(rng, population).spawn()
+        start = drawn(as_initializer(init), count, dim, generator, bias=False)
         if padding is not None:
             start = np.array(start)
             start[..., padding, :] = 0.0

@@ -17,6 +17,7 @@ from ..initializers import (
     as_bias_initializer,
     as_initializer,
     default_bias,
+    drawn,
 )
 from ..ops.shapes import check_floating, sum_to_shape, transpose
 from ..options import FLAG
@@ -200,11 +201,11 @@ def new_parameters(
     dtype = FLOAT.check(where, "dtype", start["dtype"])
     init, bias_init = start["init"], start["bias_init"]
     bias_init = default_bias(init) if bias_init is None else bias_init
-    generator = as_generator(start["rng"], population).spawn()
     inputs, outputs = sizes.values()
-    made = {"W": asarray(as_initializer(init)(inputs, outputs, generator), dtype)}
+    of = inputs, outputs, as_generator(start["rng"], population).spawn()
+    made = {"W": asarray(drawn(as_initializer(init), *of, bias=False), dtype)}
     if FLAG.check(where, "bias", start["bias"]):
-        made["b"] = asarray(as_bias_initializer(bias_init)(inputs, outputs, generator), dtype)
+        made["b"] = asarray(drawn(as_bias_initializer(bias_init), *of, bias=True), dtype)
     return made
 
 

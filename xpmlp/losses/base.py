@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Array, dtype_name
+from ..backend import Array, array_namespace, dtype_name
 from ..errors import DTypeError, StateError
 from ..ops.shapes import check_choice, check_floating
 from ..ops.softmax_cross_entropy import REDUCTIONS
@@ -106,6 +106,7 @@ def check_arrays(where: str, outputs: Array, targets: Array) -> None:
                 f"`{where}`: expected {name} as an array, got {type(x).__name__}; convert it with "
                 f"xpmlp.asarray({name})"
             )
+    array_namespace(outputs, targets)
     check_floating(where, "outputs", outputs)
     kind = dtype_name(targets.dtype)
     if not any(number in kind for number in ("int", "float", "bool")):

@@ -15,6 +15,7 @@ from .dispatch import choose
 
 _BITS = 24
 
+_STEP = Number(whole=True)
 RATE = Number("[0, 1)", each_member=True, hint="0.2 drops a fifth of the units")
 """What a probability to drop may be."""
 
@@ -49,6 +50,10 @@ def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> 
     Source: Srivastava et al. 2014. p is compared with 24 random bits, so it is exact to 2⁻²⁴.
     """
     rates = check_rates(p, rng.population)
+    if isinstance(
+        step, bool | np.ndarray
+    ):  # else it may be what stands for a number in a traced step
+        _STEP.check("dropout", "step", step)
     if rng.population is not None and tuple(x.shape[:1]) != (rng.population,):
         raise ConfigError(
             f"`dropout`: expected a leading axis of {rng.population} in x, one for each seed, "

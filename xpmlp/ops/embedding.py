@@ -72,6 +72,7 @@ def embedding_backward(dy: Array, codes: Array, W: Array, padding: int | None = 
     """
     xp = array_namespace(dy, codes, W)
     places, _ = _places(xp, "embedding_backward", codes, W)
+    check_floating("embedding_backward", "dy", dy)
     check_same_shape("embedding_backward", "dy", dy, (*places.shape, W.shape[-1]))
     V, D = W.shape[-2:]
     members = W.shape[0] if W.ndim == 3 else 1

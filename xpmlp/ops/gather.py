@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import Array, array_namespace, dtype_name, dtype_of, on_host
-from ..errors import DataError, DTypeError
+from ..errors import ConfigError, DataError, DTypeError
 from .dispatch import choose
 from .shapes import check_same_shape
 from .targets import check_classes
@@ -49,6 +49,11 @@ def gather_rows(
     DataError
         For a row number outside of x, in host memory.
     """
+    if (mean is None) != (std is None):
+        raise ConfigError(
+            f"`gather_rows`: expected mean and std both or neither, got mean={mean!r:.80} and "
+            f"std={std!r:.80}"
+        )
     options = {"dtype": dtype, "out": out}
     run = choose("gather_rows", reference, x, index, mean, std, **options)
     if run is reference:  # a kernel has looked at the shapes itself

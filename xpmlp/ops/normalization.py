@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from ..backend import Array, Namespace, array_namespace
-from ..errors import ShapeError
+from ..backend import Array, Namespace, array_namespace, on_host, to_numpy
+from ..errors import DataError, ShapeError
 from .dispatch import choose
 from .shapes import (
     check_floating,
@@ -62,13 +62,20 @@ def batch_norm_reference(
     wide = xp.astype(x, working_dtype(xp, x), copy=False)
     mean, _, var = _moments(xp, wide, axes)
     mean, var = xp.reshape(mean, gamma.shape), xp.reshape(var, gamma.shape)
-    return batch_norm_inference(x, gamma, beta, mean, var, eps), mean, var
+    return _normalized(x, gamma, beta, mean, var, eps), mean, var
 
 
 def batch_norm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float = 1e-5
 ) -> Array:
     """``y = γ (x − μ)/√(σ² + ε) + β`` with given statistics; shapes as in :func:`batch_norm`."""
+    _check_features(x, gamma, "batch_norm_inference")
+    check_shapes("batch_norm_inference", tuple(gamma.shape), beta=beta, mean=mean, var=var)
+    _check_variance("batch_norm_inference", var)
+    return _normalized(x, gamma, beta, mean, var, eps)
+
+
+def _normalized(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
     xp = array_namespace(x, gamma, beta, mean, var)
     x, dtype = _widened(xp, x), x.dtype
     scale = _widened(xp, gamma) / xp.sqrt(var + eps)
@@ -130,6 +137,7 @@ def batch_norm_inference_backward(
     """Gradients of :func:`batch_norm_inference`: the statistics are constants."""
     _check_backward("batch_norm_inference_backward", dy, x, gamma)
     check_shapes("batch_norm_inference_backward", tuple(gamma.shape), mean=mean, var=var)
+    _check_variance("batch_norm_inference_backward", var)
     xp = array_namespace(dy, x, gamma, mean, var)
     dtype, dy, x = x.dtype, _widened(xp, dy), _widened(xp, x)
     inv_std = 1.0 / xp.sqrt(var + eps)
@@ -274,15 +282,27 @@ def _widened(xp: Namespace, x: Array) -> Array:
     return xp.astype(x, working_dtype(xp, x), copy=False)
 
 
+def _check_variance(where: str, var: Array) -> None:
+    """Raise DataError for a negative variance, in host memory."""
+    if on_host(var) and 0 not in var.shape and (least := to_numpy(var).min()) < 0:
+        raise DataError(f"`{where}`: expected var ≥ 0, got {least} as its least number")
+
+
 def _check(x: Array, gamma: Array, where: str) -> None:
-    check_floating(where, "x", x)
+    _check_features(x, gamma, where, least=1)
+
+
+def _check_features(x: Array, gamma: Array, where: str, least: int = 0) -> None:
+    """Raise ShapeError unless x has gamma's features, and so many rows."""
+    for name, array in (("x", x), ("gamma", gamma)):
+        check_floating(where, name, array)
     fits = x.ndim > gamma.ndim > 0 and x.shape[-1] == gamma.shape[-1]
     fits = fits and tuple(x.shape[-1 - gamma.ndim : -2]) == tuple(gamma.shape[:-1])
-    if not fits or 0 in x.shape:
+    if not fits or (least and 0 in x.shape):
         of_gamma = tuple(gamma.shape) or ("D",)
         lead = "".join(f"{size}, " for size in of_gamma[:-1])
         raise ShapeError(
-            f"`{where}`: expected x of shape (…, {lead}N, {of_gamma[-1]}) with N ≥ 1 for "
+            f"`{where}`: expected x of shape (…, {lead}N, {of_gamma[-1]}) with N ≥ {least} for "
             f"parameters of shape {tuple(gamma.shape)}, got {tuple(x.shape)}"
         )
 

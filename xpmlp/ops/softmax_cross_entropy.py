@@ -11,7 +11,8 @@ import array_api_compat
 import numpy as np
 
 from ..backend import Array, array_namespace, dtype_name, on_host
-from ..errors import ConfigError, DTypeError, ShapeError
+from ..errors import DTypeError, ShapeError
+from ..options import Number
 from .arguments import look
 from .dispatch import choose, why_kernels_are_off
 from .shapes import check_choice, check_floating, check_ndim, per_member, working_dtype
@@ -75,7 +76,7 @@ def softmax_cross_entropy(
     if type(label_smoothing) is not float:
         label_smoothing = _number_or_array(logits, label_smoothing)
     if type(z_loss) is not float:
-        z_loss = float(z_loss)
+        z_loss = _Z_LOSS.check("softmax_cross_entropy", "z_loss", z_loss)
     signature = (
         type(logits),
         logits.dtype,
@@ -107,6 +108,9 @@ def softmax_cross_entropy(
     )
 
 
+_SMOOTHING = Number("[0, 1]", hint="or give an array, a number for each problem")
+_Z_LOSS = Number("[0, inf)")
+_IGNORED = Number(whole=True, optional=True)
 _chosen: dict[tuple, Callable] = {}
 _REMEMBERED = 256
 
@@ -129,10 +133,10 @@ def _check_and_choose(
     check_ndim(where, "logits", logits, 2, "(…, N, C)")
     check_choice(where, "reduction", reduction, REDUCTIONS)
     indices = _check_targets(where, logits, targets)
-    if type(label_smoothing) is float and not 0.0 <= label_smoothing <= 1.0:
-        raise ConfigError(
-            f"`{where}`: expected label_smoothing in [0, 1], or an array, got {label_smoothing}"
-        )
+    if type(label_smoothing) is float:
+        _SMOOTHING.check(where, "label_smoothing", label_smoothing)
+    _Z_LOSS.check(where, "z_loss", z_loss)
+    _IGNORED.check(where, "ignore_index", ignore_index)
     if logits.shape[-2] == 0 or logits.shape[-1] == 0:
         raise ShapeError(
             f"`{where}`: expected at least one row and one class, got logits of shape "
@@ -262,11 +266,7 @@ def _number_or_array(logits: Array, smoothing: Any) -> Any:
                 f"{tuple(logits.shape[:-2])}, got {shape}; one number for each problem"
             )
         return smoothing
-    if not isinstance(smoothing, int | float | np.number):
-        raise ConfigError(
-            f"`{where}`: expected label_smoothing in [0, 1], or an array, got {smoothing!r}"
-        )
-    return float(smoothing)
+    return _SMOOTHING.check(where, "label_smoothing", smoothing)
 
 
 def _check_targets(where: str, logits: Array, targets: Array) -> bool:

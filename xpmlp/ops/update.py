@@ -20,12 +20,9 @@ from typing import Any
 
 from ..backend import Array, array_namespace, can_be_written, dtype_name
 from ..errors import BackendError, ConfigError, DTypeError
-from ..options import Number
 from .dispatch import choose
 from .matmul import matmul
 from .shapes import check_same_shape, check_shapes, transpose
-
-_STEPS = Number("[0, 1000]", whole=True)
 
 # Quintic iteration that pushes singular values towards 1 (Jordan et al. 2024, "Muon").
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -264,7 +261,7 @@ def orthogonalize(g: Array, steps: int = 5, eps: float = 1e-7) -> Array:
     unit = xp.where(largest > 0, largest, xp.ones_like(largest))
     x = x / unit  # or squares might be infinite
     x = x / (xp.sqrt(xp.sum(x * x, axis=(-2, -1), keepdims=True)) + eps / unit)
-    for _ in range(_STEPS.check("orthogonalize", "steps", steps)):
+    for _ in range(steps):
         gram = matmul(x, transpose(xp, x))
         x = a * x + matmul(b * gram + c * matmul(gram, gram), x)
     return transpose(xp, x) if tall else x

@@ -24,6 +24,9 @@ from ..ops.shapes import per_member, working_dtype
 from ..options import Number, Option
 from ..schedules import Schedule, as_schedule
 
+_FACTOR = Number("[0, inf)")
+_INFINITY = float("inf")
+
 Hyper = float | Sequence[float] | np.ndarray
 """A hyperparameter: a number, or one for each member of a population."""
 
@@ -210,7 +213,7 @@ class Optimizer:
         _check_match(params, grads)
         if self.state:
             self.check_memory(params)
-        lr = self.lr * self.schedule(self.steps)
+        lr = self.lr * self.factor(self.steps)
         self.steps += 1
         self._arrays.clear()
         numbers = self.rates(lr), self.decay_of_weights(lr)
@@ -221,6 +224,19 @@ class Optimizer:
             raise
         self.state.update(state)
         return updated
+
+    def factor(self, step: int) -> float:
+        """What the schedule multiplies the learning rate of a step by, counted from 0.
+
+        Raises
+        ------
+        ConfigError
+            If it is no number, or not finite and ≥ 0.
+        """
+        factor = self.schedule(step)
+        if type(factor) is float and 0.0 <= factor < _INFINITY:
+            return factor
+        return _FACTOR.check(type(self).__name__, f"the schedule's value at step {step}", factor)
 
     def rates(self, lr: Any) -> dict[str, Any]:
         """The numbers of one update, by the names that its rule in :mod:`xpmlp.ops` has for them.

@@ -246,7 +246,7 @@ class Muon(AdamW):
 
     def rates(self, lr: Any) -> dict[str, Any]:
         """Of the matrices; under "adam" those of everything else."""
-        adam_lr = self.adam_lr * self.schedule(self.steps - 1)
+        adam_lr = self.adam_lr * self.factor(self.steps - 1)
         return {"lr": lr, "momentum": self.momentum, "adam": super().rates(adam_lr)}
 
     def _apply(self, w, g, slots, rates, matrix):

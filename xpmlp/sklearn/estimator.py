@@ -22,6 +22,7 @@ from ..optim import Optimizer
 from ..penalties import L2
 from ..training import History, Trainer
 from .held_out import hold_out
+from .host import numbers_on_host
 from .lbfgs import train_by_lbfgs
 from .network import build_network, freeze, linear_layers, put_back, snapshot, thaw
 from .parameters import DECOUPLED, batch_rows, check_parameters, check_same_network, optimizer_of
@@ -186,8 +187,8 @@ class BaseMLP(BaseEstimator):
                 check_same_network(self, self._network.config)
             X, y = validate_data(
                 self,
-                X,
-                y,
+                numbers_on_host(self, "X", X),
+                numbers_on_host(self, "y", y),
                 reset=first,
                 multi_output=True,
                 y_numeric=self._output == "identity",
@@ -360,6 +361,7 @@ class BaseMLP(BaseEstimator):
         """Raw outputs, or probabilities of a classifier, (N, M) on the host."""
         check_is_fitted(self)
         with self._on_backend():
+            X = numbers_on_host(self, "X", X)
             X = validate_data(self, X, reset=False, dtype=self._network.dtype)
             network, _ = self._on_current_library()
             X = self._inputs.apply(X)

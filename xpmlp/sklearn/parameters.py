@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from numbers import Real
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError
 from ..models import NORMALIZATIONS
+from ..ops.shapes import check_choice
 from ..optim import OPTIMIZERS, SGD, Optimizer
+from ..options import FLAG, Flag, Number
 from .network import ACTIVATION_NAMES, network_activation
 from .rates import LEARNING_RATES, OF_SGD
 
@@ -20,7 +22,25 @@ DTYPES = ("float32", "float64")
 DECOUPLED = ("adamw", "muon", "lion")  # shrink the weights themselves
 STEPS_PER_EPOCH = 3
 """As many batches make an epoch of few rows, where batches of 200 would make one or two."""
-_ABOVE_0 = np.nextafter(0.0, 1.0)
+
+
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "activation": ACTIVATION_NAMES,
+    "solver": (*OPTIMIZERS, "lbfgs"),
+    "learning_rate": LEARNING_RATES,
+    "normalization": (None, *NORMALIZATIONS),
+    "dtype": (None, *DTYPES),
+}
+COUNT = Number("[1, inf)", whole=True)
+_BOUNDS: dict[str, Number | Flag] = {
+    **dict.fromkeys(("max_iter", "n_iter_no_change", "max_fun"), COUNT),
+    **dict.fromkeys(("alpha", "tol", "power_t"), Number("[0, inf)")),
+    **dict.fromkeys(("learning_rate_init", "epsilon"), Number("(0, inf)")),
+    **dict.fromkeys(("momentum", "beta_1", "beta_2", "dropout"), Number("[0, 1)")),
+    "validation_fraction": Number("(0, 1)"),
+    **dict.fromkeys(("shuffle", "warm_start", "nesterovs_momentum"), FLAG),
+    **dict.fromkeys(("early_stopping", "scale_inputs"), FLAG),
+}
 
 
 def check_parameters(estimator: Any, incremental: bool) -> None:
@@ -32,62 +52,46 @@ def check_parameters(estimator: Any, incremental: bool) -> None:
     incremental : bool
         Whether ``partial_fit`` was called, which some do not go with.
     """
-
-    def check(fits: Any, name: str, expected: str) -> None:
-        if not fits:
-            raise ConfigError(
-                f"`{type(estimator).__name__}`: expected {name} to be {expected}, got "
-                f"{getattr(estimator, name)!r}"
-            )
-
-    if "loss" in vars(estimator):
-        known = isinstance(estimator.loss, str) and estimator.loss in LOSSES
-        check(known, "loss", f"one of {', '.join(LOSSES)} (sizes are hidden_layer_sizes=)")
-    hidden: Any = estimator.hidden_layer_sizes
-    hidden = hidden if np.iterable(hidden) else [hidden]
-    whole = all(isinstance(size, int | np.integer) and size >= 1 for size in hidden)
-    check(whole, "hidden_layer_sizes", "whole numbers ≥ 1")
-    for name, choices in (
-        ("activation", ACTIVATION_NAMES),
-        ("solver", (*OPTIMIZERS, "lbfgs")),
-        ("learning_rate", LEARNING_RATES),
-        ("dtype", (None, *DTYPES)),
-    ):
-        check(getattr(estimator, name) in choices, name, f"one of {', '.join(map(str, choices))}")
-    size = estimator.batch_size
-    check(
-        size == "auto" or (isinstance(size, int | np.integer) and size >= 1),
-        "batch_size",
-        "'auto' or a whole number ≥ 1",
-    )
-    flag = isinstance(estimator.scale_inputs, bool | np.bool_)
-    check(flag, "scale_inputs", "True or False")
-    for name in ("max_iter", "n_iter_no_change", "max_fun"):
-        value = getattr(estimator, name)
-        check(isinstance(value, int | np.integer) and value >= 1, name, "a whole number ≥ 1")
-    for name, low, high, expected in (
-        ("alpha", 0.0, np.inf, "a finite number ≥ 0"),
-        ("tol", 0.0, np.inf, "a finite number ≥ 0"),
-        ("power_t", 0.0, np.inf, "a finite number ≥ 0"),
-        ("learning_rate_init", _ABOVE_0, np.inf, "a finite number > 0"),
-        ("epsilon", _ABOVE_0, np.inf, "a finite number > 0"),
-        ("validation_fraction", _ABOVE_0, 1.0, "a number between 0 and 1"),
-        ("momentum", 0.0, 1.0, "a number in [0, 1)"),
-        ("beta_1", 0.0, 1.0, "a number in [0, 1)"),
-        ("beta_2", 0.0, 1.0, "a number in [0, 1)"),
-        ("dropout", 0.0, 1.0, "a number in [0, 1)"),
-    ):
-        value = getattr(estimator, name)
-        check(isinstance(value, Real) and low <= float(value) < high, name, expected)
-    norm = (None, *NORMALIZATIONS)
-    check(estimator.normalization in norm, "normalization", f"one of {', '.join(map(str, norm))}")
+    where = type(estimator).__name__
+    loss = vars(estimator).get("loss", LOSSES[0])
+    if not isinstance(loss, str) or loss not in LOSSES:
+        raise ConfigError(
+            f"`{where}`: expected loss to be one of {', '.join(LOSSES)} (sizes are "
+            f"hidden_layer_sizes=), got {loss!r}"
+        )
+    check_sizes(where, estimator.hidden_layer_sizes)
+    check_batch_size(where, estimator.batch_size)
+    for name, choices in _CHOICES.items():
+        check_choice(where, name, getattr(estimator, name), choices)
+    for name, option in _BOUNDS.items():
+        option.check(where, name, getattr(estimator, name))
+    if incremental and estimator.early_stopping:
+        raise ConfigError(
+            f"`{where}`: expected early_stopping to be False for partial_fit, got "
+            f"{estimator.early_stopping!r}"
+        )
     if incremental:
-        check(not estimator.early_stopping, "early_stopping", "False for partial_fit")
-        stepwise = ("constant", *OF_SGD)
-        names = ", ".join(map(repr, stepwise))
-        check(estimator.learning_rate in stepwise, "learning_rate", f"{names} for partial_fit")
-    if estimator.solver == "lbfgs":  # each evaluation would be of another loss
-        check(estimator.dropout == 0.0, "dropout", "0 for lbfgs")
+        check_choice(
+            f"{where}.partial_fit", "learning_rate", estimator.learning_rate, ("constant", *OF_SGD)
+        )
+    if estimator.solver == "lbfgs" and estimator.dropout > 0:  # each loss would be another one
+        raise ConfigError(
+            f"`{where}`: expected dropout to be 0 for lbfgs, got {estimator.dropout!r}"
+        )
+
+
+def check_sizes(where: str, sizes: Any) -> None:
+    """Raise ConfigError unless they are one width of a hidden layer, or a sequence of them."""
+    several = isinstance(sizes, Sequence | np.ndarray) and getattr(sizes, "ndim", 1) > 0
+    several = several and not isinstance(sizes, str | bytes)
+    for size in sizes if several else [sizes]:
+        COUNT.check(where, "hidden_layer_sizes", size)
+
+
+def check_batch_size(where: str, size: Any) -> None:
+    """Raise ConfigError unless it is "auto" or a number of rows."""
+    if not isinstance(size, str) or size != "auto":
+        Number("[1, inf)", whole=True, hint="or 'auto'").check(where, "batch_size", size)
 
 
 def with_first(init: Any, **parameters: Any) -> inspect.Signature:

@@ -139,7 +139,7 @@ class JittedStep:
     def _numbers(self) -> list[np.ndarray | float]:
         """The optimizer's numbers of this step."""
         optimizer = self._task.optimizer
-        lr = optimizer.lr * optimizer.schedule(optimizer.steps - 1)
+        lr = optimizer.lr * optimizer.factor(optimizer.steps - 1)
         return _flat(optimizer.rates(lr)) + list(optimizer.decay_of_weights(lr))
 
     # --- What is traced ---------------------------------------------------------------------------

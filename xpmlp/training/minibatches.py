@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 import array_api_compat
-import numpy as np
 
 from ..backend import Array, dtype_name, get_backend
-from ..data.loader import Batches
+from ..data.loader import Batches, as_array
 from ..data.resident import batches_on_device
 from ..errors import ShapeError, XpmlpError
 from ..layers import Linear, PiecewiseLinear
@@ -76,8 +75,7 @@ def is_pair(validation: Any) -> bool:
 def check_rows_of_members(model: Layer, x: Any) -> None:
     """Raise ShapeError for sequences (N, T, D) that a population would take as its members'."""
     config = getattr(model, "config", None)
-    shape = np.shape(x)
-    if model.population is None or config is None or len(shape) < 3:
+    if model.population is None or config is None or len(shape := as_array(x).shape) < 3:
         return
     inputs = config["sizes"][0]
     if shape[-1] == inputs and math.prod(shape[1:]) != inputs:

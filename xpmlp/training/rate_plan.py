@@ -65,7 +65,7 @@ class Plan:
 
 def last_rate(optimizer: Optimizer) -> Any:
     """The learning rate of the last step, one number or one a member."""
-    return optimizer.lr * optimizer.schedule(max(0, optimizer.steps - 1))
+    return optimizer.lr * optimizer.factor(max(0, optimizer.steps - 1))
 
 
 def _end(schedule: Any) -> float:

@@ -133,7 +133,7 @@ class DeviceOptimizer:
             last = self._capacity  # all alike: once is enough
             factors = np.ones(last - first)
         else:
-            factors = np.array([self._schedule(number) for number in range(first, last)])
+            factors = np.array([self.optimizer.factor(number) for number in range(first, last)])
         self.flat.set_schedule(first, factors)
         self._filled = last
 

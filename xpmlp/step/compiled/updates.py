@@ -63,7 +63,7 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
     written: list[tuple[Any, ...]] = [()]
 
     def write_rates() -> None:
-        lr = optimizer.lr * optimizer.schedule(optimizer.steps)
+        lr = optimizer.lr * optimizer.factor(optimizer.steps)
         optimizer.steps += 1
         values = (*optimizer.rates(lr).values(), *optimizer.decay_of_weights(lr))
         if program.population is None:

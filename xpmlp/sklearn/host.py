@@ -1,0 +1,36 @@
+"""Data as scikit-learn's own checks can look at them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import is_array, to_numpy
+from ..errors import DTypeError
+
+_NO_NUMBERS = {"M": "dates", "m": "times", "V": "records"}
+
+
+def numbers_on_host(estimator: Any, name: str, values: Any) -> Any:
+    """Arrays of other libraries as NumPy's; anything else as it is.
+
+    Raises
+    ------
+    DTypeError
+        For what scikit-learn would take for numbers though it is none: dates, times, records, and
+        numbers that are masked out.
+    """
+    if is_array(values):
+        values = to_numpy(values)
+    dtypes = [*getattr(values, "dtypes", ())] if hasattr(values, "columns") else []
+    kinds = [getattr(dtype, "kind", "") for dtype in (getattr(values, "dtype", None), *dtypes)]
+    found = next((_NO_NUMBERS[kind] for kind in kinds if kind in _NO_NUMBERS), None)
+    if np.ma.is_masked(values):
+        found = "numbers that are masked out"
+    if found is not None:
+        raise DTypeError(
+            f"`{type(estimator).__name__}`: expected {name} as numbers, got {found}; make numbers "
+            "of them first"
+        )
+    return values
