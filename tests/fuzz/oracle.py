@@ -34,8 +34,9 @@ from __future__ import annotations
 import functools
 import inspect
 import pathlib
+import sys
 import types
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,8 @@ def plain(name: str, changed: str, value: Any, usual: Any) -> Any:
         fits = _is_whole(value) or (other and "int" in str(value.dtype))
         return int(value) if fits else NONE
     if isinstance(usual, float):
+        if isinstance(value, Real) and not isinstance(value, bool):
+            return float(value) if abs(value) <= sys.float_info.max else NONE
         number = _plain_array(value, np.dtype("f8"), lists=False)
         if number is NONE or number.ndim or np.asarray(_host(value)).dtype.kind == "b":
             return NONE
