@@ -133,8 +133,8 @@ def _number(op: Callable, name: str, option: Any, value: Any) -> Any:
             option.check(op.__name__, name, extreme)
         return value
     if is_array(value) and not isinstance(value, np.ndarray | np.generic):
-        whole = getattr(option, "whole", False)
-        if not whole or "int" in dtype_name(value.dtype):
+        kind = "int" if getattr(option, "whole", False) else ""
+        if isinstance(option, Number) and kind in dtype_name(value.dtype):
             return value
     number = option.check(op.__name__, name, value)
     if isinstance(number, np.ndarray):

@@ -50,9 +50,8 @@ def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> 
     Source: Srivastava et al. 2014. p is compared with 24 random bits, so it is exact to 2⁻²⁴.
     """
     rates = check_rates(p, rng.population)
-    if isinstance(
-        step, bool | np.ndarray
-    ):  # else it may be what stands for a number in a traced step
+    # In a traced step the number is of a type of its own.
+    if isinstance(step, bool | np.bool_ | np.ndarray):
         _STEP.check("dropout", "step", step)
     if rng.population is not None and tuple(x.shape[:1]) != (rng.population,):
         raise ConfigError(
