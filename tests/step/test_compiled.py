@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
-from xpmlp import optim
+from xpmlp import ops, optim
 from xpmlp.errors import ConfigError, DataError, ShapeError
 from xpmlp.layers import (
     CELU,
@@ -763,3 +764,15 @@ def test_steps_in_several_threads_do_not_disturb_each_other(rng):
         thread.join()
     for number in range(4):
         assert results[number] == results[-1]
+
+
+def test_kernels_switched_off_between_two_steps(rng):
+    step, plain = (TrainStep(FullyConnectedNet([4, 6, 3], seed=1), MSE(), Adam(0.01)) for _ in "12")
+    x, y = (rng.normal(size=(8, width)).astype("float32") for width in (4, 3))
+    for number in range(6):
+        with ops.without_kernels() if number % 3 == 1 else nullcontext():
+            assert step.explain(x, y).startswith("layer by layer") == (number % 3 == 1)
+            step(x, y)
+        plain.by_layers(x, y)
+    for name, array in step.model.params.items():
+        np.testing.assert_allclose(array, plain.model.params[name], rtol=1e-4, atol=1e-6)

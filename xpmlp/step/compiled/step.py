@@ -19,7 +19,7 @@ from ...errors import DataError
 from ...layers import Flatten, Linear, Sequential
 from ...layers.base import Layer
 from ...ops import numba_rules
-from ...ops.dispatch import give_up, is_compilers, why_kernels_are_off
+from ...ops.dispatch import give_up, is_compilers
 from ..task import Task
 from .layers import lower_layer
 from .losses import lower_loss
@@ -124,8 +124,6 @@ def compile_step(
 
 def check_arrays(model: Layer, x: np.ndarray) -> None:
     """Raise NotCompiled where kernels cannot run, or are not made for such numbers."""
-    if off := why_kernels_are_off():
-        raise NotCompiled(off)
     if not numba_rules.installed():
         raise NotCompiled(numba_rules.MISSING)
     dtypes = {array.dtype for array in model.params.values()}
