@@ -91,7 +91,9 @@ def test_bins_are_counted():
         reliability(np.ones((3, 2)) / 2, np.zeros(3, int), bins=0)
 
 
-@pytest.mark.parametrize("temperature", [0, 0.0, -1.0, float("nan"), float("inf"), "1", None])
+@pytest.mark.parametrize(
+    "temperature", [0, 0.0, -1.0, float("nan"), float("inf"), "1", None, True, 10**400]
+)
 def test_a_temperature_that_is_none_is_refused(temperature):
-    with pytest.raises(ConfigError, match="finite number > 0"):
+    with pytest.raises(ConfigError, match="`temper`: expected temperature finite and > 0, got"):
         temper(np.array([[0.5, 0.5]]), temperature)

@@ -5,9 +5,7 @@ A classifier is calibrated if, of all the times that it says 80 %, it is right 8
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,9 @@ from .backend import to_numpy
 from .data.loader import as_array
 from .errors import ConfigError, DataError, ShapeError
 from .ops.targets import check_shares
+from .options import Number
 
+TEMPERATURE = Number("(0, inf)")
 _TEMPERATURES = (0.05, 20.0)
 
 
@@ -110,7 +110,7 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     DataError
         For what are no probabilities.
     """
-    check_temperature("temper", temperature)
+    temperature = TEMPERATURE.check("temper", "temperature", temperature)
     probabilities = _numbers("temper", probabilities)
     if probabilities.dtype.kind != "f" or not probabilities.ndim or not probabilities.size:
         raise DataError(
@@ -123,15 +123,6 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     scaled = _logarithm(probabilities) / float(temperature)
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return (powers / powers.sum(axis=-1, keepdims=True)).astype(probabilities.dtype)
-
-
-def check_temperature(where: str, temperature: Any) -> None:
-    """Raise ConfigError unless it is a finite number above 0."""
-    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
-    if not number or not 0.0 < float(temperature) < math.inf:
-        raise ConfigError(
-            f"`{where}`: expected a temperature that is a finite number > 0, got {temperature!r}"
-        )
 
 
 def fit_temperature(probabilities: Any, targets: Any) -> float:

@@ -62,8 +62,7 @@ class Ensemble:
         else:
             single = isinstance(networks, FullyConnectedNet)
             self.population = stack([networks] if single else networks)
-        calibration.check_temperature("Ensemble", temperature)
-        self.temperature = float(temperature)
+        self.temperature = calibration.TEMPERATURE.check("Ensemble", "temperature", temperature)
 
     def __len__(self) -> int:
         """How many members it has."""

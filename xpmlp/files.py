@@ -68,7 +68,7 @@ def reading(where: object, expected: str, fix: str, error: type[XpmlpError]) -> 
         ) from caught
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], content: bytes, *, on_disk: bool = True) -> None:
     """Write ``content`` to ``path``, so that nobody ever sees half of it.
 
     The bytes go to a temporary file in the same folder, reach the disk, and only then take the
@@ -79,6 +79,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     path : path-like
         In a folder that exists.
     content : bytes
+    on_disk : bool
+        False: nobody waits for the disk, which takes milliseconds. Other processes see the file
+        whole all the same; only after a loss of power it may be what it was, or empty.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """
     target = Path(path)
     try:
-        _replace(target, content)
+        _replace(target, content, on_disk)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {target}: {error.strerror or error}; "
@@ -144,17 +147,19 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
             os.close(handle)
 
 
-def _replace(target: Path, content: bytes) -> None:
+def _replace(target: Path, content: bytes, on_disk: bool) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=_TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if on_disk:
+                file.flush()
+                os.fsync(file.fileno())
         # mkstemp makes files private; a new file should get what the user's umask allows.
         os.chmod(name, _usual_mode(target))
         os.replace(name, target)
-        _sync_folder(target.parent)
+        if on_disk:
+            _sync_folder(target.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)

@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import signal
+import tempfile
 
 import numpy as np
 import pytest
@@ -492,7 +493,7 @@ def test_a_terminal_that_closes_may_say_so_twice(default_ctrl_c):
 # What cannot be written.
 
 
-def no_space(*arguments):
+def no_space(*arguments, **options):
     raise OSError(28, "No space left on device")
 
 
@@ -504,7 +505,7 @@ def test_a_full_disk_costs_the_checkpoint_only(tmp_path, monkeypatch):
     whole.fit(*data())
     resumed = trainer(callbacks=[SaveHistory(tmp_path / "history.csv"), always(path)])
     with monkeypatch.context() as patch, pytest.warns(UserWarning) as found:
-        patch.setattr(os, "fsync", no_space)
+        patch.setattr(tempfile, "mkstemp", no_space)
         resumed.fit(*data(), resume=path)
     messages = {str(warning.message) for warning in found}
     assert any("checkpoint is not saved: cannot write" in message for message in messages)

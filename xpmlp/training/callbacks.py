@@ -242,6 +242,7 @@ class SaveHistory(Callback):
     """Write the history as CSV after every epoch, so that a crash loses nothing.
 
     What cannot be written is a warning: the training goes on, and tries again after the next epoch.
+    Only the last time it waits until all is on the disk.
 
     Parameters
     ----------
@@ -252,8 +253,15 @@ class SaveHistory(Callback):
         self.path = path
 
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        self._write(trainer, on_disk=False)
+
+    def on_end(self, trainer: Trainer, history: History) -> None:
+        if len(history):
+            self._write(trainer, on_disk=True)
+
+    def _write(self, trainer: Trainer, on_disk: bool) -> None:
         try:
-            trainer.history.to_csv(self.path)
+            trainer.history.to_csv(self.path, on_disk=on_disk)
         except CheckpointError as error:
             warnings.warn(f"the history is not saved: {error}", stacklevel=2)
 

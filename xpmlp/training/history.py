@@ -101,11 +101,18 @@ class History:
         frame = pandas.DataFrame(self.rows)
         return frame.set_index("epoch") if "epoch" in frame else frame
 
-    def to_csv(self, path: str | Path) -> None:
-        """Write the rows as CSV; the file appears whole or not at all."""
+    def to_csv(self, path: str | Path, *, on_disk: bool = True) -> None:
+        """Write the rows as CSV; the file appears whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+        on_disk : bool
+            Whether to wait until it is on the disk, which takes milliseconds.
+        """
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns or ["epoch"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_atomically(path, text.getvalue().encode())
+        write_atomically(path, text.getvalue().encode(), on_disk=on_disk)

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss, loss_for
 from ..optim import Adam, Optimizer
+from ..options import Number
 from ..penalties import Penalty
 from ..schedules import Constant
 from ..step import TrainStep
@@ -32,6 +33,7 @@ from .scores import check_outputs, check_reduces, score_of_epoch, scores_of
 from .tally import EpochFigures
 
 Data = tuple[Any, Any]
+_COUNT = Number("[1, inf)", whole=True)
 _CALM = "lower the learning rate or clip the gradients"
 
 
@@ -112,9 +114,6 @@ class Trainer(Resumable):
         shuffle: bool = True,
         drop_last: bool = False,
     ):
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if not isinstance(value, Integral) or value < 1:
-                raise ConfigError(f"`Trainer`: expected {name} to be an integer ≥ 1, got {value!r}")
         if not isinstance(model, Layer):
             raise ConfigError(f"`Trainer`: expected model to be a Layer, got {model!r:.200}")
         for name, value, kind, example in (
@@ -140,8 +139,8 @@ class Trainer(Resumable):
             raise ConfigError(
                 "`Trainer`: expected lr_decay or an optimizer with a schedule, got both; drop one"
             )
-        self.epochs = epochs
-        self.batch_size = batch_size
+        self.epochs = _COUNT.check("Trainer", "epochs", epochs)
+        self.batch_size = _COUNT.check("Trainer", "batch_size", batch_size)
         self.lr_decay, self._plan = lr_decay, Plan(lr_decay)
         self.penalty = penalty
         self.clip_norm = clip_norm
