@@ -393,6 +393,32 @@ def test_overflowing_gradients_skip_the_update_and_lower_the_scale(rng):
     assert any((a != before[n]).any() for n, a in step.model.state_dict().items())
 
 
+def test_another_step_goes_on_with_the_scale(rng):
+    def new_step():
+        options = {"precision": "fp16", "cuda": numpy_graph.make()}
+        return CapturedStep(
+            trace(net(dtype="float32")), SoftmaxCrossEntropy(), optim.SGD(0.1), **options
+        )
+
+    x, y = next(batches(rng, 1, rows=64))
+    fine, huge, y = traced(x.astype("f")), traced((x * 1e4).astype("f")), traced(y)
+    step, other = new_step(), new_step()
+    assert step.loss_scale is None
+    step(fine, y)
+    with np.errstate(all="ignore"):
+        step(huge, y)
+    step(fine, y)
+    saved = step.loss_scale
+    assert [float(values[0]) for values in saved] == [2.0**15, 2.0**-15, 0, 1]
+    other.loss_scale = list(saved)  # as a file gives it back, before the first step
+    assert other.loss_scale[0][0] == 2.0**15
+    other(fine, y)
+    assert [float(values[0]) for values in other.loss_scale] == [2.0**15, 2.0**-15, 0, 2]
+    other.loss.label_smoothing = 0.1  # another option, and so another recording
+    other(fine, y)
+    assert [float(values[0]) for values in other.loss_scale] == [2.0**15, 2.0**-15, 0, 3]
+
+
 def test_scaled_gradients_with_penalty_and_clipping_equal_unscaled_ones(rng):
     """Powers of two in, powers of two out: the scale must cancel."""
     losses = []

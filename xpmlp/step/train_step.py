@@ -91,6 +91,7 @@ class TrainStep:
         self._targets: Any = None
         self._hits: Any = None
         self._captured: CapturedStep | None = None
+        self._loss_scale: Any = None
         self._jitted: JittedStep | str | None = None
         self._memory: StepMemory | None = None
         self._programs: dict[tuple, CompiledStep | str] = {}
@@ -176,6 +177,17 @@ class TrainStep:
             return f"layer by layer ({program})"
         return "compiled" if program.updates else "compiled, but for the update"
 
+    @property
+    def loss_scale(self) -> Any:
+        """Of :class:`~xpmlp.step.CapturedStep`, to go on with in another step."""
+        return self._loss_scale if self._captured is None else self._captured.loss_scale
+
+    @loss_scale.setter
+    def loss_scale(self, values: Any) -> None:
+        self._loss_scale = values
+        if self._captured is not None:
+            self._captured.loss_scale = values
+
     def settle(self) -> None:
         """Count only updates that were made (``precision="fp16"`` skips some): once an epoch."""
         if self._captured is not None:
@@ -207,6 +219,7 @@ class TrainStep:
                 clip_norm=self.clip_norm,
                 precision=self.precision,
             )
+            self._captured.loss_scale = self._loss_scale
         return self._captured
 
     def _by_graph(self, x: Array, y: Array) -> Array:

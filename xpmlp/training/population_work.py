@@ -78,6 +78,7 @@ class Work:
             clip_norm=select_hyper(step.clip_norm, places),
             precision=step.precision,
         )
+        smaller.step.loss_scale = step.loss_scale
         smaller.average = None if self.average is None else self.average.select(places)
         return smaller
 
@@ -89,6 +90,7 @@ class Work:
             "model": model.state_dict(),
             "counters": model.counters(),
             "optimizer": self.step.optimizer.state_dict(),
+            "loss_scale": self.step.loss_scale,
             "average": None if self.average is None else self.average.state_dict(),
         }
 
@@ -105,6 +107,7 @@ class Work:
         model.load_state_dict(state["model"])
         model.set_counters(state["counters"])
         work.step.optimizer.load_state_dict(state["optimizer"], model.params)
+        work.step.loss_scale = state.get("loss_scale")
         if work.average is not None:
             work.average.load_state_dict(state["average"])
         return work

@@ -277,7 +277,6 @@ class Trainer(Resumable):
         if held_out is not None and before.best_epoch is not None:
             best = before.rows[before.best_epoch - 1]
             self._best = score_of_epoch(best, self.monitor), self.model.state_dict()
-        self._put_back(saved, resume)
         self._step = TrainStep(
             self.model,
             self.loss,
@@ -286,6 +285,7 @@ class Trainer(Resumable):
             clip_norm=self.clip_norm,
             precision=self.precision,
         )
+        self._put_back(saved, resume)
         self._tell_of_the_start(saved)
         history, inside = self.history, False
         with self.stopping.listening():
@@ -308,10 +308,9 @@ class Trainer(Resumable):
                         history.best_epoch = epoch
                 history.rows.append(row)
                 history.seconds = time.perf_counter() - self._start
-                if not np.isfinite(row["train_loss"]):
-                    self.stop(
-                        f"diverged: the loss is {row['train_loss']} in epoch {epoch}; {_CALM}"
-                    )
+                loss = row["train_loss"]
+                if not np.isfinite(loss):
+                    self.stop(f"diverged: the loss is {loss} in epoch {epoch}; {_CALM}")
                 elif not np.all(finite_networks(self.model)):
                     self.stop(f"diverged: the network is not finite after epoch {epoch}; {_CALM}")
                 elif not self._restores:
@@ -340,6 +339,7 @@ class Trainer(Resumable):
             "model": self.model.state_dict(),
             "counters": self.model.counters(),
             "optimizer": self.optimizer.state_dict(),
+            "loss_scale": self._step.loss_scale,
             "best": None if best is None else {"score": list(best[0]), "model": best[1]},
         }
         # What it would fall back on, where that is not what the model is now.
@@ -352,6 +352,7 @@ class Trainer(Resumable):
         self.model.load_state_dict(state["model"])
         self.model.set_counters(state["counters"])
         self.optimizer.load_state_dict(state["optimizer"], self.model.params)
+        self._step.loss_scale = state.get("loss_scale")
         best = state["best"]
         self._best = None if best is None else (tuple(best["score"]), best["model"])
         self._finite = state.get("finite") or copies_of(self.model)

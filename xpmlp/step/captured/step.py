@@ -88,6 +88,7 @@ class CapturedStep:
         self.correct: Any = None
         self._cuda = load_kernels("cuda", "graph") if cuda is None else cuda
         self._recordings: Recordings | None = None
+        self._loss_scale: Any = None  # for the next recordings
         self._failed: dict[tuple, str] = {}
         self._histories: WeakKeyDictionary[Any, History] = WeakKeyDictionary()
         _check_precision(precision, model, self._cuda)
@@ -187,6 +188,23 @@ class CapturedStep:
         text = "captured" if kind is not None else "captured, but for the update"
         return text if self.precision is None else f"{text}, in {self.precision}"
 
+    @property
+    def loss_scale(self) -> Any:
+        """What ``precision="fp16"`` multiplies the loss by, and what decides on it, on the host.
+
+        Arrays for the same property of another step; None where there is no such scale yet.
+        """
+        shared = self._recordings
+        return (
+            self._loss_scale if shared is None or shared.scaler is None else shared.scaler.values()
+        )
+
+    @loss_scale.setter
+    def loss_scale(self, values: Any) -> None:
+        self._loss_scale, shared = values, self._recordings
+        if values is not None and shared is not None and shared.scaler is not None:
+            shared.scaler.restore(tuple(values))
+
     def settle(self) -> None:
         """Make ``optimizer.steps`` count only updates that were made; waits for the device.
 
@@ -220,6 +238,7 @@ class CapturedStep:
         key = _signature(x, y, batches)
         shared = self._recordings
         if shared is not None and shared.is_stale():
+            self._loss_scale = self.loss_scale
             shared = self._recordings = None  # lets go of its memory before the next one takes some
             self._failed.clear()
         found = None if shared is None else shared.by_batch.get(key)
@@ -247,6 +266,7 @@ class CapturedStep:
         try:
             return self._record_once(*arguments)
         except OutOfMemoryError:
+            self._loss_scale = self.loss_scale
             self._recordings = None  # gives back what it has, for a smaller batch
             raise
 
@@ -254,6 +274,7 @@ class CapturedStep:
         with self._explained_memory("recording"):
             if self._recordings is None:
                 self._recordings = Recordings(self)
+                self.loss_scale = self._loss_scale
             return self._recordings.record(*arguments)
 
     def _replay(self, recording: Recording, place: int | None = None) -> None:
