@@ -238,3 +238,11 @@ def test_what_is_not_finite_is_found_before_it_is_trained_on(bad):
 def test_names_as_targets_say_how_they_become_numbers():
     with pytest.raises(DTypeError, match=r"numpy\.unique\(y, return_inverse=True\)"):
         Batches(np.zeros((2, 2)), np.array(["a", "b"]), batch_size=2)
+
+
+def test_a_tensor_without_values_is_refused():
+    torch = pytest.importorskip("torch")
+    empty = torch.ones(8, 3, device="meta")
+    for x, y in ((empty, np.zeros(8, int)), (np.zeros((8, 3)), empty[:, 0])):
+        with pytest.raises(DataError, match="without values"):
+            Batches(x, y, batch_size=4)

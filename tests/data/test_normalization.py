@@ -172,3 +172,9 @@ def test_undo_gives_back_what_was_normalized(backend, per_feature, dtype):
 def test_undo_of_integers_is_float32():
     back = Normalization(10.0, 2.0).undo(np.array([-1, 0, 1]))
     assert back.dtype == np.float32 and back.tolist() == [8.0, 10.0, 12.0]
+
+
+@pytest.mark.parametrize("x", [b"abc", bytearray(b"abc"), memoryview(b"abc")], ids=type)
+def test_bytes_are_no_numbers(x):
+    with pytest.raises(DataError, match="expected an array, got"):
+        Normalization.fit(x)

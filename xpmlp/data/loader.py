@@ -213,6 +213,8 @@ def as_array(values: Any) -> Array:
         return native(array)
     if getattr(array, "is_sparse", False):
         raise DataError("expected dense rows, got a sparse tensor; make it dense: x.to_dense()")
+    if getattr(array, "is_meta", False):  # torch's word for a shape without values
+        raise DataError("expected rows, got a tensor without values, on the device 'meta'")
     return detached(array)
 
 

@@ -77,6 +77,8 @@ class Normalization:
         per_feature = FLAG.check("Normalization.fit", "per_feature", per_feature)
         center = FLAG.check("Normalization.fit", "center", center)
         try:
+            if isinstance(x, bytes | bytearray | memoryview):
+                raise TypeError(f"{type(x).__name__}")
             x = np.asarray(x)
         except (ValueError, TypeError, RuntimeError) as error:
             raise DataError(f"`Normalization.fit`: expected an array, got {error}") from error
