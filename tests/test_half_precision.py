@@ -41,7 +41,7 @@ def data():
 def test_networks_learn(half, optimizer, normalization):
     _, dtype = half
     net = FullyConnectedNet([5, 16, 3], dtype=dtype, normalization=normalization)
-    make, lr = OPTIMIZERS[optimizer], 0.3 if optimizer == "sgd" else 0.02
+    make, lr = OPTIMIZERS[optimizer], {"sgd": 0.3, "adadelta": 1.0}.get(optimizer, 0.02)
     trainer = Trainer(
         net, optimizer=make(lr), epochs=10, batch_size=50, clip_norm=5.0, progress=False
     )

@@ -447,6 +447,7 @@ def test_threads_share_a_model(rng):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX on a fork beside its threads
 def test_a_forked_child_goes_on(rng):
     model = net(sizes=[D, 200, 200, C])
     x, _ = batch(rng, rows=60)

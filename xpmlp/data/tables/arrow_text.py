@@ -74,7 +74,8 @@ def _texts(content: bytes, layout: Layout) -> Any:
     try:
         return csv.read_csv(
             pyarrow.BufferReader(memoryview(content)[start:]),
-            read_options=csv.ReadOptions(column_names=names),
+            # Arrow's threads each take room for themselves, many times that of a small file.
+            read_options=csv.ReadOptions(column_names=names, use_threads=False),
             parse_options=csv.ParseOptions(delimiter=layout.separator, quote_char=False),
             convert_options=csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pyarrow.string()), strings_can_be_null=False
@@ -101,8 +102,8 @@ def _column(texts: Any, blank: Blanks, plain_decimals: bool) -> RawColumn:
     compute = _compute()
     if plain_decimals or not compute.any(compute.match_substring(texts, ".")).as_py():
         values = _cast(texts)
-        if values is None:
-            values = _cast(_without_blanks(texts, blank))
+        if values is None and (without := _without_blanks(texts, blank)) is not None:
+            values = _cast(without)
         if values is not None:
             return RawColumn(numbers=values, zeros=_has_zeros_first(texts, values))
     return _by_levels(texts, blank, plain_decimals)
@@ -120,14 +121,14 @@ def _cast(texts: Any) -> np.ndarray | None:
 
 
 def _without_blanks(texts: Any, blank: Blanks) -> Any:
-    """Nothing in place of the words, if each says that there is no value."""
+    """Nothing in place of the words, if each says that there is no value; else None."""
     import pyarrow
 
     compute = _compute()
     words = compute.invert(compute.match_substring_regex(texts, r"^\s*-?\.?[0-9]"))
     some = compute.unique(texts.filter(words))
     if len(some) > _WORDS or not all(blank(word) for word in some.to_pylist()):
-        return texts
+        return None
     return compute.if_else(words, pyarrow.scalar(None, pyarrow.string()), texts)
 
 
