@@ -8,6 +8,7 @@ one, where ``test_random_steps.py`` finds what is written to a neighbour.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import warnings
@@ -19,6 +20,13 @@ from hypothesis import given, settings
 
 from xpmlp.step.compiled import memory, program
 
+
+def run(step):
+    """What is looked for is a fault: what rounding leaves of a step is test_random_steps.py's."""
+    with contextlib.suppress(AssertionError):
+        test_random_steps.compare(*step)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("place", choices=guarded_memory.PLACES)
@@ -28,7 +36,7 @@ if __name__ == "__main__":
     memory.zeros = program.zeros = np.zeros  # without the room for a cache line
     pages = guarded_memory.install(asked.place)
     limits = settings(max_examples=asked.examples, **test_random_steps.COMMON)
-    limits(given(test_random_steps.steps())(lambda step: test_random_steps.compare(*step)))()
+    limits(given(test_random_steps.steps())(run))()
     assert pages.given > 100 * asked.examples
     print("done")
     sys.stdout.flush()
