@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from xpmlp import layers, losses, optim, penalties, schedules
+from xpmlp import layers, losses, ops, optim, penalties, schedules
 from xpmlp.errors import ConfigError, XpmlpError
 from xpmlp.layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from xpmlp.models import FullyConnectedNet
@@ -123,3 +123,13 @@ def test_a_message_says_where_what_came_and_what_is_wanted():
     )
     with pytest.raises(ConfigError, match="`x`: expected size to be an integer ≥ 1, got 0"):
         Number("[1, inf)", whole=True).check("x", "size", 0)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_a_matrix_is_no_number_of_the_members():
+    """Its products are those of matrices, whatever it is multiplied by."""
+    rate, w = np.matrix([[0.1]]), np.ones((4, 4))
+    with pytest.raises(ConfigError, match=r"`x`: expected rate .* got matrix"):
+        Number(each_member=True).check("x", "rate", rate)
+    with pytest.raises(ConfigError, match=r"`sgd_update`: expected lr .* got matrix"):
+        ops.sgd_update(w, w, lr=rate)

@@ -159,7 +159,7 @@ def is_function(value: Any, arguments: int) -> TypeGuard[Callable[..., Any]]:
 
 def _numbers(value: Any) -> np.ndarray | None:
     """A copy of real numbers in float64; None for what is no number, such as a text or a date."""
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, bytes | bytearray | memoryview | np.matrix):
         return None
     try:
         here = isinstance(value, np.ndarray) or not is_array(value)

@@ -190,10 +190,10 @@ def test_a_damaged_config_is_named(content, command):
 def test_what_fails_beside_the_network_costs_only_itself(command, monkeypatch):
     fails = ("history.csv", "result.json")
 
-    def no_space(path, content):
+    def no_space(path, content, **options):
         if Path(path).name in fails:
             raise CheckpointError(f"cannot write {path}: No space left on device")
-        write_atomically(path, content)
+        write_atomically(path, content, **options)
 
     for module in ("training.history", "cli.runs"):
         monkeypatch.setattr(f"xpmlp.{module}.write_atomically", no_space)
@@ -208,7 +208,7 @@ def test_warnings_of_the_command_are_a_line_each(tmp_path):
     code = "import sys; sys.argv = ['xpmlp', 'train', '--epochs', '2', '--quiet', '--no-plots']\n"
     code += "import xpmlp.training.history as h\n"
     code += "from xpmlp.errors import CheckpointError as E\n"
-    code += "def no(*a): raise E('no space')\n"
+    code += "def no(*a, **k): raise E('no space')\n"
     code += "h.write_atomically = no\nfrom xpmlp.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0

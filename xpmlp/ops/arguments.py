@@ -128,7 +128,7 @@ def _usual(option: Number | Flag) -> tuple[type, float, float]:
 def _number(op: Callable, name: str, option: Any, value: Any) -> Any:
     """The number to compute with, or an array of them; on a device no values are looked at."""
     of_arrays = isinstance(option, Number) and option.each_member
-    if of_arrays and isinstance(value, np.ndarray) and value.ndim:
+    if of_arrays and isinstance(value, np.ndarray) and value.ndim and is_array(value):
         for extreme in (value.min(), value.max()) if value.size else ():
             option.check(op.__name__, name, extreme)
         return value

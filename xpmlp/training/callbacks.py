@@ -263,7 +263,7 @@ class SaveHistory(Callback):
         try:
             trainer.history.to_csv(self.path, on_disk=on_disk)
         except CheckpointError as error:
-            warnings.warn(f"the history is not saved: {error}", stacklevel=2)
+            warnings.warn(f"the history is not saved: {error}", stacklevel=1)
 
 
 class OnEpoch(Callback):
