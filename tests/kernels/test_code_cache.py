@@ -298,7 +298,9 @@ class TestFolders:
 
     def test_processes_that_start_at_once(self, place):
         command = [sys.executable, "-B", "-c", PROGRAM, str(place)]
-        several = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        env = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+        options = {"stdout": subprocess.PIPE, "text": True, "env": env}
+        several = [subprocess.Popen(command, **options) for _ in range(4)]
         told = [process.communicate()[0].splitlines() for process in several]
         assert all(lines[0] in ("hits 0", "hits 1") and lines[1:] == [] for lines in told)
         assert in_a_process(place) == (1, [])
