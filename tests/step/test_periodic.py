@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from step import numpy_graph
 from step.numpy_graph import traced
+from step.shares import assert_shares_give_the_same_bits
 from step.test_captured import trace
 
 from xpmlp.backend import backend_problems
@@ -63,19 +66,9 @@ def test_compiled(dim, population, lead, inner, dtype, tolerance, rng):
 
 @pytest.mark.parametrize("dim", DIMS[:2])
 def test_shares_give_the_same_bits(dim, rng, monkeypatch):
-    pytest.importorskip("numba", reason='needs numba: pip install "xpmlp[fast]"')
-    from xpmlp.kernels.numba import tape
-
-    x, y = batch(rng, dtype="float32")
-    whole = step_of(dim, dtype="float32")
-    whole(x, y)
-    monkeypatch.setattr(tape, "_WORTH_A_THREAD", 0)
-    for parts in (2, 3, 40):  # more parts than threads are as good
-        monkeypatch.setattr(tape, "parallel_threads", lambda parts=parts: parts)
-        cut = step_of(dim, dtype="float32")
-        cut(x, y)
-        for name, gradient in whole.model.grads.items():
-            np.testing.assert_array_equal(cut.model.grads[name], gradient, err_msg=name)
+    batch_of_it = batch(rng, dtype="float32")
+    new_step = partial(step_of, dim, dtype="float32")
+    assert_shares_give_the_same_bits(new_step, *batch_of_it, monkeypatch)
 
 
 def test_other_inputs_run_layer_by_layer(rng):
