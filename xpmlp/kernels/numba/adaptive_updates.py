@@ -8,21 +8,7 @@ import numpy as np
 from numba import njit
 
 from .records import ROWS, record
-from .update import STATE, updating
-
-
-class AMSGradRates(NamedTuple):
-    """Of :func:`xpmlp.ops.amsgrad_update`."""
-
-    lr: float
-    gain1: float
-    gain2: float
-    correction1: float
-    correction2: float
-    eps: float
-    decay: float
-    shrink: float
-    clip: float
+from .update import STATE, AdamRates, updating
 
 
 class NAdamRates(NamedTuple):
@@ -177,7 +163,7 @@ def _lion(a, to, begin, end, decay, shrink, clip):
         to.m[i] = _moved(a.m[i], slope, gain2)
 
 
-AMSGrad = record("AMSGrad", **STATE, u=ROWS, rates=AMSGradRates)
+AMSGrad = record("AMSGrad", **STATE, u=ROWS, rates=AdamRates)
 NAdam = record("NAdam", **STATE, rates=NAdamRates)
 RAdam = record("RAdam", **STATE, rates=RAdamRates)
 Adamax = record("Adamax", **STATE, rates=AdamaxRates)
