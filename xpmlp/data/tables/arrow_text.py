@@ -53,7 +53,7 @@ def columns_by_arrow(
     if table is None or not len(table) or _has_empty_rows(table):
         return None
     return [
-        _as_text(column) if as_text(place) else _column(column, blank, plain_decimals)
+        _as_text(*_coded(column)) if as_text(place) else _column(column, blank, plain_decimals)
         for place, column in enumerate(table.columns)
     ]
 
@@ -143,17 +143,16 @@ def _has_zeros_first(texts: Any, values: np.ndarray) -> bool:
 
 def _by_levels(texts: Any, blank: Blanks, plain_decimals: bool) -> RawColumn:
     """Different texts are few: each is looked at once, as a cell would be."""
-    levels, places = _coded(texts)
+    levels, indices = _coded(texts)
     found = numbers_of(levels, blank, plain_decimals)
     if found is None:
-        return _as_text(texts)
+        return _as_text(levels, indices)
     values, zeros = found
-    return RawColumn(numbers=values[places], zeros=zeros)
+    return RawColumn(numbers=values[indices], zeros=zeros)
 
 
-def _as_text(texts: Any) -> RawColumn:
+def _as_text(levels: list[str], indices: np.ndarray) -> RawColumn:
     """Codes in the order of first appearance."""
-    levels, indices = _coded(texts)
     places: dict[str, int] = {}
     own = [places.setdefault(text.strip(), len(places)) for text in levels]
     return RawColumn(codes=np.asarray(own, dtype=np.int32)[indices], levels=list(places))
