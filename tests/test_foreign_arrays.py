@@ -13,7 +13,7 @@ from xpmlp.layers import BatchNorm, LayerNorm
 from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD, Adam
-from xpmlp.training import Trainer, TrainStep
+from xpmlp.training import Evaluation, Trainer, TrainStep
 
 N, D, C = 30, 5, 3
 
@@ -173,3 +173,11 @@ def test_a_step_on_them_is_compiled(kind, tmp_path):
     assert step.explain(*foreign) == "compiled"
     assert step(*foreign) == new_step()(x, y)
     assert not any(isinstance(program, str) for program in step._programs.values())
+
+
+def test_an_evaluation_of_what_is_mapped_is_compiled(tmp_path):
+    pytest.importorskip("numba")
+    x, _ = plain()
+    evaluation = Evaluation(FullyConnectedNet([D, 6, C], seed=1))
+    assert evaluation.explain(mapped(x, tmp_path)) == "compiled"
+    np.testing.assert_array_equal(evaluation.outputs(mapped(x, tmp_path)), evaluation.outputs(x))

@@ -241,6 +241,11 @@ def _from_torch(array: Array) -> np.ndarray:
         ) from error
 
 
+def from_file(array: Array) -> Array:
+    """An array that is mapped from a file as the plain one that it is; others as they are."""
+    return np.asarray(array) if type(array) is np.memmap else array
+
+
 def native(array: np.ndarray) -> np.ndarray:
     """A NumPy array of numbers in this machine's order of bytes; itself if it is one.
 

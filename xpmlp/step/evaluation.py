@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, from_file
 from ..errors import DataError
 from ..layers.base import Layer
 from ..losses import Loss
@@ -57,6 +57,7 @@ class Evaluation:
 
     def outputs(self, x: Array) -> Array:
         """``model.forward(x)``: (N, M), or (P, N, M) for a population."""
+        x = from_file(x)
         key, program = self._take(x)
         if isinstance(program, str):
             return self.model.forward(x)
@@ -80,6 +81,7 @@ class Evaluation:
         DataError
             For targets that the loss cannot take.
         """
+        x, y = from_file(x), from_file(y)
         key, program = self._take(x, y)
         loss: Any = self.loss
         if isinstance(program, str):
@@ -95,7 +97,7 @@ class Evaluation:
 
     def explain(self, x: Array, y: Array | None = None) -> str:
         """How such a batch is evaluated, with the loss if there are targets, and why."""
-        key, program = self._take(x, y)
+        key, program = self._take(from_file(x), from_file(y))
         if isinstance(program, str):
             return f"layer by layer ({program})"
         self._keep(key, program)

@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, from_file
 from ..errors import BackendError
 from ..layers.base import Layer
 from ..losses import Loss
@@ -127,13 +127,13 @@ class TrainStep:
         if self.optimizer._owner is not weakref.ref(self.model):
             self.optimizer.claim(self.model)
         if type(x) is not np.ndarray:  # asked first: the smallest steps take microseconds
-            x = _from_file(x)
+            x = from_file(x)
             if array_api_compat.is_cupy_array(x):
                 return self._by_graph(x, y)
             if array_api_compat.is_jax_array(x):
                 return self._by_jax(x, y)
         if type(y) is not np.ndarray:
-            y = _from_file(y)
+            y = from_file(y)
         program = self._program(x, y)
         if isinstance(program, str):
             return self.by_layers(x, y)
@@ -172,7 +172,7 @@ class TrainStep:
         if array_api_compat.is_jax_array(x):
             jitted = self._jit()
             return f"layer by layer ({jitted})" if isinstance(jitted, str) else "jitted"
-        program = self._program(_from_file(x), _from_file(y))
+        program = self._program(from_file(x), from_file(y))
         if isinstance(program, str):
             return f"layer by layer ({program})"
         return "compiled" if program.updates else "compiled, but for the update"
@@ -296,8 +296,3 @@ class TrainStep:
 
 
 _SHAPES = 8  # programs kept, each with its buffers; more shapes than that take turns
-
-
-def _from_file(array: Array) -> Array:
-    """What is mapped from a file, as the plain array that it is."""
-    return np.asarray(array) if type(array) is np.memmap else array
