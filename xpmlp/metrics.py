@@ -1,4 +1,4 @@
-"""How good predictions are: accuracy, R², confusion matrix, and which of them goes with a loss."""
+"""How good predictions are: accuracy, F1, AUC, R², …, and which of them goes with a loss."""
 
 from __future__ import annotations
 
@@ -145,6 +145,158 @@ def r2(outputs: Array, targets: Array) -> float:
     if spread > 0:
         return 1.0 - error / spread
     return float(error == 0.0) if np.isfinite(error) else float("nan")
+
+
+def rmse(outputs: Array, targets: Array) -> float:
+    """``√ mean (y − t)²`` over all elements, in the unit of the targets.
+
+    Parameters
+    ----------
+    outputs, targets : array of one shape
+    """
+    return float(np.sqrt(np.mean(_errors("rmse", outputs, targets) ** 2)))
+
+
+def mae(outputs: Array, targets: Array) -> float:
+    """``mean |y − t|`` over all elements, in the unit of the targets.
+
+    Parameters
+    ----------
+    outputs, targets : array of one shape
+    """
+    return float(np.mean(np.abs(_errors("mae", outputs, targets))))
+
+
+def _errors(where: str, outputs: Array, targets: Array) -> np.ndarray:
+    y, t = (np.asarray(to_numpy(a), np.float64) for a in (outputs, targets))
+    if y.shape != t.shape:
+        raise ShapeError(
+            f"`{where}`: expected targets of the outputs' shape {y.shape}, got {t.shape}"
+        )
+    return y - t
+
+
+def f1(outputs: Array, targets: Array) -> float:
+    """F1, the harmonic mean of precision and recall: ``2 TP / (2 TP + FP + FN)``, in [0, 1].
+
+    Parameters
+    ----------
+    outputs : array, shape (N, C), or (N, M) of yes/no questions
+    targets : array, shape (N,) of class numbers, or (N, M) of 0 and 1
+
+    Returns
+    -------
+    float
+        The plain mean over the classes that occur, in targets or answers ("macro"); of yes/no
+        questions, that of "yes", as the mean over the M questions.
+
+    Raises
+    ------
+    ShapeError
+        If targets are neither.
+    """
+    said, true = _answers("f1", outputs, targets)
+    right = (said & true).sum(axis=0)
+    count = said.sum(axis=0) + true.sum(axis=0)
+    shares = 2.0 * right / np.maximum(count, 1)
+    if _numbers_of_classes(outputs, targets):
+        shares = shares[count > 0]
+    return float(np.mean(shares)) if shares.size else float("nan")
+
+
+def roc_auc(outputs: Array, targets: Array) -> float:
+    """Area under the ROC curve: how often a row of a class scores above one that is not of it.
+
+    Parameters
+    ----------
+    outputs : array, shape (N, C), or (N, M) of yes/no questions
+    targets : array, shape (N,) of class numbers, or (N, M) of 0 and 1
+
+    Returns
+    -------
+    float
+        Of two classes, by the difference of their outputs; of more, the plain mean over each
+        against all others, by the softmax of the outputs; of yes/no questions the mean over them.
+        Classes that no row, or every row, is of are left out; NaN if none is left.
+
+    Raises
+    ------
+    ShapeError
+        If targets are neither.
+
+    Notes
+    -----
+    By ranks, equal scores having the mean of theirs (Mann and Whitney 1947).
+    """
+    _, true = _answers("roc_auc", outputs, targets)
+    scores = np.asarray(to_numpy(outputs), np.float64)
+    if _numbers_of_classes(outputs, targets):
+        if scores.shape[1] == 2:
+            scores, true = scores[:, 1:] - scores[:, :1], true[:, 1:]
+        else:
+            powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+            scores = powers / powers.sum(axis=1, keepdims=True)
+    if not np.isfinite(scores).all():
+        return float("nan")
+    areas = [_area(column, yes) for column, yes in zip(scores.T, true.T, strict=True)]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _area(scores: np.ndarray, yes: np.ndarray) -> float | None:
+    positive = int(yes.sum())
+    negative = yes.size - positive
+    if not positive or not negative:
+        return None
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - 0.5 * (counts - 1))[places]
+    return float((ranks[yes].sum() - 0.5 * positive * (positive + 1)) / (positive * negative))
+
+
+def top_k_accuracy(outputs: Array, targets: Array, k: int) -> float:
+    """The share of rows whose target class is among the k largest outputs, in [0, 1].
+
+    Parameters
+    ----------
+    outputs : array, shape (N, C)
+    targets : array of ints, shape (N,)
+    k : int
+        From 1 to C. With 1 it is the :func:`accuracy`: of equal outputs the first counts as larger.
+
+    Raises
+    ------
+    ConfigError, ShapeError
+        If there are fewer than k classes, or targets are not class numbers.
+    """
+    _answers("top_k_accuracy", outputs, targets)
+    values, t = to_numpy(outputs), to_numpy(targets)
+    classes = values.shape[-1]
+    if not isinstance(k, int | np.integer) or not 1 <= k <= classes:
+        raise ConfigError(
+            f"`top_k_accuracy`: expected k from 1 to the number of classes {classes}, got {k!r}"
+        )
+    own = np.take_along_axis(values, t[:, None].astype(np.int64), axis=1)
+    before = np.arange(classes) < t[:, None]
+    ahead = ((values > own) | ((values == own) & before)).sum(axis=1)
+    return float(np.mean((ahead < k) & ~np.isnan(values).any(axis=1)))
+
+
+def _numbers_of_classes(outputs: Array, targets: Array) -> bool:
+    return targets.ndim == outputs.ndim - 1
+
+
+def _answers(where: str, outputs: Array, targets: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Which class or which questions were said yes to, and which truly: booleans (N, M)."""
+    y, t = to_numpy(outputs), to_numpy(targets)
+    if y.ndim == 2 and t.shape == y.shape:
+        return y > 0, t > 0.5
+    if y.ndim != 2 or t.shape != y.shape[:1] or t.dtype.kind not in "iu":
+        raise ShapeError(
+            f"`{where}`: expected outputs (N, C) with class numbers (N,), or (N, M) with 0 and 1 "
+            f"of the same shape, got {y.shape} and {t.dtype} of shape {t.shape}"
+        )
+    numbers = np.arange(y.shape[1])
+    return y.argmax(axis=1)[:, None] == numbers, t[:, None] == numbers
 
 
 def confusion_matrix(targets: Array, predictions: Array, classes: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Training: the single step, the loop around it, and what may look on."""
 
-from ..metrics import accuracy, confusion_matrix, r2
+from ..metrics import accuracy, confusion_matrix, f1, mae, r2, rmse, roc_auc, top_k_accuracy
 from ..step import Evaluation, TrainStep
 from .callbacks import (
     Callback,
@@ -13,6 +13,7 @@ from .callbacks import (
 )
 from .checkpoint import load_model, save_model
 from .checkpoint_callback import Checkpoint
+from .chosen_metrics import Metric
 from .history import History
 from .population_history import PopulationHistory
 from .population_trainer import PopulationTrainer
@@ -26,6 +27,7 @@ __all__ = [
     "EarlyStopping",
     "Evaluation",
     "History",
+    "Metric",
     "OnEpoch",
     "Patience",
     "PopulationHistory",
@@ -39,8 +41,13 @@ __all__ = [
     "Trainer",
     "accuracy",
     "confusion_matrix",
+    "f1",
     "load_model",
+    "mae",
     "r2",
+    "rmse",
+    "roc_auc",
     "save_model",
     "search_rate",
+    "top_k_accuracy",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import CheckpointError, ConfigError
 from ..options import Number
+from .chosen_metrics import sign_of
 
 if TYPE_CHECKING:
     from ..backend import Array
@@ -95,6 +96,7 @@ class Patience(Callback):
         self._best: Any = -np.inf
         self._waited: Any = 0
         self._seen = 0
+        self._metrics = getattr(trainer, "metrics", {})
 
     def state_dict(self) -> dict[str, Any]:
         arrays = {"best": np.asarray(self._best), "waited": np.asarray(self._waited)}
@@ -117,8 +119,7 @@ class Patience(Callback):
                 f"`{type(self).__name__}`: expected monitor to be one of {', '.join(figures)}, got "
                 f"{self.monitor!r}; pass validation data to fit for the val_ columns"
             )
-        sign = 1.0 if "accuracy" in self.monitor or "r2" in self.monitor else -1.0
-        values = sign * np.asarray(figures[self.monitor])
+        values = sign_of(self.monitor, self._metrics) * np.asarray(figures[self.monitor])
         better = values > self._best + self.min_delta
         self._best = np.where(better, values, self._best)
         self._waited = np.where(better, 0, self._waited + 1)

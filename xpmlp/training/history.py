@@ -23,8 +23,9 @@ class History:
     Attributes
     ----------
     rows : list of dict
-        One an epoch: epoch, step, train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds,
-        samples_per_second (those that apply). For a population, means over its members.
+        One an epoch: epoch, step, train_loss, train_accuracy, val_loss, val_accuracy, metrics such
+        as val_f1, lr, seconds, samples_per_second (those that apply). For a population, means over
+        its members.
     step_losses : ndarray, shape (steps,) or (steps, P)
         The loss of every batch, before its update.
     best_epoch : int or None
@@ -46,9 +47,8 @@ class History:
         """In a line: how long, how it ended, and the figures of the epoch that is kept."""
         number = self.best_epoch or len(self)
         row = self.rows[number - 1] if self.rows else {}
-        figures = [
-            f"{name}={row[name]:.4g}" for name in row if name.endswith(("loss", "accuracy", "r2"))
-        ]
+        parts = ("train_", "val_", "ensemble_")
+        figures = [f"{name}={row[name]:.4g}" for name in row if name.startswith(parts)]
         parts = [f"{len(self)} epoch{'s' * (len(self) != 1)}, {self.ending}"]
         if figures:
             parts.append(f"{'best ' if self.best_epoch else ''}epoch {number}: {' '.join(figures)}")

@@ -54,12 +54,12 @@ class TrainerOfMembers(Trainer):
         Returns
         -------
         dict of str to ndarray, shape (P,)
-            ``loss``, and ``accuracy`` in [0, 1] for classes and yes/no questions or ``r2`` for
-            numbers.
+            ``loss``, ``accuracy`` in [0, 1] for classes and yes/no questions or ``r2`` for
+            numbers, and the trainer's ``metrics``.
         """
         model = self.model
         if rows is None:
-            return scores_of(model, self.loss, self._held_out(x, y).epoch())
+            return scores_of(model, self.loss, self._held_out(x, y).epoch(), self.metrics)
         check_count("rows", rows, model.population or 0)
         scores: dict[str, np.ndarray] = {}
         # Members that share their rows share the work: they are a population of their own.
@@ -68,7 +68,7 @@ class TrainerOfMembers(Trainer):
             taken = rows[members[0]]
             found = self._held_out(np.asarray(x)[taken], np.asarray(y)[taken], members[0])
             loss = select_loss(self.loss, members)
-            for name, values in scores_of(part, loss, found.epoch()).items():
+            for name, values in scores_of(part, loss, found.epoch(), self.metrics).items():
                 own = scores.setdefault(name, np.full(len(rows), np.nan))
                 own[members] = values
         return scores

@@ -21,6 +21,7 @@ from ..ops.shapes import check_choice
 from ..optim import Optimizer
 from .best_members import BestMembers
 from .callbacks import EarlyStopping
+from .chosen_metrics import sign_of
 from .minibatches import (
     is_pair,
 )
@@ -72,7 +73,7 @@ class PopulationTrainer(TrainerOfMembers):
         less noise, as of a smaller learning rate.
     normalization : Normalization, or P of them, optional
         P need ``sampling`` other than "shared", or ``orders``.
-    progress, shuffle, drop_last
+    metrics, progress, shuffle, drop_last
         As for :class:`Trainer`.
 
     Attributes
@@ -297,7 +298,7 @@ class PopulationTrainer(TrainerOfMembers):
         if figures.accuracy is not None:
             found["train_accuracy"] = figures.accuracy
         if held_out is not None:
-            scores = scores_of(work.judged, work.step.loss, held_out.epoch())
+            scores = scores_of(work.judged, work.step.loss, held_out.epoch(), self.metrics)
             found |= {f"val_{name}": values for name, values in scores.items()}
         if self.out_of_fold is not None:
             found |= self._together(work, figures)
@@ -341,7 +342,7 @@ class PopulationTrainer(TrainerOfMembers):
                 f"`PopulationTrainer`: expected monitor to be one of {', '.join(curves)}, got "
                 f"{monitor!r}"
             )
-        sign = 1.0 if monitor.endswith(("accuracy", "r2")) else -1.0
+        sign = sign_of(monitor, self.metrics)
         scores = np.stack([sign * curves[monitor], -curves[validated[0]]])
         return np.where(np.isfinite(scores) & finite, scores, -np.inf)
 

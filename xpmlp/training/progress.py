@@ -121,6 +121,9 @@ def describe(row: dict[str, Any], epochs: int) -> str:
                 text += f" accuracy {100 * row[f'{part}_accuracy']:.2f} %"
             elif f"{part}_r2" in row:
                 text += f" R² {row[f'{part}_r2']:.4f}"
+            own = (f"{part}_loss", f"{part}_accuracy", f"{part}_r2")
+            others = (name for name in row if name.startswith(f"{part}_") and name not in own)
+            text += "".join(f" {name.removeprefix(part)[1:]} {row[name]:.4g}" for name in others)
             parts.append(text)
     parts.append(f"{row['samples_per_second']:,.0f} samples/s")
     return "  ".join(parts)

@@ -107,7 +107,7 @@ class Resumable:
         """What the course of the training depends on, beside its data."""
         optimizer = self.optimizer
         names = "model loss epochs batch_size lr_decay penalty clip_norm precision normalization"
-        names += " restore_best monitor seed shuffle drop_last"
+        names += " restore_best monitor metrics seed shuffle drop_last"
         return {
             **{name: getattr(self, name) for name in names.split()},
             "optimizer": {"kind": type(optimizer).__name__, **optimizer.options()},

@@ -7,6 +7,7 @@ the sum. Accuracies are shares of all answers, R² is of all numbers together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from ..backend import Array, array_namespace, to_numpy
 from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss
-from ..metrics import answers_given, as_rows, kind_of_answers, r2, right_answers
+from ..metrics import answers_given, are_classes, as_rows, kind_of_answers, right_answers
 from ..step import Evaluation
+from .chosen_metrics import KNOWN, Metric, sign_of, values_of
+
+_NO_METRICS: Mapping[str, Metric] = MappingProxyType({})
 
 
 def pooled_loss(loss: Loss, values: Any, units: Any) -> np.ndarray:
@@ -55,13 +59,20 @@ def together(values: Sequence[Any]) -> np.ndarray:
 
 
 def scores_of(
-    model: Layer, loss: Loss, batches: Iterable[tuple[Array, Array]]
+    model: Layer,
+    loss: Loss,
+    batches: Iterable[tuple[Array, Array]],
+    metrics: Mapping[str, Metric] = _NO_METRICS,
 ) -> dict[str, np.ndarray]:
-    """Loss and accuracy, or R² for numbers, in evaluation mode, of shape () or (P,)."""
+    """Loss and accuracy, or R² for numbers, and metrics, in evaluation mode, of shape () or (P,).
+
+    Metrics are of all batches' outputs together: what is no mean over rows is no mean of batches.
+    """
     check_reduces("evaluate", loss)
     evaluation = Evaluation(model, loss)
     values, units, right, given = [], [], [], []
-    numbers: list[tuple[np.ndarray, np.ndarray]] = []
+    kept: list[tuple[np.ndarray, np.ndarray]] = []  # outputs and targets
+    numeric = False
     for xb, yb in batches:
         found = evaluation.score(xb, yb)
         outputs = evaluation.outputs(xb) if found is None else found.outputs
@@ -75,25 +86,28 @@ def scores_of(
         if hits is not None:
             right.append(to_numpy(hits))
             given.append(np.asarray(_on_host(answers_given(loss, outputs, targets))))
-        elif kind_of_answers(loss, outputs, targets) == "numbers":
+        numeric = hits is None and kind_of_answers(loss, outputs, targets) == "numbers"
+        if numeric or metrics:
             # Copies: x may be the output.
-            own = loss.numbers(outputs) if hasattr(loss, "numbers") else outputs
-            numbers.append((np.array(to_numpy(own)), np.array(to_numpy(targets))))
+            kept.append((np.array(to_numpy(outputs)), np.array(to_numpy(targets))))
     scores = {"loss": pooled_loss(loss, values, units)}
     if right:
         scores["accuracy"] = share(right, given)
-    elif numbers:
-        outputs, targets = (np.concatenate(parts, axis=-2) for parts in zip(*numbers, strict=True))
-        targets = np.broadcast_to(targets, outputs.shape)
-        if model.population is None:
-            scores["r2"] = np.asarray(r2(outputs, targets))
-        else:
-            each = zip(outputs, targets, strict=True)
-            scores["r2"] = np.array([r2(y, t) for y, t in each])
+    wanted = {"r2": KNOWN["r2"], **metrics} if numeric else metrics
+    if kept and wanted:
+        first, answer = kept[0]
+        axis = max(0, answer.ndim - (1 if are_classes(first, answer) else 2))
+        outputs = np.concatenate([part for part, _ in kept], axis=-2)
+        targets = np.concatenate([part for _, part in kept], axis=axis)
+        scores |= values_of(wanted, loss, outputs, targets, model.population)
     return scores
 
 
-def score_of_epoch(row: Mapping[str, Any], monitor: str | None = None) -> tuple[float, ...]:
+def score_of_epoch(
+    row: Mapping[str, Any],
+    monitor: str | None = None,
+    metrics: Mapping[str, Metric] = _NO_METRICS,
+) -> tuple[float, ...]:
     """What a larger value of is better, of an epoch; a loss breaks ties of accuracies.
 
     Parameters
@@ -102,14 +116,15 @@ def score_of_epoch(row: Mapping[str, Any], monitor: str | None = None) -> tuple[
         Of the history.
     monitor : str, optional
         The column that counts. Default: ``val_accuracy`` where there is one, else ``val_loss``.
+    metrics : dict of str to Metric, optional
+        Which say what is better, if the column is of one of them.
     """
     column = monitor or ("val_accuracy" if "val_accuracy" in row else "val_loss")
     if column not in row:
         raise ConfigError(
             f"`Trainer`: expected monitor to be one of {', '.join(row)}, got {column!r}"
         )
-    value = row[column] if column.endswith(("accuracy", "r2")) else -row[column]
-    scores = value, -row["val_loss"]
+    scores = sign_of(column, metrics) * row[column], -row["val_loss"]
     return tuple(score if np.isfinite(score) else -np.inf for score in scores)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from ..losses import Loss, loss_for
 from ..optim import Adam, Optimizer
 from ..options import Number
 from ..penalties import Penalty
-from ..schedules import Constant
 from ..step import TrainStep
+from .arguments import check_lr_decay, check_parts
 from .callbacks import Callback, as_callbacks
 from .checkpoint_callback import Checkpoint
+from .chosen_metrics import as_metrics
 from .epoch import run_epoch
 from .history import History
 from .minibatches import is_pair, minibatches, width_of
@@ -64,6 +65,9 @@ class Trainer(Resumable):
     monitor : str, optional
         What "best" means: a column of the history. Default: ``"val_accuracy"`` for classes (ties
         go to the smaller loss), else ``"val_loss"``.
+    metrics : str, callable, Metric, or several as a sequence or a dict by name
+        What to measure beside the loss, of all validation data together: ``"f1"``, ``"auc"``,
+        ``"top5"``, ``"rmse"``, ``"mae"``, … or a function of (y, outputs); see :class:`Metric`.
     callbacks : Callback or sequence of them
     progress : bool
         Whether to show a progress bar on standard error.
@@ -108,37 +112,20 @@ class Trainer(Resumable):
         normalization: Normalization | None = None,
         restore_best: bool = True,
         monitor: str | None = None,
+        metrics: Any = (),
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = False,
     ):
-        if not isinstance(model, Layer):
-            raise ConfigError(f"`Trainer`: expected model to be a Layer, got {model!r:.200}")
-        for name, value, kind, example in (
-            ("loss", loss, Loss, "losses.MSE()"),
-            ("optimizer", optimizer, Optimizer, "optim.AdamW(1e-3)"),
-            ("penalty", penalty, Penalty, "penalties.L2(1e-4)"),
-        ):
-            if not isinstance(value, kind | None):
-                raise ConfigError(
-                    f"`Trainer`: expected {name} to be a {kind.__name__}, such as {example}, got "
-                    f"{value!r}"
-                )
+        check_parts(model, loss, optimizer, penalty)
         super().__init__()
         self.model = model
         self.loss = loss_for(getattr(model, "output", None)) if loss is None else loss
         check_reduces("Trainer", self.loss)
         self.optimizer = Adam(1e-3) if optimizer is None else optimizer.copy()
-        if not isinstance(lr_decay, Real) or not 0.0 < lr_decay < np.inf:
-            raise ConfigError(
-                f"`Trainer`: expected lr_decay to be a finite number > 0, got {lr_decay!r}"
-            )
-        if lr_decay != 1.0 and not isinstance(self.optimizer.schedule, Constant):
-            raise ConfigError(
-                "`Trainer`: expected lr_decay or an optimizer with a schedule, got both; drop one"
-            )
+        check_lr_decay(lr_decay, self.optimizer.schedule)
         self.epochs = _COUNT.check("Trainer", "epochs", epochs)
         self.batch_size = _COUNT.check("Trainer", "batch_size", batch_size)
         self.lr_decay, self._plan = lr_decay, Plan(lr_decay)
@@ -148,6 +135,7 @@ class Trainer(Resumable):
         self.normalization = normalization
         self.restore_best = restore_best
         self.monitor = monitor
+        self.metrics = as_metrics(metrics, self.loss)
         given = as_callbacks(callbacks) + ([Progress()] if progress else [])
         # Checkpoints come last: what the others remember of an epoch is in them.
         self.callbacks = sorted(given, key=lambda callback: isinstance(callback, Checkpoint))
@@ -276,7 +264,7 @@ class Trainer(Resumable):
         self._best, self._finite = None, copies_of(self.model)
         if held_out is not None and before.best_epoch is not None:
             best = before.rows[before.best_epoch - 1]
-            self._best = score_of_epoch(best, self.monitor), self.model.state_dict()
+            self._best = score_of_epoch(best, self.monitor, self.metrics), self.model.state_dict()
         self._step = TrainStep(
             self.model,
             self.loss,
@@ -302,7 +290,7 @@ class Trainer(Resumable):
                 if held_out is not None:
                     scores = self._evaluate(held_out)
                     row |= {f"val_{name}": value for name, value in scores.items()}
-                    score = score_of_epoch(row, self.monitor)
+                    score = score_of_epoch(row, self.monitor, self.metrics)
                     if self._best is None or score > self._best[0]:
                         self._best = score, self.model.state_dict()
                         history.best_epoch = epoch
@@ -368,8 +356,8 @@ class Trainer(Resumable):
         Returns
         -------
         dict
-            ``loss`` (without the penalty), and ``accuracy`` in [0, 1] for classes and yes/no
-            questions or ``r2`` for numbers. For a population, the means over its members.
+            ``loss`` (without the penalty), ``accuracy`` in [0, 1] for classes and yes/no
+            questions or ``r2`` for numbers, and ``metrics``. Of a population, its members' means.
         """
         return self._evaluate(self._held_out(x, y))
 
@@ -396,5 +384,5 @@ class Trainer(Resumable):
         return row
 
     def _evaluate(self, batches: Any) -> dict[str, float]:
-        scores = scores_of(self.model, self.loss, batches.epoch())
+        scores = scores_of(self.model, self.loss, batches.epoch(), self.metrics)
         return {name: float(np.mean(values)) for name, values in scores.items()}
