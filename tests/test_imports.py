@@ -28,6 +28,7 @@ LEVELS = (
     ("step",),
     ("models",),
     ("calibration", "population", "training"),
+    ("units",),
     ("ensemble", "sweep"),
     ("cross_validation", "onnx", "plots", "testing", "torch_modules"),
     ("bench", "sklearn"),

@@ -42,6 +42,14 @@ class Backend:
     device: Any
     reason: str
 
+    @property
+    def place(self) -> str | None:
+        """The device as it is asked for, such as ``"cuda:1"``; None for the library's default."""
+        number = getattr(self.device, "id", None)  # CuPy's and JAX's have one
+        if self.device is None or number is None:
+            return self.device and str(self.device)
+        return f"{getattr(self.device, 'platform', 'cuda')}:{number}"
+
     def __str__(self) -> str:
         where = "default device" if self.device is None else str(self.device)
         return f"{self.name} on {where} ({self.reason})"

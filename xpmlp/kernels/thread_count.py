@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import re
+import sys
 from typing import Any
 
 from ..errors import ConfigError
@@ -55,6 +56,25 @@ def limit_blas() -> None:
     control = _control()
     if control is not None and _limits(decided_by):
         control.threadpool_limits(limits=count, user_api="blas")
+
+
+def own_threads(count: int | None) -> None:
+    """In a worker beside others: this many threads from now on; None for one, unless the variable
+    says how many.
+
+    Where two threads a worker wait for each other on cores that others use, a step takes ten times
+    as long as on one.
+    """
+    if count is None and os.environ.get(VARIABLE, "").strip():
+        return
+    count = count or 1
+    os.environ[VARIABLE] = str(count)
+    for name in _BLAS_VARIABLES:
+        os.environ.setdefault(name, str(count))
+    limit_blas()
+    kernels: Any = sys.modules.get("xpmlp.kernels.numba.threads")
+    if kernels is not None:  # it has run some before, on all cores
+        kernels._count = min(kernels._count, count)
 
 
 def describe_threads() -> str:

@@ -200,6 +200,11 @@ def kernel_summary(library: str) -> str:
     return f"{names} for {ops}; else array-API reference"
 
 
+def own_threads(count: int | None) -> None:
+    """How many threads this process owns of a machine's; see kernels/thread_count.py."""
+    _load("xpmlp.kernels.thread_count:own_threads")(count)
+
+
 def thread_count() -> tuple[int, str]:
     """How many threads kernels may use, and what decided it."""
     return _load("xpmlp.kernels.thread_count:thread_count")()
