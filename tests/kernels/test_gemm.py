@@ -56,13 +56,14 @@ def test_relu_keeps_nan():
     assert np.isnan(c).all()
 
 
-def test_division_of_rows_and_columns_changes_no_bit(rng):
-    a = rng.normal(size=(1, 61, 300)).astype(np.float32)
-    b = rng.normal(size=(1, 300, 75)).astype(np.float32)
-    whole, parts = np.empty((1, 61, 75), np.float32), np.empty((1, 61, 75), np.float32)
+@pytest.mark.parametrize(("depth", "width"), [(300, 75), (1100, 900)])  # as they are, and packed
+def test_division_of_rows_and_columns_changes_no_bit(depth, width, rng):
+    a = rng.normal(size=(1, 61, depth)).astype(np.float32)
+    b = rng.normal(size=(1, depth, width)).astype(np.float32)
+    whole, parts = np.empty((1, 61, width), np.float32), np.empty((1, 61, width), np.float32)
     product(a, b, whole)
     for rows in (slice(0, 7), slice(7, 60), slice(60, 61)):
-        for columns in (slice(0, 33), slice(33, 75)):
+        for columns in (slice(0, 33), slice(33, width)):
             product(a[:, rows], b[:, :, columns], parts[:, rows, columns])
     np.testing.assert_array_equal(whole, parts)
 

@@ -27,7 +27,8 @@ depth; each step loads one row of B's panel and broadcasts one element of A for 
 cut into blocks, so that B's panel stays in the first-level cache and a sum's rounding errors stay
 those of a short sum; rows are cut so that A's block stays in the second. A panel is copied to the
 stack first if B's columns are not contiguous (by in-register transposes where its rows are), or if
-enough rows use it to pay for the copy.
+enough rows use it to pay for the copy; a block of A if enough columns use it. While the tiles of
+one panel run, the next one is asked for.
 
 Square matrices of 4, 8 and 16 have a program of their own, which handles several rows of C in one
 vector and streams through the batch. Every way gives the same bits.
@@ -97,20 +98,22 @@ the order is ``gate(relu(sums + bias + C))``.
 _LEAST_ROWS, _LEAST_COLUMNS = 24, 64  # for each share
 TALL = 12
 """Rows are cut at multiples of a tile's height."""
-_PANEL_DEPTH = 128  # rows of B's panel that stay in the first-level cache
-_PANEL_BYTES = _PANEL_DEPTH * PANEL * simd.target().bits // 8
-_BLOCK_BYTES = 524_288  # of A and C: half of a usual second-level cache
-_ROWS_TO_PACK = 48
+_SHORT, _LONG, _LONG_DEPTH = 128, 256, 1024
+"""Most rows of B's panel, which stays in the first-level cache: for short depths and from a long
+one on, where C would enter and leave that cache too often."""
+_PANEL_BYTES = _LONG * PANEL * simd.target().bits // 8
+_BLOCK_BYTES = 524_288  # of A, copied or with C: half of a usual second-level cache
+_ROWS_TO_PACK, _COLUMNS_TO_PACK = 48, 768  # that use a panel of B, or a block of A
 
 _FETCH_BYTES = 131_072  # the largest other problem whose successor is asked for
 
 
 @njit(inline="always")
-def _pack(zero, b, b_row, b_col, depth, vectors, last, to):
+def _pack(zero, b, b_row, b_col, depth, columns, width, to):
     """Copy a panel of B to rows of whole vectors, padded with zeros."""
     lanes, size = constants(zero)
-    width = vectors * lanes
-    columns = width - lanes + last
+    vectors = (columns + lanes - 1) // lanes
+    last = columns - (vectors - 1) * lanes
     if b_col == 1:
         for k in range(depth):
             copy_row(zero, b + k * b_row * size, to + k * width * size, vectors, last)
@@ -140,37 +143,90 @@ def _moved(typingctx, matrix, distance):
 
 
 @njit(inline="always")
-def _rows(zero, high, wide, inside, depth, a, b, c, bias, gate, flags):
-    """One panel of C: tiles of nearly equal height, one below the other."""
-    _, size = constants(zero)
-    most = MOST_ROWS[wide]
-    tiles = (high + most - 1) // most
-    each, more = high // tiles, high % tiles
+def _pack_rows(zero, high, depth, a, to):
+    """Copy a block of A, for each tile the elements of its rows side by side, column by column.
+
+    Rows of a large matrix are often a multiple of 4096 bytes apart, and then fall into one set of
+    the first-level cache. What comes back is the first tile, with the distance to the next one.
+    """
+    lanes, size = constants(zero)
+    width = _packed_width(lanes)
+    tiles, each, more = _heights(high, MOST_ROWS[2])
+    start = to
     for t in range(tiles):
         tall = each + 1 if t < more else each
+        _pack(zero, a.start, a.col, a.row, depth, tall, width, start)
+        a = _moved(a, tall * a.row * size)
+        start += depth * width * size
+    return Matrix(to, depth * width, 1, width)
+
+
+@njit(inline="always")
+def _packed_width(lanes):
+    """Elements in a column of a tile, padded to whole vectors."""
+    return (MOST_ROWS[2] + lanes - 1) // lanes * lanes
+
+
+@njit(inline="always")
+def _heights(high, most):
+    """Tiles of nearly equal height: how many, the least height, and how many have one row more."""
+    tiles = (high + most - 1) // most
+    return tiles, high // tiles, high % tiles
+
+
+@njit(inline="always")
+def _fetch(zero, b, depth, columns, part, parts):
+    """Ask for a share of a panel of B: its pieces are too short for the CPU to see them coming."""
+    _, size = constants(zero)
+    if b.col == 1:
+        for k in range(depth * part // parts, depth * (part + 1) // parts):
+            prefetch(b.start + k * b.row * size, columns * size, 0)
+    elif b.row == 1:
+        for j in range(columns * part // parts, columns * (part + 1) // parts):
+            prefetch(b.start + j * b.col * size, depth * size, 0)
+
+
+@njit(inline="always")
+def _rows(zero, packed, high, wide, inside, depth, a, b, next_b, c, bias, gate, flags):
+    """One panel of C: tiles one below the other."""
+    lanes, size = constants(zero)
+    tiles, each, more = _heights(high, MOST_ROWS[2 if packed else wide])
+    for t in range(tiles):
+        tall = each + 1 if t < more else each
+        if packed:
+            _fetch(zero, next_b, depth, wide * lanes, t, tiles)
         tile(zero, tall, wide, inside, depth, a, b, c, bias, gate, flags)
-        a, c = _moved(a, tall * a.row * size), _moved(c, tall * c.row * size)
+        a = _moved(a, (a.batch if packed else tall * a.row) * size)
+        c = _moved(c, tall * c.row * size)
         if gate != 0:
             gate += tall * c.row * size
 
 
 @njit(inline="always")
-def _panels(zero, packed, high, columns, depth, a, b, c, bias, gate, flags):
-    """One block of rows and of depth: panels of C, one beside the other."""
+def _panels(zero, for_a, for_b, high, columns, depth, a, b, c, bias, gate, flags):
+    """One block of rows and of depth: panels of C, one beside the other.
+
+    ``for_a`` and ``for_b`` are where a block of A and a panel of B are copied to, or 0.
+    """
     lanes, size = constants(zero)
     vectors = (columns + lanes - 1) // lanes
     last = columns - (vectors - 1) * lanes
+    packed = for_a != 0
+    if packed:
+        a = _pack_rows(zero, high, depth, a, for_a)
     while vectors > 0:
-        # Two vectors across are best; three avoid one, which has too little to do for each load.
-        wide = 3 if vectors % 2 == 1 and vectors > 1 else min(vectors, 2)
+        # Two vectors across are best, and what A is packed for; three avoid one, which has too
+        # little to do for each load.
+        wide = 3 if vectors % 2 == 1 and vectors > 1 and not packed else min(vectors, 2)
         inside = last if wide == vectors else lanes
-        panel = b
-        if packed != 0:
-            _pack(zero, b.start, b.row, b.col, depth, wide, inside, packed)
-            panel = Matrix(packed, 0, wide * lanes, 1)
-        _rows(zero, high, wide, inside, depth, a, panel, c, bias, gate, flags)
         step = wide * lanes * size
-        b, c = _moved(b, step * b.col), _moved(c, step)
+        panel, next_b = b, _moved(b, step * b.col)
+        if for_b != 0:
+            across = (wide - 1) * lanes + inside
+            _pack(zero, b.start, b.row, b.col, depth, across, wide * lanes, for_b)
+            panel = Matrix(for_b, 0, wide * lanes, 1)
+        _rows(zero, packed, high, wide, inside, depth, a, panel, next_b, c, bias, gate, flags)
+        b, c = next_b, _moved(c, step)
         if bias != 0:
             bias += step
         if gate != 0:
@@ -233,14 +289,21 @@ def product(real):
         rows, columns, depth, flags = p.rows, p.columns, p.depth, p.flags
         if rows <= 0 or columns <= 0:
             return 0
-        packed = stack_buffer(_PANEL_BYTES)
+        for_a, for_b = stack_buffer(_BLOCK_BYTES), stack_buffer(_PANEL_BYTES)
+        if min(rows, depth) < _ROWS_TO_PACK or columns < _COLUMNS_TO_PACK:
+            for_a = 0
         if p.b.col == 1 and rows < _ROWS_TO_PACK:
-            packed = 0
-        depth_blocks = max(1, (depth + _PANEL_DEPTH - 1) // _PANEL_DEPTH)
+            for_b = 0
+        most_depth = _LONG if depth >= _LONG_DEPTH else _SHORT
+        depth_blocks = max(1, (depth + most_depth - 1) // most_depth)
         block_depth = max(1, (depth + depth_blocks - 1) // depth_blocks)
-        # As many rows as keep their block of A and of C in the second-level cache, which C leaves
-        # and enters again with every block of depth; and enough to be worth packing B for.
-        block_rows = max(_BLOCK_BYTES // ((block_depth + columns) * size), 2 * _ROWS_TO_PACK)
+        if for_a != 0:
+            block_rows = _BLOCK_BYTES // (block_depth * _packed_width(lanes) * size) * MOST_ROWS[2]
+        else:
+            # As many rows as keep their block of A and of C in the second-level cache, which C
+            # leaves and enters again with every block of depth; and enough to pack B for.
+            block_rows = _BLOCK_BYTES // ((block_depth + columns) * size)
+            block_rows = max(block_rows, 2 * _ROWS_TO_PACK)
         row_blocks = (rows + block_rows - 1) // block_rows
         block_rows = (rows + row_blocks - 1) // row_blocks
         # The next problem's memory, while this one computes: its runs are too short for the CPU to
@@ -266,7 +329,7 @@ def product(real):
                         only = 0
                         how &= ~RELU
                     _panels(
-                        zero, packed, min(block_rows, rows - i), columns,
+                        zero, for_a, for_b, min(block_rows, rows - i), columns,
                         min(block_depth, depth - k),
                         _moved(a, (i * a.row + k * a.col) * size), _moved(b, k * b.row * size),
                         _moved(c, i * c.row * size), start, only, how,
