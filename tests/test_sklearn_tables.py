@@ -32,10 +32,10 @@ RNG = np.random.default_rng(0)
 
 
 def not_equal_by_nature(estimator):
-    """Rows are drawn by their weights, so that repeated rows give other batches."""
+    """Repeated rows give other folds, codes of numbers and batches."""
     return {
-        "check_sample_weight_equivalence_on_dense_data": "rows are drawn as often as they weigh, "
-        "which is the same on average only"
+        "check_sample_weight_equivalence_on_dense_data": "folds, codes of numbers and batches are "
+        "of rows, whatever they weigh"
     }
 
 

@@ -43,6 +43,25 @@ def as_rows(outputs: Array, targets: Array, population: int | None) -> tuple[Arr
     )
 
 
+def weights_of_rows(weight: Array, outputs: Array, rows: Array) -> Array:
+    """Weights (N,) or (P, N) as those of :func:`as_rows`: of a sequence, each step's.
+
+    Parameters
+    ----------
+    weight : array
+    outputs : array
+        Before :func:`as_rows`.
+    rows : array
+        After it.
+    """
+    steps = rows.shape[-2] // max(weight.shape[-1], 1)
+    if rows is outputs or steps * weight.shape[-1] != rows.shape[-2]:
+        return weight
+    xp = array_namespace(weight)
+    shape = (*weight.shape, steps)
+    return xp.reshape(xp.broadcast_to(weight[..., None], shape), (*weight.shape[:-1], -1))
+
+
 def are_classes(outputs: Array, targets: Array | None) -> bool:
     """Whether targets are class numbers, one for each row of the outputs (…, N, C)."""
     if targets is None:
@@ -63,8 +82,12 @@ def kind_of_answers(loss: Loss, outputs: Array, targets: Array | None) -> str | 
     return "numbers" if tuple(targets.shape) in (shape, shape[-2:]) else None
 
 
-def right_answers(loss: Loss, outputs: Array, targets: Array | None) -> Array | None:
+def right_answers(
+    loss: Loss, outputs: Array, targets: Array | None, weight: Array | None = None
+) -> Array | None:
     """How many answers are right, shape (…,); None where they are numbers.
+
+    With weights of rows, (N,) or (…, N), each counts as its row weighs.
 
     For classes, rows whose largest output is at the target class, or at the largest target; rows
     that the loss ignores are never right. For yes/no questions, outputs on the side of 0 that the
@@ -74,29 +97,42 @@ def right_answers(loss: Loss, outputs: Array, targets: Array | None) -> Array | 
     if kind == "classes" and targets is not None:
         if not are_classes(outputs, targets):  # probabilities
             targets = array_namespace(targets).argmax(targets, axis=-1)
-            return correct(outputs, targets)
-        return correct(
-            outputs, targets, loss.counted(targets) if hasattr(loss, "counted") else None
-        )
+            return correct(outputs, targets, weight=weight)
+        counted = loss.counted(targets) if hasattr(loss, "counted") else None
+        return correct(outputs, targets, counted, weight)
     if kind == "yes_no":
         xp = array_namespace(outputs, targets)
         yes = xp.astype(targets, outputs.dtype, copy=False) > 0.5
-        return xp.sum(xp.astype((outputs > 0) == yes, xp.int32), axis=(-2, -1))
+        right = (outputs > 0) == yes
+        if weight is not None:
+            return xp.sum(
+                xp.where(right, weight[..., None], 0.0 * weight[..., None]), axis=(-2, -1)
+            )
+        return xp.sum(xp.astype(right, xp.int32), axis=(-2, -1))
     return None
 
 
-def answers_given(loss: Loss, outputs: Array, targets: Array) -> Any:
+def answers_given(loss: Loss, outputs: Array, targets: Array, weight: Array | None = None) -> Any:
     """How many answers :func:`right_answers` counts among, a number or of shape (…,)."""
     if kind_of_answers(loss, outputs, targets) == "yes_no":
-        return outputs.shape[-2] * outputs.shape[-1]
+        rows = outputs.shape[-2] if weight is None else array_namespace(weight).sum(weight, axis=-1)
+        return rows * outputs.shape[-1]
     counted = loss.counted(targets) if loss.weighs_rows else None
     if counted is None or not are_classes(outputs, targets):
-        return outputs.shape[-2]
-    xp = array_namespace(counted)
-    return xp.sum(xp.astype(counted, xp.int32), axis=-1)
+        return outputs.shape[-2] if weight is None else array_namespace(weight).sum(weight, axis=-1)
+    return _count(array_namespace(counted), counted, weight)
 
 
-def correct(outputs: Array, targets: Array, counted: Array | None = None) -> Array:
+def _count(xp: Any, rows: Array, weight: Array | None) -> Array:
+    """How many rows (…, N) are true, or what those weigh."""
+    if weight is None:
+        return xp.sum(xp.astype(rows, xp.int32), axis=-1)
+    return xp.sum(xp.where(rows, weight, 0.0 * weight), axis=-1)
+
+
+def correct(
+    outputs: Array, targets: Array, counted: Array | None = None, weight: Array | None = None
+) -> Array:
     """How many rows have their largest output at the target class; stays on the device.
 
     Parameters
@@ -105,16 +141,18 @@ def correct(outputs: Array, targets: Array, counted: Array | None = None) -> Arr
     targets : array of ints, shape (N,) or (…, N)
     counted : array of bools, shape (N,) or (…, N), optional
         The rows to look at. Default: all.
+    weight : array of floats, shape (N,) or (…, N), optional
+        What each row counts for. Default: 1.
 
     Returns
     -------
-    array of ints, shape (…,)
+    array of ints, or with weights of floats, shape (…,)
     """
     xp = array_namespace(outputs, targets)
     found = hits(outputs, targets)
     if counted is not None:
         found = found & counted
-    return xp.sum(xp.astype(found, xp.int32), axis=-1)
+    return _count(xp, found, weight)
 
 
 def hits(outputs: Array, targets: Array) -> Array:
@@ -127,21 +165,30 @@ def accuracy(outputs: Array, targets: Array) -> Array:
     return to_numpy(correct(outputs, targets)) / outputs.shape[-2]
 
 
-def r2(outputs: Array, targets: Array) -> float:
-    """``1 − Σ(t − y)² / Σ(t − mean t)²``: 1 is perfect, 0 is no better than the mean.
+def r2(outputs: Array, targets: Array, weight: Array | None = None) -> float:
+    """``1 − Σ w (t − y)² / Σ w (t − mean t)²``: 1 is perfect, 0 is no better than the mean.
 
     Where all targets are equal, 1 if the outputs are the same and 0 if not, as scikit-learn has it.
 
     Parameters
     ----------
     outputs, targets : array of one shape
+    weight : array, shape (N,), optional
+        w, what each row counts for, in the mean as well. Default: 1.
     """
     y, t = to_numpy(outputs).astype(np.float64), to_numpy(targets).astype(np.float64)
     if y.shape != t.shape:
         raise ShapeError(f"`r2`: expected targets of the outputs' shape {y.shape}, got {t.shape}")
-    error = float(np.sum((t - y) ** 2))
+    if weight is not None:
+        w = to_numpy(weight).astype(np.float64)
+        y, t, w = y[w > 0], t[w > 0], w[w > 0]
+        w = w.reshape(-1, *[1] * (t.ndim - 1))
+    else:
+        w = np.ones(1)
+    error = float(np.sum(w * (t - y) ** 2))
     around = t - t[:1]  # exactly 0 where targets are constant, which t − mean t may not be
-    spread = float(np.sum((around - around.mean(axis=0)) ** 2))
+    middle = np.sum(w * around, axis=0) / np.sum(w) if w.size > 1 else around.mean(axis=0)
+    spread = float(np.sum(w * (around - middle) ** 2))
     if spread > 0:
         return 1.0 - error / spread
     return float(error == 0.0) if np.isfinite(error) else float("nan")

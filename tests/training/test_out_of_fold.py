@@ -190,28 +190,6 @@ def test_weights_count_in_the_ensembles_loss():
     np.testing.assert_allclose(best["ensemble_loss"], loss, rtol=1e-9)
 
 
-def test_rows_are_drawn_as_often_as_they_weigh():
-    weights = np.zeros(20)
-    weights[:5] = [1.0, 2.0, 3.0, 0.5, 3.5]
-    orders = Orders([np.arange(20)], [3], weights=weights)
-    counts = np.zeros(20)
-    for epoch in range(400):
-        drawn = np.bincount(orders.epoch(epoch)[0], minlength=20)
-        expected = 20 * weights / weights.sum()
-        assert (np.abs(drawn - expected) < 1.0 + 1e-9).all()  # up or down to a whole number
-        counts += drawn
-    np.testing.assert_allclose(counts / 400, 20 * weights / weights.sum(), atol=0.12)
-    assert not np.array_equal(orders.epoch(1), orders.epoch(2))
-
-
-def test_equal_weights_draw_every_row_once():
-    orders = fold_orders([np.arange(3), np.arange(3, 9)], 9, [0, 1], np.full(9, 0.7))
-    first, second = orders.epoch(5)
-    assert set(first) == set(range(3, 9)) - {r for r in range(3, 9) if r not in first}
-    assert sorted(second) == [0, 1, 2]
-    assert len(set(first)) == 3
-
-
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
@@ -230,13 +208,9 @@ def test_orders_and_folds_contradict_each_other():
         trainer(population(), orders=Orders([np.arange(N)] * P, range(P)))
 
 
-def test_weights_need_orders_of_their_own():
-    with pytest.raises(ConfigError, match="sample_weight"):
-        trainer(population(), folds=None).fit(X, CLASSES, sample_weight=np.ones(N))
+def test_weights_of_which_none_counts_are_refused():
     with pytest.raises(DataError, match="weight above 0"):
         trainer(population()).fit(X, CLASSES, sample_weight=np.zeros(N))
-    with pytest.raises(ConfigError, match="shuffle"):
-        Orders([np.arange(4)], [0], shuffle=False, weights=np.ones(4))
 
 
 def test_a_time_limit_ends_the_training_and_keeps_the_best():

@@ -17,9 +17,11 @@ from ..backend import (
     get_backend,
     is_array,
     native,
+    on_host,
 )
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
 from ..ops.gather import implementation
+from ..ops.targets import check_weight
 from ..options import SEED
 from ..random import permutation
 from .dataset import check_finite, check_range
@@ -42,6 +44,9 @@ class Batches:
         Inputs: an array of any supported library, nested lists, or a data frame of numbers.
     y : array_like, shape (N,) or (N, …), optional
         Targets. Integers stay integers; floats are converted to ``dtype``.
+    sample_weight : array_like, shape (N,), optional
+        What each row counts for, at least 0 and not 0 for all; in ``dtype``, as a third part of
+        each batch.
     batch_size : int
         Rows in a batch; the last one of an epoch may have fewer.
     shuffle : bool
@@ -84,6 +89,7 @@ class Batches:
         x: Array,
         y: Array | None = None,
         *,
+        sample_weight: Array | None = None,
         batch_size: int,
         shuffle: bool = True,
         seed: int = 0,
@@ -136,13 +142,16 @@ class Batches:
         self._reuse = bool(reuse)
         self._buffer: Any = None
         self.y = None if y is None else _targets(y, self.dtype)
+        self.sample_weight = None
+        if sample_weight is not None:
+            self.sample_weight = _weights(sample_weight, n, self.dtype)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         full, rest = divmod(self.rows, self.batch_size)
         return full if self.drop_last or rest == 0 else full + 1
 
-    def epoch(self, number: int = 0) -> Iterator[tuple[Array, Array | None]]:
+    def epoch(self, number: int = 0) -> Iterator[tuple[Any, ...]]:
         """The batches of one epoch.
 
         Parameters
@@ -156,18 +165,21 @@ class Batches:
             Of the float type chosen, normalized.
         yb : array, shape (B, …), or None
             The rows' targets.
+        wb : array, shape (B,)
+            Their weights, where rows have any.
         """
         if number < 0:
             raise ConfigError(f"`epoch`: expected a number from 0, got {number}")
         return self._epoch(number)
 
-    def _epoch(self, number: int) -> Iterator[tuple[Array, Array | None]]:
-        xp = array_namespace(self.x)
+    def _epoch(self, number: int) -> Iterator[tuple[Any, ...]]:
+        xp, weight = array_namespace(self.x), self.sample_weight
+        targets = (self.y,) if weight is None else (self.y, weight)
         size, count = self.batch_size, len(self)
         slices = [slice(i * size, min((i + 1) * size, self.rows)) for i in range(count)]
         if not self.shuffle and not self._converts:
             for rows in slices:
-                yield self.x[rows, ...], None if self.y is None else self.y[rows, ...]
+                yield self.x[rows, ...], *(None if t is None else t[rows, ...] for t in targets)
             return
         if self.shuffle:
             order = asarray(permutation(self.rows, seed=self.seed, epoch=number))
@@ -176,11 +188,11 @@ class Batches:
         gather = self._gatherer(order)
         for rows in slices:
             chosen = order[rows]
-            if self.y is None:
-                yb = None
+            if self.shuffle:
+                taken = [None if t is None else xp.take(t, chosen, axis=0) for t in targets]
             else:
-                yb = xp.take(self.y, chosen, axis=0) if self.shuffle else self.y[rows, ...]
-            yield gather(chosen), yb
+                taken = [None if t is None else t[rows, ...] for t in targets]
+            yield gather(chosen), *taken
 
     def _gatherer(self, order: Array) -> Callable[[Array], Array]:
         """What makes a batch's inputs of its row numbers."""
@@ -246,6 +258,18 @@ def _to_float(x: Array, dtype: str, normalization: Normalization | None) -> Arra
     if not xp.isdtype(x.dtype, ("bool", "integral", "real floating")):
         raise DTypeError(f"`x`: expected integers or floats, got {x.dtype}; convert it first")
     return xp.astype(x, dtype_of(xp, dtype), copy=False)
+
+
+def _weights(weights: Any, rows: int, dtype: str) -> Array:
+    """Weights of rows in ``dtype``, once they are known to be some."""
+    weights = as_array(weights)
+    check_weight("sample_weight", weights, (rows,))
+    weights = _targets(weights, dtype)
+    xp = array_namespace(weights)
+    weights = xp.astype(weights, dtype_of(xp, dtype), copy=False)
+    if on_host(weights) and not bool(xp.any(weights > 0)):
+        raise DataError("`sample_weight`: expected a weight above 0, got 0 for every row")
+    return weights
 
 
 def _targets(y: Array, dtype: str) -> Array:

@@ -24,6 +24,8 @@ class MemberBatches:
     y : array, shape (N,) or (N, …)
     orders : Orders
         The rows of each member.
+    sample_weight : array, shape (N,), optional
+        What each row counts for: (P, B) is then a third part of each batch.
     batch_size : int
         B; the last batch of an epoch may have fewer rows.
     drop_last : bool
@@ -45,6 +47,7 @@ class MemberBatches:
         y: Array,
         orders: Orders,
         *,
+        sample_weight: Array | None = None,
         batch_size: int,
         drop_last: bool = False,
         normalization: Normalization | Sequence[Normalization] | None = None,
@@ -59,6 +62,7 @@ class MemberBatches:
         self._data = Batches(
             x,
             y,
+            sample_weight=sample_weight,
             batch_size=batch_size,
             shuffle=False,
             normalization=None if own else normalization,
@@ -78,6 +82,11 @@ class MemberBatches:
         return self._data.y
 
     @property
+    def sample_weight(self) -> Any:
+        """What all rows count for, once; None where they all count the same."""
+        return self._data.sample_weight
+
+    @property
     def rows(self) -> int:
         """Rows of each member in an epoch."""
         return self.orders.length
@@ -87,14 +96,14 @@ class MemberBatches:
         full, rest = divmod(self.rows, self.batch_size)
         return full if self.drop_last or rest == 0 else full + 1
 
-    def epoch(self, number: int = 0) -> Iterator[tuple[Array, Array]]:
-        """The batches of one epoch: x (P, B, …) and y (P, B, …)."""
+    def epoch(self, number: int = 0) -> Iterator[tuple[Any, ...]]:
+        """The batches of one epoch: x (P, B, …), y (P, B, …) and, if rows have any, weights."""
         order = self.orders.epoch(number)
         for index in range(len(self)):
             yield self.gather(order[:, index * self.batch_size : (index + 1) * self.batch_size])
 
-    def gather(self, rows: np.ndarray) -> tuple[Array, Array]:
-        """x (P, B, …) and y (P, B, …) of the rows (P, B)."""
+    def gather(self, rows: np.ndarray) -> tuple[Any, ...]:
+        """x (P, B, …) and y (P, B, …) of the rows (P, B), and their weights if they have any."""
         data = self._data
         chosen = asarray(np.ascontiguousarray(rows))
         x = gather_rows(data.x, chosen, data._mean, data._std, dtype=data.dtype)
@@ -102,8 +111,11 @@ class MemberBatches:
             mean, std = (asarray_like(values, x) for values in self._own)
             x = (x - mean) / std
         xp = array_namespace(data.x)
-        y = xp.take(data.y, xp.reshape(chosen, (-1,)), axis=0)
-        return x, xp.reshape(y, (*rows.shape, *y.shape[1:]))
+        flat, targets = xp.reshape(chosen, (-1,)), [data.y]
+        if data.sample_weight is not None:
+            targets.append(data.sample_weight)
+        taken = [xp.take(target, flat, axis=0) for target in targets]
+        return x, *(xp.reshape(target, (*rows.shape, *target.shape[1:])) for target in taken)
 
     def with_orders(self, orders: Orders, batch_size: int) -> MemberBatches:
         """All batches of other rows, from the same copy of the data."""

@@ -16,7 +16,6 @@ from ..random import Generator, permutation
 
 SAMPLINGS = ("shared", "own", "bootstrap")
 _BOOTSTRAP_STREAM = 0xFFFF0002  # beside the one of permutations, above those of layers
-_WEIGHTS_STREAM = 0xFFFF0003
 
 
 class Orders:
@@ -32,22 +31,13 @@ class Orders:
         Of each member's order.
     shuffle : bool
         Whether every epoch has another order; else rows come as given.
-    weights : ndarray, shape (N,), optional
-        How much each row counts. Every epoch then draws as many rows as a member has, row i
-        ``n w_i / Σ w`` times, rounded up or down at random: the mean over what is drawn is the
-        weighted mean.
 
     Raises
     ------
     ConfigError
         If rows and seeds do not go together.
     DataError
-        If a member has no rows, or none that counts.
-
-    Notes
-    -----
-    Weighted rows are drawn by systematic sampling (Madow and Madow 1944): from marks at equal
-    distances, with one random start, over the sums of the weights in shuffled order.
+        If a member has no rows.
     """
 
     def __init__(
@@ -56,7 +46,6 @@ class Orders:
         seeds: Sequence[int],
         *,
         shuffle: bool = True,
-        weights: np.ndarray | None = None,
     ):
         if len(rows) != len(seeds) or not rows:
             raise ConfigError(
@@ -70,16 +59,6 @@ class Orders:
         if self.length == 0:
             empty = [number for number, own in enumerate(self.rows) if own.size == 0]
             raise DataError(f"`Orders`: expected rows for each member, got none for {empty}")
-        self.weights = None if weights is None else np.asarray(weights, dtype=np.float64)
-        if self.weights is None:
-            return
-        if not shuffle:
-            raise ConfigError(
-                "`Orders`: expected shuffle=True with weights, by which rows are drawn"
-            )
-        for number, own in enumerate(self.rows):
-            if not np.sum(self.weights[own]) > 0:
-                raise DataError(f"`Orders`: expected a weight above 0 among the rows of {number}")
 
     def epoch(self, number: int) -> np.ndarray:
         """Row numbers (P, length) of one epoch, in order."""
@@ -87,21 +66,10 @@ class Orders:
             return np.stack([own[: self.length] for own in self.rows])
         return np.stack(
             [
-                self._own_epoch(own, seed, number)
+                own[permutation(own.size, seed=seed, epoch=number)][: self.length]
                 for own, seed in zip(self.rows, self.seeds, strict=True)
             ]
         )
-
-    def _own_epoch(self, own: np.ndarray, seed: int, number: int) -> np.ndarray:
-        shuffled = own[permutation(own.size, seed=seed, epoch=number)]
-        if self.weights is None:
-            return shuffled[: self.length]
-        ends = np.cumsum(self.weights[shuffled])
-        start = Generator(seed, _WEIGHTS_STREAM).uniform((1,), step=number)
-        marks = (np.arange(self.length) + start) * (ends[-1] / self.length)
-        drawn = shuffled[np.minimum(np.searchsorted(ends, marks, side="right"), own.size - 1)]
-        # Rows drawn more than once lie side by side: shuffled again, not all in one batch.
-        return drawn[permutation(self.length, seed=seed, epoch=number)]
 
     def select(self, members: Sequence[int]) -> Orders:
         """The orders of some members; each epoch stays as long as it was."""
@@ -109,21 +77,18 @@ class Orders:
             [self.rows[number] for number in members],
             [self.seeds[number] for number in members],
             shuffle=self.shuffle,
-            weights=self.weights,
         )
         chosen.length = self.length
         return chosen
 
 
-def own_orders(n: int, seeds: Sequence[int], weights: np.ndarray | None = None) -> Orders:
+def own_orders(n: int, seeds: Sequence[int]) -> Orders:
     """All n rows for each member, each in an order of its own."""
     rows = np.arange(n)
-    return Orders([rows] * len(seeds), seeds, weights=weights)
+    return Orders([rows] * len(seeds), seeds)
 
 
-def fold_orders(
-    folds: Sequence[np.ndarray], n: int, seeds: Sequence[int], weights: np.ndarray | None = None
-) -> Orders:
+def fold_orders(folds: Sequence[np.ndarray], n: int, seeds: Sequence[int]) -> Orders:
     """All of n rows but one fold for each member, in an order of its own.
 
     Parameters
@@ -132,12 +97,11 @@ def fold_orders(
         Rows; member i leaves out those of fold ``i % k``.
     n : int
     seeds : sequence of P ints
-    weights : ndarray, shape (N,), optional
     """
     every = np.arange(n)
     kept = [np.setdiff1d(every, fold) for fold in folds]
     rows = [kept[member % len(folds)] for member in range(len(seeds))]
-    return Orders(rows, seeds, weights=weights)
+    return Orders(rows, seeds)
 
 
 def bootstrap_orders(n: int, seeds: Sequence[int]) -> Orders:

@@ -6,8 +6,9 @@ from typing import Any
 
 from ..backend import Array, array_namespace, dtype_name
 from ..errors import DTypeError, StateError
-from ..ops.shapes import check_choice, check_floating
+from ..ops.shapes import check_choice, check_floating, working_dtype
 from ..ops.softmax_cross_entropy import REDUCTIONS
+from .row_weights import weigh
 
 
 class Loss:
@@ -50,12 +51,48 @@ class Loss:
             self._gradient = self._gradient()
         return self._gradient
 
-    def units(self, outputs: Array, targets: Array) -> Any:
+    def weighted(self, outputs: Array, targets: Array, weight: Array) -> Array:
+        """The loss where each row i of a batch counts wᵢ-fold, of shape (…,).
+
+        With "mean" that is ``Σ wᵢ uᵢ ℓᵢ / Σ wᵢ uᵢ``, where ``ℓᵢ`` is the row's own loss and ``uᵢ``
+        what it counts for without a weight: 1, or its class's weight, or 0 if it is ignored. With
+        "sum" and "none" each is ``wᵢ`` times what it was. A whole number as a weight is so many
+        equal rows, and a weight of 0 none, whatever the row holds.
+
+        Parameters
+        ----------
+        outputs, targets : array
+            As for :meth:`forward`.
+        weight : array, shape (N,) or (…, N)
+            At least 0.
+
+        Raises
+        ------
+        ShapeError, DTypeError, DataError
+            For weights of another shape, that are no numbers, or negative.
+        """
+        self._gradient = None
+        value, self._gradient = weigh(self, outputs, targets, weight)
+        return value
+
+    def row_units(self, outputs: Array, targets: Array) -> Array | None:
+        """What each row counts for in the batch's mean, (…, N); None where all count 1."""
+        return None
+
+    def units(self, outputs: Array, targets: Array, weight: Array | None = None) -> Any:
         """What the batch's mean is a mean over, as a number or of shape (…,).
 
-        The mean over several batches is ``Σ mean · units / Σ units``.
+        The mean over several batches is ``Σ mean · units / Σ units``. ``weight`` is that of
+        :meth:`weighted`.
         """
-        return outputs.shape[-2]
+        rows = self.row_units(outputs, targets)
+        if weight is None and rows is None:
+            return outputs.shape[-2]
+        xp = array_namespace(outputs)
+        if weight is not None:
+            weight = xp.astype(weight, working_dtype(xp, outputs), copy=False)
+            rows = weight if rows is None else weight * rows
+        return xp.sum(rows, axis=-1)
 
     def numbers(self, outputs: Array) -> Array:
         """Outputs that are numbers to the loss, as its targets are given: what R² is of."""

@@ -74,20 +74,20 @@ class SoftmaxCrossEntropy(Loss):
             targets = xp.astype(targets, xp.int32)
         return targets != self.ignore_index
 
-    def units(self, outputs: Array, targets: Array) -> Any:
+    def row_units(self, outputs: Array, targets: Array) -> Array | None:
         if not self.weighs_rows or "int" not in dtype_name(targets.dtype):
-            return outputs.shape[-2]
+            return None
         xp = array_namespace(outputs, targets)
         dtype, counted = working_dtype(xp, outputs), self.counted(targets)
         if self._class_weights is None:
-            return xp.sum(xp.astype(counted, dtype), axis=-1)
+            return xp.astype(counted, dtype)
         weights = xp.astype(asarray_like(self._class_weights, outputs), dtype, copy=False)
         if counted is not None:
             targets = xp.where(counted, targets, xp.zeros_like(targets))
         rows = xp.reshape(xp.take(weights, xp.reshape(targets, (-1,)), axis=0), targets.shape)
         if counted is not None:
             rows = xp.where(counted, rows, xp.zeros_like(rows))
-        return xp.sum(rows, axis=-1)
+        return rows
 
     def describe(self) -> str:
         none = np.ndim(self.label_smoothing) == 0 and self.label_smoothing == 0.0

@@ -80,8 +80,8 @@ class TableClassifier(ClassifierMixin, BaseTable):
 
     Notes
     -----
-    Rows are drawn as often as they weigh (``sample_weight`` times ``class_weight``), anew in every
-    epoch, which is the weighted loss on average.
+    Each row's loss counts ``sample_weight`` times ``class_weight``, in the mean over the rows of a
+    batch; rows of weight 0 are as if they were not there.
 
     Examples
     --------

@@ -7,32 +7,38 @@ from typing import Any
 from ..backend import Array, array_namespace, detached
 from ..layers import Sequential
 from ..layers.base import Layer
-from ..metrics import as_rows
+from ..metrics import as_rows, weights_of_rows
 from ..optim import clip_by_global_norm
 from .task import Task
 
 
-def by_layers(task: Task, x: Array, y: Array) -> tuple[Array, Array]:
+def by_layers(task: Task, x: Array, y: Array, weight: Array | None = None) -> tuple[Array, Array]:
     """Forward, loss, backward, update: the loss before the update, and what the model gave.
 
     A batch that is refused leaves everything as it was.
     """
     model, x, y = task.model, detached(x), detached(y)
+    weight = None if weight is None else detached(weight)
     before = _state_of(model)
     try:
-        value, outputs = forward_and_backward(task, x, y)
+        value, outputs = forward_and_backward(task, x, y, weight)
         return update(task, value), outputs
     except Exception:
         _put_back(before)  # running statistics and masks: as if there had been no such batch
         raise
 
 
-def forward_and_backward(task: Task, x: Array, y: Array) -> tuple[Array, Array]:
+def forward_and_backward(
+    task: Task, x: Array, y: Array, weight: Array | None = None
+) -> tuple[Array, Array]:
     """The loss and the outputs; leaves gradients in the layers."""
     model = task.model
     outputs = model.forward(x, training=True)
     rows, targets = as_rows(outputs, y, model.population)
-    value = task.loss.forward(rows, targets)
+    if weight is None:
+        value = task.loss.forward(rows, targets)
+    else:
+        value = task.loss.weighted(rows, targets, weights_of_rows(weight, outputs, rows))
     dy = task.loss.backward()
     if rows is not outputs:
         dy = array_namespace(dy).reshape(dy, outputs.shape)

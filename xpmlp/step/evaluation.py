@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..layers.base import Layer
 from ..losses import Loss
 from ..ops.dispatch import why_kernels_are_off
+from ..ops.targets import check_weight
 from .compiled import CompiledForward, NotCompiled
 from .compiled.step import rows_of
 
@@ -73,8 +74,11 @@ class Evaluation:
         self._keep(key, program)
         return made
 
-    def score(self, x: Array, y: Array) -> Scored | None:
+    def score(self, x: Array, y: Array, weight: Array | None = None) -> Scored | None:
         """The loss of a batch, and outputs; None where there is no program for both.
+
+        ``weight`` is what each row counts for in the loss, as for a
+        :class:`~xpmlp.training.TrainStep`; answers are counted without it.
 
         Raises
         ------
@@ -82,14 +86,16 @@ class Evaluation:
             For targets that the loss cannot take.
         """
         x, y = from_file(x), from_file(y)
-        key, program = self._take(x, y)
+        key, program = self._take(x, y, weight)
         loss: Any = self.loss
         if isinstance(program, str):
             return None
-        outputs = program(x, rows_of(self.model, x), y)
+        outputs = program(x, rows_of(self.model, x), y, weight)
         if outputs is None:
             self.model.forward(x)
             loss.check_targets(y, program.width)  # looks again, and says where
+            if weight is not None:
+                check_weight("evaluate", weight)
             raise DataError("`evaluate`: expected targets that the loss can take; check them")
         found = Scored(outputs.copy(), program.value, program.correct)
         self._keep(key, program)
@@ -105,9 +111,11 @@ class Evaluation:
 
     # --- Programs: who runs one has taken it out, so that no two threads run the same -------------
 
-    def _take(self, x: Array, y: Array | None = None) -> tuple[tuple, CompiledForward | str]:
+    def _take(
+        self, x: Array, y: Array | None = None, weight: Array | None = None
+    ) -> tuple[tuple, CompiledForward | str]:
         """A program for such a batch, or why there is none; and where it is kept."""
-        if type(x) is not np.ndarray or (y is not None and type(y) is not np.ndarray):
+        if any(array is not None and type(array) is not np.ndarray for array in (x, y, weight)):
             return (), "not NumPy arrays"
         if off := why_kernels_are_off():
             return (), off
@@ -120,13 +128,14 @@ class Evaluation:
             loss, rows = None, 1 << (rows - 1).bit_length()
             rows = min(rows, _most_rows(model)) if rows > _FEW else rows
         key = rows, own, shape[own:], x.dtype, *(() if y is None else (id(loss), y.shape, y.dtype))
+        key += () if weight is None else (weight.shape, weight.dtype)
         found = vars(model).setdefault("_evaluations", {}).get(key)
         if isinstance(found, _Refusal) and found.loss is loss:
             return key, found.reason
         try:
             program = _pop(found)
             if program is None or program.is_stale(model):
-                program = CompiledForward(model, x, rows, loss, y)
+                program = CompiledForward(model, x, rows, loss, y, weight)
         except NotCompiled as reason:
             program = str(reason)
             self._remember(key, _Refusal(program, loss))

@@ -22,6 +22,7 @@ from ..layers import Dropout
 from ..layers.base import Layer
 from ..layers.containers import Container
 from ..ops.shapes import working_dtype
+from ..ops.targets import check_weight
 from ..optim.base import is_set
 from .by_layers import constrained, forward_and_backward
 from .captured.counters import DeviceStep
@@ -79,7 +80,7 @@ class JittedStep:
         now = self._task.optimizer.weight_decay
         return now is not self._decay and is_set(now) is not is_set(self._decay)
 
-    def __call__(self, x: Array, y: Array) -> Array:
+    def __call__(self, x: Array, y: Array, weight: Array | None = None) -> Array:
         """The loss of the batch, after which everything is updated.
 
         Raises
@@ -93,7 +94,7 @@ class JittedStep:
         try:
             numbers = self._numbers()
             try:
-                after, dy, value, outputs = self._run(arrays, counts, numbers, x, y)
+                after, dy, value, outputs = self._run(arrays, counts, numbers, x, y, weight)
             except XpmlpError:
                 raise
             except Exception as error:
@@ -101,6 +102,8 @@ class JittedStep:
                 raise NotJitted(f"{type(error).__name__}: {first[0] if first else ''}") from error
             if on_host(y):
                 self._task.loss.check_targets(y, self._classes)
+            if weight is not None:
+                check_weight("TrainStep", weight)
         except BaseException:
             optimizer.steps -= 1  # and nothing else has changed
             raise
@@ -109,7 +112,7 @@ class JittedStep:
         for layer, drawn in zip(self._drops, self._drawn, strict=True):
             layer.step += drawn
         self._task.loss._gradient = dy
-        grads = _Later(partial(self._run_backward, arrays, counts, x, y))
+        grads = _Later(partial(self._run_backward, arrays, counts, x, y, weight))
         for number, layer in enumerate(self._layers):
             if layer.params:
                 layer.grads = partial(grads.of, number)  # type: ignore[assignment]
@@ -145,12 +148,18 @@ class JittedStep:
     # --- What is traced ---------------------------------------------------------------------------
 
     def _traced(
-        self, arrays: tuple, counts: tuple[Array, ...], numbers: list, x: Array, y: Array
+        self,
+        arrays: tuple,
+        counts: tuple[Array, ...],
+        numbers: list,
+        x: Array,
+        y: Array,
+        weight: Array | None,
     ) -> tuple:
         """Everything after the step, the loss's gradient, the loss, and the outputs."""
         task, optimizer = self._task, self._task.optimizer
         with self._in_their_places(arrays, counts):
-            value, outputs = forward_and_backward(task, x, y)
+            value, outputs = forward_and_backward(task, x, y, weight)
             self._classes = outputs.shape[-1]
             value, grads = constrained(task, value)
             *rates, added, shrink = numbers
@@ -167,11 +176,11 @@ class JittedStep:
             return (own, state, slots), task.loss.backward(), value, outputs
 
     def _traced_grads(
-        self, arrays: tuple, counts: tuple[Array, ...], x: Array, y: Array
+        self, arrays: tuple, counts: tuple[Array, ...], x: Array, y: Array, weight: Array | None
     ) -> list[dict]:
         """The gradients alone: of a step that has been made, for who asks for them."""
         with self._in_their_places(arrays, counts):
-            forward_and_backward(self._task, x, y)
+            forward_and_backward(self._task, x, y, weight)
             return [dict(layer.grads) for layer in self._layers]
 
     @contextmanager

@@ -116,8 +116,15 @@ class TrainStep:
         outputs, targets = as_rows(self._outputs, self._targets, self.model.population)
         return right_answers(self.loss, outputs, targets)
 
-    def __call__(self, x: Array, y: Array) -> Array:
+    def __call__(self, x: Array, y: Array, weight: Array | None = None) -> Array:
         """Train on x (N, …) and targets y; the loss before the update, still on the device.
+
+        Parameters
+        ----------
+        x, y : array
+        weight : array, shape (N,) or (P, N), optional
+            What each row counts for, at least 0: see :meth:`Loss.weighted
+            <xpmlp.losses.Loss.weighted>`. On CuPy such a step is not captured.
 
         Returns
         -------
@@ -129,15 +136,15 @@ class TrainStep:
         if type(x) is not np.ndarray:  # asked first: the smallest steps take microseconds
             x = from_file(x)
             if array_api_compat.is_cupy_array(x):
-                return self._by_graph(x, y)
+                return self._by_graph(x, y, weight)
             if array_api_compat.is_jax_array(x):
-                return self._by_jax(x, y)
+                return self._by_jax(x, y, weight)
         if type(y) is not np.ndarray:
             y = from_file(y)
-        program = self._program(x, y)
+        program = self._program(x, y, weight)
         if isinstance(program, str):
-            return self.by_layers(x, y)
-        value = program(x, y)
+            return self.by_layers(x, y, weight)
+        value = program(x, y, weight)
         self._outputs, self._outputs_lent, self._targets = program.outputs, True, y
         self._hits = program.correct
         return value if program.updates else update(self.task, value)
@@ -165,14 +172,16 @@ class TrainStep:
         self._hits = captured.correct
         return losses, hits
 
-    def explain(self, x: Array, y: Array) -> str:
+    def explain(self, x: Array, y: Array, weight: Array | None = None) -> str:
         """How a step on such a batch runs, and why, in one line."""
         if array_api_compat.is_cupy_array(x):
+            if weight is not None:
+                return f"layer by layer ({_NOT_CAPTURED})"
             return self._capture().explain(x, y)
         if array_api_compat.is_jax_array(x):
             jitted = self._jit()
             return f"layer by layer ({jitted})" if isinstance(jitted, str) else "jitted"
-        program = self._program(from_file(x), from_file(y))
+        program = self._program(from_file(x), from_file(y), weight)
         if isinstance(program, str):
             return f"layer by layer ({program})"
         return "compiled" if program.updates else "compiled, but for the update"
@@ -193,13 +202,13 @@ class TrainStep:
         if self._captured is not None:
             self._captured.settle()
 
-    def by_layers(self, x: Array, y: Array) -> Array:
+    def by_layers(self, x: Array, y: Array, weight: Array | None = None) -> Array:
         """The same step, layer by layer: works for every layer, loss and array library.
 
         A batch that is refused leaves everything as it was.
         """
         self.optimizer.claim(self.model)
-        value, self._outputs = by_layers(self.task, x, y)
+        value, self._outputs = by_layers(self.task, x, y, weight)
         self._outputs_lent, self._targets, self._hits = False, y, None
         return value
 
@@ -222,26 +231,29 @@ class TrainStep:
             self._captured.loss_scale = self._loss_scale
         return self._captured
 
-    def _by_graph(self, x: Array, y: Array) -> Array:
+    def _by_graph(self, x: Array, y: Array, weight: Array | None) -> Array:
+        if weight is not None:
+            self._refuse_precision(_NOT_CAPTURED)
+            return self.by_layers(x, y, weight)
         captured = self._capture()
         value = captured(x, y)
         self._outputs, self._outputs_lent, self._targets = captured.outputs, True, y
         self._hits = None if captured.correct is None else captured.correct.copy()
         return value
 
-    def _by_jax(self, x: Array, y: Array) -> Array:
+    def _by_jax(self, x: Array, y: Array, weight: Array | None) -> Array:
         """One jitted function; layer by layer where it cannot be traced, from then on."""
         jitted = self._jit()
         if not isinstance(jitted, str):
             try:
-                value = jitted(x, y)
+                value = jitted(x, y, weight)
             except NotJitted as reason:
                 self._jitted = str(reason)
             else:
                 self._outputs, self._outputs_lent = jitted.outputs, False
                 self._targets, self._hits = y, None
                 return value
-        return self.by_layers(x, y)
+        return self.by_layers(x, y, weight)
 
     def _jit(self) -> JittedStep | str:
         """The jitted step, or why there is none."""
@@ -258,7 +270,7 @@ class TrainStep:
             self._jitted = jitted
         return jitted
 
-    def _program(self, x: Array, y: Array) -> CompiledStep | str:
+    def _program(self, x: Array, y: Array, weight: Array | None = None) -> CompiledStep | str:
         """The program for such a batch, or why there is none."""
         self._refuse_precision(type(x).__name__)
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
@@ -267,12 +279,16 @@ class TrainStep:
             return off
         task = self._task_now()
         shape = x.shape, x.dtype, y.shape, y.dtype
+        if weight is not None:
+            if type(weight) is not np.ndarray:
+                return "not NumPy arrays"
+            shape += weight.shape, weight.dtype
         program = self._programs.get(shape)
         if program is None or (not isinstance(program, str) and program.is_stale()):
             if len(self._programs) >= _SHAPES:
                 self._programs.clear()
             try:
-                program, self._memory = compile_step(task, self._memory, x, y)
+                program, self._memory = compile_step(task, self._memory, x, y, weight)
             except NotCompiled as reason:
                 program = str(reason)
             self._programs[shape] = program
@@ -295,4 +311,5 @@ class TrainStep:
             )
 
 
+_NOT_CAPTURED = "weights of rows are not captured"
 _SHAPES = 8  # programs kept, each with its buffers; more shapes than that take turns

@@ -106,6 +106,12 @@ KNOWN = {
 }
 
 
+def r2_of_rows(weight: np.ndarray | None) -> Metric:
+    """R² of rows with weights."""
+    function = r2 if weight is None else partial(r2, weight=weight)
+    return _of_outputs("r2", function, True, "numbers")
+
+
 def as_metrics(given: Any, loss: Loss) -> dict[str, Metric]:
     """What ``metrics=`` may be, by name.
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..backend import Array
 from ..data.resident import ResidentBatches
-from ..metrics import answers_given, as_rows
+from ..metrics import answers_given, as_rows, right_answers, weights_of_rows
 from ..step import TrainStep
 from .tally import EpochFigures, Tally
 
@@ -34,23 +33,22 @@ def run_epoch(trainer: Trainer, step: TrainStep, batches: Any) -> EpochFigures:
     return tally.figures(loss)
 
 
-def _step_by_step(
-    trainer: Trainer, step: TrainStep, batches: Iterable[tuple[Array, Array]]
-) -> None:
+def _step_by_step(trainer: Trainer, step: TrainStep, batches: Iterable[tuple[Any, ...]]) -> None:
     loss, population, tally = trainer.loss, trainer.model.population, trainer._tally
     counts_rows = not loss.weighs_rows and loss.answers in ("classes", "numbers")
-    for xb, yb in batches:
-        value = step(xb, yb)
+    for xb, yb, *weights in batches:
+        value = step(xb, yb, *weights)
         tally.losses.append(value)
         outputs = step.lent_outputs
-        if counts_rows and outputs.ndim == (2 if population is None else 3):
+        if counts_rows and not weights and outputs.ndim == (2 if population is None else 3):
             rows = outputs.shape[-2]
         else:
-            outputs, targets = as_rows(outputs, yb, population)
+            given, (outputs, targets) = outputs, as_rows(outputs, yb, population)
+            weights = [weights_of_rows(weight, given, outputs) for weight in weights]
             rows = outputs.shape[-2]
-            tally.units.append(loss.units(outputs, targets))
-            tally.given.append(answers_given(loss, outputs, targets))
-        correct = step.correct
+            tally.units.append(loss.units(outputs, targets, *weights))
+            tally.given.append(answers_given(loss, outputs, targets, *weights))
+        correct = right_answers(loss, outputs, targets, *weights) if weights else step.correct
         if correct is not None:
             tally.hits.append(correct)
         tally.sizes.append(rows)

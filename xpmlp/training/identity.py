@@ -27,7 +27,8 @@ def identity_of(
     if weights is not None:
         data["sample_weight"] = fingerprint(weights)
     if validation is not None:
-        data |= {f"validation {n}": fingerprint(v) for n, v in zip("xy", validation, strict=True)}
+        named = zip(("x", "y", "sample_weight"), validation, strict=False)
+        data |= {f"validation {name}": fingerprint(values) for name, values in named}
     return {
         "version": __version__,
         "data": data,

@@ -10,7 +10,7 @@ import array_api_compat
 from ..backend import Array, dtype_name, get_backend
 from ..data.loader import Batches, as_array
 from ..data.resident import batches_on_device
-from ..errors import ShapeError, XpmlpError
+from ..errors import ConfigError, ShapeError, XpmlpError
 from ..layers import Linear, PiecewiseLinear
 from ..layers.base import Layer
 from ..layers.containers import is_sequential
@@ -32,7 +32,7 @@ def minibatches(model: Layer, x: Any, y: Any, *, loss: Loss | None = None, **opt
     loss : Loss, optional
         Looks at all targets, once; see :meth:`Loss.check_targets`.
     **options
-        As for :class:`~xpmlp.data.Batches`.
+        As for :class:`~xpmlp.data.Batches`. With weights of rows, steps are not captured.
     """
     check_rows_of_members(model, x)
     batches = _minibatches(model, x, y, **options)
@@ -62,14 +62,27 @@ def count_outputs(model: Layer) -> int | None:
 
 def _minibatches(model: Layer, x: Any, y: Any, **options: Any) -> Any:
     dtype = floating_dtype(model)
+    if options.get("sample_weight") is not None:
+        return Batches(x, y, dtype=dtype, reuse=True, **options)
+    options.pop("sample_weight", None)
     if dtype in ("float32", "float64") and _is_on_cuda(model) and not why_kernels_are_off():
         return batches_on_device(x, y, dtype=dtype, **options)
     return Batches(x, y, dtype=dtype, reuse=True, **options)
 
 
 def is_pair(validation: Any) -> bool:
-    """Whether it may be (x, y)."""
-    return isinstance(validation, tuple | list) and len(validation) == 2
+    """Whether it may be (x, y), or these and weights of their rows."""
+    return isinstance(validation, tuple | list) and len(validation) in (2, 3)
+
+
+def check_validation(where: str, validation: Any) -> None:
+    """Raise ConfigError unless it may be (x, y) or (x, y, sample_weight), or is None."""
+    if validation is None or is_pair(validation):
+        return
+    raise ConfigError(
+        f"`{where}`: expected validation=(x, y) or (x, y, sample_weight), got "
+        f"{type(validation).__name__}"
+    )
 
 
 def check_rows_of_members(model: Layer, x: Any) -> None:

@@ -55,8 +55,6 @@ class OutOfFold:
         That the members are trained on.
     batch_size : int
         Rows of each member at a time.
-    weights : ndarray, shape (N,), optional
-        How much each row counts.
 
     Attributes
     ----------
@@ -68,19 +66,14 @@ class OutOfFold:
     Only these rows are computed: N/k of each member rather than N.
     """
 
-    def __init__(
-        self,
-        folds: Sequence[np.ndarray],
-        batches: MemberBatches,
-        batch_size: int,
-        weights: np.ndarray | None = None,
-    ):
+    def __init__(self, folds: Sequence[np.ndarray], batches: MemberBatches, batch_size: int):
         population = len(batches.orders.rows)
         self.own = own = [folds[member % len(folds)] for member in range(population)]
         longest = max(part.size for part in own)
         # Shorter folds are filled up with their first row, which is then not looked at.
         filled = [np.append(part, np.repeat(part[:1], longest - part.size)) for part in own]
-        self.weights = weights
+        weights = batches.sample_weight
+        self.weights = None if weights is None else to_numpy(weights).astype(np.float64)
         held = Orders(filled, [0] * population, shuffle=False)
         self.batches = batches.with_orders(held, batch_size)
 
@@ -150,7 +143,7 @@ class OutOfFold:
             alone /= counted
             together = alone - (alone - together) * (1.0 - 1.0 / len(numbers)) / (1.0 - share)
         if model.output == "identity":
-            return {LOSS: together, "ensemble_r2": float(r2(mean, y))}
+            return {LOSS: together, "ensemble_r2": float(r2(mean, y, weights))}
         if model.output == "softmax":
             hits = mean.argmax(axis=1) == (y if y.ndim == 1 else y.argmax(axis=1))
         else:
@@ -164,7 +157,7 @@ class OutOfFold:
         numbers = list(range(len(self.own))) if members is None else list(members)
         batches = self.batches if members is None else self.batches.select(numbers)
         evaluation, parts = Evaluation(model), []
-        for x, _ in batches.epoch():
+        for x, *_ in batches.epoch():
             parts.append(to_numpy(_probabilities(model, evaluation.outputs(x))))
         return np.concatenate(parts, axis=1), numbers
 

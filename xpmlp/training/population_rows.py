@@ -34,13 +34,18 @@ class TrainerOfMembers(Trainer):
     normalizations: Normalization | Sequence[Normalization] | None
     out_of_fold: OutOfFold | None
 
-    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """Means over the members of what :meth:`evaluate_members` gives."""
-        scores = self.evaluate_members(x, y)
+        scores = self.evaluate_members(x, y, sample_weight=sample_weight)
         return {name: float(np.mean(values)) for name, values in scores.items()}
 
     def evaluate_members(
-        self, x: Any, y: Any, rows: Sequence[np.ndarray] | None = None
+        self,
+        x: Any,
+        y: Any,
+        rows: Sequence[np.ndarray] | None = None,
+        *,
+        sample_weight: Any = None,
     ) -> dict[str, np.ndarray]:
         """Loss and accuracy (or R²) of every member on other data, in evaluation mode.
 
@@ -50,6 +55,8 @@ class TrainerOfMembers(Trainer):
         rows : P int arrays, optional
             The rows for each member, such as those that it was not trained on. Default: all, for
             all of them.
+        sample_weight : array_like, shape (N,), optional
+            What each row counts for.
 
         Returns
         -------
@@ -59,14 +66,16 @@ class TrainerOfMembers(Trainer):
         """
         model = self.model
         if rows is None:
-            return scores_of(model, self.loss, self._held_out(x, y).epoch(), self.metrics)
+            held_out = self._held_out(x, y, sample_weight)
+            return scores_of(model, self.loss, held_out.epoch(), self.metrics)
         check_count("rows", rows, model.population or 0)
         scores: dict[str, np.ndarray] = {}
         # Members that share their rows share the work: they are a population of their own.
         for members in self._alike(rows):
             part = model.select(members)
             taken = rows[members[0]]
-            found = self._held_out(np.asarray(x)[taken], np.asarray(y)[taken], members[0])
+            data = [None if a is None else np.asarray(a)[taken] for a in (x, y, sample_weight)]
+            found = self._held_out(*data, member=members[0])
             loss = select_loss(self.loss, members)
             for name, values in scores_of(part, loss, found.epoch(), self.metrics).items():
                 own = scores.setdefault(name, np.full(len(rows), np.nan))
@@ -93,8 +102,9 @@ class TrainerOfMembers(Trainer):
     def _batches(self, x: Any, y: Any, weights: np.ndarray | None = None) -> Any:
         x = x if hasattr(x, "shape") else np.asarray(x)
         check_rows_of_members(self.model, x)
-        orders = self._orders(y, x.shape[0], weights)
+        orders = self._orders(y, x.shape[0])
         options: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
+        options["sample_weight"] = weights
         if orders is None:
             options |= {"shuffle": self.shuffle, "seed": self.seed}
             options |= {"normalization": self.normalization, "loss": self.loss}
@@ -106,23 +116,15 @@ class TrainerOfMembers(Trainer):
         check_targets(self.model, self.loss, batches.y)
         if self.folds is not None:
             size = max(1, _EVALUATED // (self.model.population or 1))
-            self.out_of_fold = OutOfFold(self._folds, batches, size, weights)
+            self.out_of_fold = OutOfFold(self._folds, batches, size)
         return batches
 
-    def _orders(self, y: Any, rows: int, weights: np.ndarray | None) -> Orders | None:
+    def _orders(self, y: Any, rows: int) -> Orders | None:
         """Which rows each member trains on; None for one order that all share."""
         if self.folds is not None:
             self._folds = folds_of(self.folds, y, rows, self.seeds[0])
-            return fold_orders(self._folds, rows, self.seeds, weights)
-        orders = self.orders or orders_for(self.sampling, rows, self.seeds)
-        if weights is None or orders is None:
-            if weights is not None:
-                raise ConfigError(
-                    "`PopulationTrainer.fit`: expected no sample_weight for shared minibatches; "
-                    "give folds, orders or sampling='own'"
-                )
-            return orders
-        return Orders(orders.rows, orders.seeds, shuffle=orders.shuffle, weights=weights)
+            return fold_orders(self._folds, rows, self.seeds)
+        return self.orders or orders_for(self.sampling, rows, self.seeds)
 
     def _alike(self, rows: Sequence[np.ndarray]) -> Iterable[list[int]]:
         """The members, grouped by equal rows and normalization."""
@@ -143,11 +145,14 @@ class TrainerOfMembers(Trainer):
             )
         return given[member]
 
-    def _held_out(self, x: Any, y: Any, member: int | None = None) -> Any:
+    def _held_out(
+        self, x: Any, y: Any, sample_weight: Any = None, *, member: int | None = None
+    ) -> Any:
         return minibatches(
             self.model,
             x,
             y,
+            sample_weight=sample_weight,
             batch_size=max(1, _EVALUATED // (self.model.population or 1)),
             shuffle=False,
             normalization=self._normalization_of(member),

@@ -22,9 +22,7 @@ from ..optim import Optimizer
 from .best_members import BestMembers
 from .callbacks import EarlyStopping
 from .chosen_metrics import sign_of
-from .minibatches import (
-    is_pair,
-)
+from .minibatches import check_validation
 from .out_of_fold import LOSS, OutOfFold
 from .parameters import finite_networks
 from .population_history import RUNNING, PopulationHistory
@@ -163,7 +161,7 @@ class PopulationTrainer(TrainerOfMembers):
         y: Any,
         validation: Data | None = None,
         *,
-        sample_weight: np.ndarray | None = None,
+        sample_weight: Any = None,
         resume: str | Path | None = None,
         strict: bool = True,
     ) -> PopulationHistory:
@@ -173,11 +171,10 @@ class PopulationTrainer(TrainerOfMembers):
         ----------
         x : array_like, shape (N, …)
         y : array_like, shape (N,) of class numbers, or (N, M)
-        validation : (x, y), optional
+        validation : (x, y) or (x, y, sample_weight), optional
             Evaluated after every epoch, the same for all members.
-        sample_weight : ndarray, shape (N,), optional
-            How much each row counts. Needs ``folds`` or an order of its own for each member, which
-            then draws rows by their weights; see :class:`~xpmlp.data.orders.Orders`.
+        sample_weight : array_like, shape (N,), optional
+            What each row counts for, as in :meth:`Trainer.fit`.
         resume, strict
             As in :meth:`Trainer.fit`; members that had stopped stay so.
 
@@ -197,11 +194,7 @@ class PopulationTrainer(TrainerOfMembers):
         """
         model = self.model
         check_reduces("PopulationTrainer.fit", self.loss)
-        if validation is not None and not is_pair(validation):
-            raise ConfigError(
-                "`PopulationTrainer.fit`: expected validation=(x, y), got "
-                f"{type(validation).__name__}"
-            )
+        check_validation("PopulationTrainer.fit", validation)
         batches = self._batches(x, y, sample_weight)
         self._check_memory(isinstance(batches, MemberBatches))
         held_out = None if validation is None else self._held_out(*validation)

@@ -16,9 +16,16 @@ from ..backend import Array, array_namespace, to_numpy
 from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss
-from ..metrics import answers_given, are_classes, as_rows, kind_of_answers, right_answers
+from ..metrics import (
+    answers_given,
+    are_classes,
+    as_rows,
+    kind_of_answers,
+    right_answers,
+    weights_of_rows,
+)
 from ..step import Evaluation
-from .chosen_metrics import KNOWN, Metric, sign_of, values_of
+from .chosen_metrics import Metric, r2_of_rows, sign_of, values_of
 
 _NO_METRICS: Mapping[str, Metric] = MappingProxyType({})
 
@@ -61,39 +68,49 @@ def together(values: Sequence[Any]) -> np.ndarray:
 def scores_of(
     model: Layer,
     loss: Loss,
-    batches: Iterable[tuple[Array, Array]],
+    batches: Iterable[tuple[Any, ...]],
     metrics: Mapping[str, Metric] = _NO_METRICS,
 ) -> dict[str, np.ndarray]:
     """Loss and accuracy, or R² for numbers, and metrics, in evaluation mode, of shape () or (P,).
 
     Metrics are of all batches' outputs together: what is no mean over rows is no mean of batches.
+    Where batches have weights of rows as their third part, all but ``metrics`` go by them.
     """
     check_reduces("evaluate", loss)
     evaluation = Evaluation(model, loss)
     values, units, right, given = [], [], [], []
     kept: list[tuple[np.ndarray, np.ndarray]] = []  # outputs and targets
+    of_rows: list[np.ndarray] = []  # weights
     numeric = False
-    for xb, yb in batches:
-        found = evaluation.score(xb, yb)
-        outputs = evaluation.outputs(xb) if found is None else found.outputs
-        outputs, targets = as_rows(outputs, yb, model.population)
+    for xb, yb, *weights in batches:
+        found = evaluation.score(xb, yb, *weights)
+        own = evaluation.outputs(xb) if found is None else found.outputs
+        outputs, targets = as_rows(own, yb, model.population)
+        weights = [weights_of_rows(weight, own, outputs) for weight in weights]
         check_outputs("evaluate", loss, outputs.shape[-1], targets)
-        value = loss.forward(outputs, targets) if found is None else found.value
+        if found is not None:
+            value = found.value
+        elif weights:
+            value = loss.weighted(outputs, targets, *weights)
+        else:
+            value = loss.forward(outputs, targets)
         values.append(_on_host(value))
-        units.append(np.asarray(_on_host(loss.units(outputs, targets))))
-        hits = None if found is None else found.correct
-        hits = right_answers(loss, outputs, targets) if hits is None else hits
+        units.append(np.asarray(_on_host(loss.units(outputs, targets, *weights))))
+        hits = None if found is None or weights else found.correct
+        hits = right_answers(loss, outputs, targets, *weights) if hits is None else hits
         if hits is not None:
             right.append(to_numpy(hits))
-            given.append(np.asarray(_on_host(answers_given(loss, outputs, targets))))
+            given.append(np.asarray(_on_host(answers_given(loss, outputs, targets, *weights))))
         numeric = hits is None and kind_of_answers(loss, outputs, targets) == "numbers"
         if numeric or metrics:
             # Copies: x may be the output.
             kept.append((np.array(to_numpy(outputs)), np.array(to_numpy(targets))))
+            of_rows += [to_numpy(weight) for weight in weights]
     scores = {"loss": pooled_loss(loss, values, units)}
     if right:
         scores["accuracy"] = share(right, given)
-    wanted = {"r2": KNOWN["r2"], **metrics} if numeric else metrics
+    weight = np.concatenate(of_rows, axis=-1) if of_rows else None
+    wanted = {"r2": r2_of_rows(weight), **metrics} if numeric else metrics
     if kept and wanted:
         first, answer = kept[0]
         axis = max(0, answer.ndim - (1 if are_classes(first, answer) else 2))

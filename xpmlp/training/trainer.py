@@ -25,7 +25,7 @@ from .checkpoint_callback import Checkpoint
 from .chosen_metrics import as_metrics
 from .epoch import run_epoch
 from .history import History
-from .minibatches import is_pair, minibatches, width_of
+from .minibatches import check_validation, minibatches, width_of
 from .parameters import copies_of, finite_networks
 from .progress import Progress
 from .rate_plan import Plan, last_rate
@@ -33,7 +33,7 @@ from .resumable import Resumable
 from .scores import check_outputs, check_reduces, score_of_epoch, scores_of
 from .tally import EpochFigures
 
-Data = tuple[Any, Any]
+Data = tuple[Any, ...]
 _COUNT = Number("[1, inf)", whole=True)
 _CALM = "lower the learning rate or clip the gradients"
 
@@ -152,6 +152,7 @@ class Trainer(Resumable):
         y: Any,
         validation: Data | None = None,
         *,
+        sample_weight: Any = None,
         resume: str | Path | None = None,
         strict: bool = True,
     ) -> History:
@@ -162,8 +163,11 @@ class Trainer(Resumable):
         x : array_like, shape (N, …)
             Sequences (N, T, D) go with targets (N, T) or (N, T, M).
         y : array_like, shape (N,) of class numbers, or (N, M)
-        validation : (x, y), optional
+        validation : (x, y) or (x, y, sample_weight), optional
             Evaluated after every epoch.
+        sample_weight : array_like, shape (N,), optional
+            What each row counts for in the loss, see :meth:`Loss.weighted
+            <xpmlp.losses.Loss.weighted>`, and in the figures.
         resume : path, optional
             A file that :class:`Checkpoint` has written, or the folder of a run: the training goes
             on where it was saved, and ends with the bits that it would have ended with (with the
@@ -192,16 +196,22 @@ class Trainer(Resumable):
         """
         self.optimizer = self.optimizer.fresh()
         self.epoch = 0
-        return self._train(x, y, validation, self.epochs, History(), resume, strict)
+        return self._train(x, y, validation, self.epochs, History(), resume, strict, sample_weight)
 
     def resume(
-        self, x: Any, y: Any, validation: Data | None = None, *, epochs: int | None = None
+        self,
+        x: Any,
+        y: Any,
+        validation: Data | None = None,
+        *,
+        sample_weight: Any = None,
+        epochs: int | None = None,
     ) -> History:
         """Go on with the last training: optimizer, schedule and the epochs' numbers and orders.
 
         Parameters
         ----------
-        x, y, validation
+        x, y, validation, sample_weight
             As for :meth:`fit`.
         epochs : int, optional
             How many more. Default: those that the last training had left, after Ctrl-C for example.
@@ -227,7 +237,8 @@ class Trainer(Resumable):
                 f"`Trainer.resume`: expected epochs to be an integer ≥ 1, got {left!r}; "
                 "fit starts another training"
             )
-        return self._train(x, y, validation, self.epoch + int(left), self.history)
+        last = self.epoch + int(left)
+        return self._train(x, y, validation, last, self.history, sample_weight=sample_weight)
 
     def _train(
         self,
@@ -238,17 +249,16 @@ class Trainer(Resumable):
         before: History,
         resume: Any = None,
         strict: bool = True,
+        sample_weight: Any = None,
     ) -> History:
         """Train up to an epoch; ``before`` are those that there have been."""
         check_reduces("Trainer.fit", self.loss)
-        if validation is not None and not is_pair(validation):
-            raise ConfigError(
-                f"`Trainer.fit`: expected validation=(x, y), got {type(validation).__name__}"
-            )
+        check_validation("Trainer.fit", validation)
         batches = minibatches(
             self.model,
             x,
             y,
+            sample_weight=sample_weight,
             batch_size=self.batch_size,
             shuffle=self.shuffle,
             seed=self.seed,
@@ -258,7 +268,7 @@ class Trainer(Resumable):
         )
         held_out = None if validation is None else self._held_out(*validation)
         check_outputs("Trainer.fit", self.loss, width_of(self.model, batches.x), batches.y)
-        saved = self._saved(x, y, validation, resume, strict)
+        saved = self._saved(x, y, validation, resume, strict, sample_weight)
         self.steps_per_epoch = len(batches)
         self._begin_at(last, before.behind())
         self._best, self._finite = None, copies_of(self.model)
@@ -350,8 +360,14 @@ class Trainer(Resumable):
         """Whether it ends with the best parameters."""
         return self.restore_best and self._best is not None
 
-    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """Loss and accuracy (or R²) on other data, in evaluation mode.
+
+        Parameters
+        ----------
+        x, y : array_like
+        sample_weight : array_like, shape (N,), optional
+            What each row counts for.
 
         Returns
         -------
@@ -359,11 +375,12 @@ class Trainer(Resumable):
             ``loss`` (without the penalty), ``accuracy`` in [0, 1] for classes and yes/no
             questions or ``r2`` for numbers, and ``metrics``. Of a population, its members' means.
         """
-        return self._evaluate(self._held_out(x, y))
+        return self._evaluate(self._held_out(x, y, sample_weight))
 
-    def _held_out(self, x: Any, y: Any) -> Any:
+    def _held_out(self, x: Any, y: Any, sample_weight: Any = None) -> Any:
         """Batches to evaluate on."""
         options: dict[str, Any] = {"normalization": self.normalization, "loss": self.loss}
+        options["sample_weight"] = sample_weight
         return minibatches(self.model, x, y, batch_size=4096, shuffle=False, **options)
 
     def _run_epoch(self, step: TrainStep, batches: Any) -> EpochFigures:

@@ -13,7 +13,7 @@ from .dropout import dropped
 from .elementwise import copied, gated, multiplied, rectified, scaled, summed
 from .embedding import chained, check_codes, code_sums, embedded, passed
 from .gemm import BATCH, COLUMNS, ROWS, TALL, product
-from .losses import CLASS_LOSSES, ELEMENTWISE_LOSSES, check_shares, hits, row_total
+from .losses import CLASS_LOSSES, ELEMENTWISE_LOSSES, check_shares, hits, row_total, weighed
 from .normalization import (
     batch_norm_backward_rows,
     batch_norm_rows,
@@ -103,4 +103,5 @@ __all__ = [
     "wave_slopes",
     "waves",
     "waves_backward",
+    "weighed",
 ]

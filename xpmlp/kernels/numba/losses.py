@@ -32,6 +32,9 @@ Elementwise = record(
 ByClass = record("ByClass", x=ROWS, labels=_LABELS, apart=int, **_RESULTS)
 Hits = record("Hits", x=ROWS, labels=_LABELS, apart=int, hits=Of(1, dtype="int64"))
 RowTotal = record("RowTotal", losses=EACH_ROW, value=OUT)
+Weighed = record(
+    "Weighed", factors=Of("rows", apart="apart"), apart=int, gradient=ROWS, losses=EACH_ROW
+)
 Shares = record("Shares", targets=ROWS, most=NUMBER)
 
 
@@ -68,7 +71,21 @@ def _row_total(a, first, last):
     a.value[0] = a.value.dtype.type(total(a.losses))
 
 
+def _weighed(a, first, last):
+    """Each row's loss and gradient times its factor; 0 where that is 0, whatever they were."""
+    for row in range(first, last):
+        begin, factor = row * a.columns, a.factors[row]
+        if factor == 0:
+            a.losses[row] = 0
+            a.gradient[begin : begin + a.columns] = 0
+        else:
+            a.losses[row] *= factor
+            for j in range(a.columns):
+                a.gradient[begin + j] *= factor
+
+
 hits, row_total = by_members(Hits, _hits), by_members(RowTotal, _row_total)
+weighed = by_rows(Weighed, _weighed, unit=256)
 
 
 # --- Sums over elements ---------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class CompiledForward:
         Is computed as well; then all batches have so many rows.
     y : array, optional
         Targets for the loss.
+    weight : array, optional
+        Of its rows.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class CompiledForward:
         rows: int,
         loss: Loss | None = None,
         y: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
     ):
         check_arrays(model, x)
         self._parts = list(_parts(model))
@@ -74,7 +77,7 @@ class CompiledForward:
             outputs, array, _ = lower_model(program, model)
             self._value = program.buffer(program.members)
             if loss is not None and y is not None:
-                lower_loss(program, loss, outputs, y, self._value)
+                lower_loss(program, loss, outputs, y, self._value, weight)
         self.most, self.width, self.nbytes = rows, outputs.features, program.nbytes
         self.lead = () if P is None else (P,)
         self._program, self._outputs = program, array.reshape(-1)
@@ -98,7 +101,13 @@ class CompiledForward:
             or not self._arrays.are_found()
         )
 
-    def __call__(self, x: np.ndarray, rows: int, y: np.ndarray | None = None) -> np.ndarray | None:
+    def __call__(
+        self,
+        x: np.ndarray,
+        rows: int,
+        y: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+    ) -> np.ndarray | None:
         """The outputs of a batch with so many rows, (N, M) or (P, N, M), until the next call.
 
         None where the batch or the targets cannot be. :attr:`value` and :attr:`correct` are then
@@ -108,7 +117,7 @@ class CompiledForward:
             for row, place, size in self._sizes:
                 row[place] = size.each * rows
             self._rows = rows
-        if self._program.run(x, y):
+        if self._program.run(x, y, weight):
             return None
         shape = *self.lead, rows, self.width
         return self._outputs[: math.prod(shape)].reshape(shape)

@@ -37,6 +37,7 @@ def _cross_entropy(
         program.add(kinds.cross_entropy, **given, work=rows * C * 4)
         if ignored is None or not 0 <= ignored < C:  # ignored rows are never right
             _count_hits(program, outputs, labels)
+        _weigh(program, loss, outputs, given)
         program.add(kinds.total_loss, **given, work=rows)
     elif y.dtype.kind == "f" and loss.ignore_index is None:
         targets = program.bind_targets(y, program.dtype, (C,))
@@ -44,6 +45,7 @@ def _cross_entropy(
         scales[:] = 1.0 / rows if mean else 1.0
         given |= {"targets": targets, "apart": 0 if y.ndim == 2 else rows * C}
         program.add(kinds.cross_entropy_of_shares, **given, work=rows * C * 6)
+        _weigh(program, loss, outputs, given)
         program.add(kinds.total_loss_of_shares, **given, work=rows)
     else:
         raise NotCompiled(f"targets are {y.dtype}")
@@ -100,7 +102,8 @@ def _elementwise(
             _check_shares(program, targets, most)
         given = _options(program, loss, constant, size)
         given |= {"y": outputs, "targets": targets, "apart": 0 if y.ndim == 2 else size}
-        return _reduced(program, program.instructions.ELEMENTWISE_LOSSES[kind], M, given, to)
+        instruction = program.instructions.ELEMENTWISE_LOSSES[kind]
+        return _reduced(program, loss, outputs, instruction, given, to)
 
     return lower
 
@@ -115,7 +118,8 @@ def _by_class(kind: str, constant: str | None = None) -> Callable[..., np.ndarra
         _check_labels(program, labels, C)
         _count_hits(program, outputs, labels)
         given = _options(program, loss, constant, program.rows) | {"x": outputs, **labels}
-        return _reduced(program, program.instructions.CLASS_LOSSES[kind], C, given, to)
+        instruction = program.instructions.CLASS_LOSSES[kind]
+        return _reduced(program, loss, outputs, instruction, given, to)
 
     return lower
 
@@ -132,14 +136,51 @@ def _options(
 
 
 def _reduced(
-    program: Program, instruction: Any, columns: int, given: dict[str, Any], to: Any
+    program: Program,
+    loss: losses.Loss,
+    outputs: Activation,
+    instruction: Any,
+    given: dict[str, Any],
+    to: Any,
 ) -> np.ndarray:
     members, rows, kinds = program.members, program.rows, program.instructions
+    columns = outputs.features
     values, gradient = program.buffer(members, rows), program.buffer(members, rows, columns)
     given = {"columns": columns, **given, "gradient": gradient, "losses": values}
     program.add(instruction, **given, work=rows * columns)
+    _weigh(program, loss, outputs, given)
     program.add(kinds.row_total, columns=1, losses=values, value=to, work=rows)
     return gradient
+
+
+def _weigh(program: Program, loss: losses.Loss, outputs: Activation, given: dict[str, Any]) -> None:
+    """Multiply each row's loss and gradient by its weight, if rows have weights.
+
+    They have been divided by what the rows count for without: of a mean, the factors make up for
+    that, ``wᵢ Σ u / Σ w u`` with the notation of :meth:`~xpmlp.losses.Loss.weighted`.
+    """
+    weights = program.weights
+    if weights is None:
+        return
+    columns, rows, mean = outputs.features, program.rows, loss.reduction == "mean"
+    factors = program.buffer(program.members if weights.ndim == 2 or loss.weighs_rows else 1, rows)
+    like = np.empty((program.members, rows, columns), program.dtype)  # for its shape alone
+
+    def prepare() -> None:
+        if not mean:
+            factors[...] = weights
+            return
+        targets = program.targets
+        before = loss.units(like, targets)
+        after = np.asarray(loss.units(like, targets, weights))
+        ratio = before / np.where(after > 0, after, np.inf)
+        np.multiply(weights, np.expand_dims(ratio, -1), out=factors)
+
+    program.before.append(prepare)
+    apart = 0 if factors.shape[0] == 1 else rows
+    each = {name: given[name] for name in ("gradient", "losses")}
+    each |= {"columns": columns, "factors": factors, "apart": apart}
+    program.add(program.instructions.weighed, **each, work=rows * columns / 10)
 
 
 LOSSES: dict[type, Callable[[Program, Any, Activation, np.ndarray, Any], np.ndarray]] = {
@@ -156,9 +197,23 @@ LOSSES: dict[type, Callable[[Program, Any, Activation, np.ndarray, Any], np.ndar
 
 
 def lower_loss(
-    program: Program, loss: losses.Loss, outputs: Activation, y: np.ndarray, to: np.ndarray
+    program: Program,
+    loss: losses.Loss,
+    outputs: Activation,
+    y: np.ndarray,
+    to: np.ndarray,
+    weight: np.ndarray | None = None,
 ) -> np.ndarray:
     """The loss of each member into ``to``; the gradient of the outputs, (P, N, M).
+
+    Parameters
+    ----------
+    program : Program
+    loss : Loss
+    outputs : Activation
+    y, weight : array
+        Targets of a batch, and what its rows count for, if they do not all count the same.
+    to : array, shape (P,)
 
     Raises
     ------
@@ -168,4 +223,7 @@ def lower_loss(
     lower = LOSSES.get(type(loss))
     if lower is None:
         raise NotCompiled(f"there are no instructions for {type(loss).__name__}")
+    if weight is not None:
+        most = float(np.finfo(program.dtype).max)
+        _check_shares(program, program.bind_weights(weight), most)
     return lower(program, loss, outputs, y, to)

@@ -143,6 +143,8 @@ class Program:
         Of its buffers.
     hits : array of int64, shape (P,), or None
         For class numbers: how many rows were right.
+    weights : array, shape (N,) or (P, N), or None
+        What the rows of each batch count for, where it comes with that.
     before : list of callables
         What each run starts with: they write numbers that change from step to step.
     looks : list of callables
@@ -170,6 +172,7 @@ class Program:
         self._x_arguments: list[tuple[np.ndarray, int]] = []
         self.later: list[tuple[np.ndarray, int, Later]] = []
         self.hits: np.ndarray | None = None
+        self.weights: Any = None
         self.before: list[Callable[[], None]] = []
         self.looks: list[Callable[[np.ndarray], Any]] = []
         self._watched: list[tuple[Any, str, Any]] = []
@@ -261,7 +264,9 @@ class Program:
         array[0] = value
         return array
 
-    def run(self, x: np.ndarray, y: np.ndarray | None = None) -> int:
+    def run(
+        self, x: np.ndarray, y: np.ndarray | None = None, weight: np.ndarray | None = None
+    ) -> int:
         """Run the tape on a batch; the status that a check ended it with, or 0."""
         if not (x.flags.c_contiguous and x.flags.aligned):
             x = np.ascontiguousarray(x)
@@ -270,6 +275,8 @@ class Program:
             row[position] = address
         if y is not None:
             np.copyto(self._targets, y, casting="unsafe")
+        if weight is not None:
+            np.copyto(self.weights, weight, casting="unsafe")
         status = self.tape.check()
         if status == 0:
             for prepare in self.before:
@@ -285,6 +292,21 @@ class Program:
         ):
             raise NotCompiled(f"targets have shape {y.shape}")
         self._targets = self.buffer(*y.shape, dtype=dtype)
+        return self._targets
+
+    def bind_weights(self, weight: np.ndarray) -> np.ndarray:
+        """Where the weights of rows are each time, (N,) or (P, N)."""
+        own = (self.rows,)
+        if weight.shape != own and weight.shape != (self.population, *own):
+            raise NotCompiled(f"weights have shape {weight.shape}")
+        if weight.dtype.kind not in "biuf":
+            raise NotCompiled(f"weights are {weight.dtype}")
+        self.weights = self.buffer(*weight.shape)
+        return self.weights
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Where :meth:`bind_targets` has put them."""
         return self._targets
 
     def product(

@@ -20,6 +20,7 @@ from ...layers import Flatten, Linear, Sequential
 from ...layers.base import Layer
 from ...ops import numba_rules
 from ...ops.dispatch import give_up, is_compilers
+from ...ops.targets import check_weight
 from ..task import Task
 from .layers import lower_layer
 from .losses import lower_loss
@@ -39,8 +40,8 @@ class CompiledStep:
         Without an optimizer, there is no update.
     memory : StepMemory
         Shared by the programs for other shapes.
-    x, y : array
-        A batch of the shapes and dtypes that it is for.
+    x, y, weight : array
+        A batch of the shapes and dtypes that it is for; without weights, it has none.
 
     Raises
     ------
@@ -57,13 +58,20 @@ class CompiledStep:
         Whether it updates the parameters too.
     """
 
-    def __init__(self, task: Task, memory: StepMemory, x: np.ndarray, y: np.ndarray):
+    def __init__(
+        self,
+        task: Task,
+        memory: StepMemory,
+        x: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray | None = None,
+    ):
         model, P = task.model, task.model.population
         rows = rows_of(model, x)
         program = Program(P, rows, given_batch(model, x, rows), memory)
         outputs, array, append_backward = lower_model(program, model)
         self._value = program.buffer(P or 1)
-        gradient = lower_loss(program, task.loss, outputs, y, self._value)
+        gradient = lower_loss(program, task.loss, outputs, y, self._value, weight)
         with program.holding(gradient):  # the loss gives it out
             append_backward(program.gate(gradient, outputs), False)
         self.updates = task.optimizer is not None
@@ -80,13 +88,15 @@ class CompiledStep:
         """Whether an option that it was made with has changed."""
         return self._program.is_stale()
 
-    def __call__(self, x: np.ndarray, y: np.ndarray) -> Any:
+    def __call__(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> Any:
         """The loss of the batch, a number or (P,), after which everything is updated."""
         self._memory.adopt()
-        if self._program.run(x, y):
+        if self._program.run(x, y, weight):
             for look in self._program.looks:
                 look(x)
             self._loss.check_targets(y, self._classes)  # looks again, and says where
+            if weight is not None:
+                check_weight("TrainStep", weight)
             raise DataError("`TrainStep`: expected targets that the loss can take; check them")
         self._memory.steps += 1
         self._loss._gradient = self._gradient.copy
@@ -96,7 +106,11 @@ class CompiledStep:
 
 
 def compile_step(
-    task: Task, memory: StepMemory | None, x: np.ndarray, y: np.ndarray
+    task: Task,
+    memory: StepMemory | None,
+    x: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray | None = None,
 ) -> tuple[CompiledStep, StepMemory]:
     """A step for batches like (x, y), and the memory it works in.
 
@@ -116,7 +130,7 @@ def compile_step(
             optimizer.check_memory(model.params)
         memory = StepMemory(model, updating.optimizer, x.dtype)
     with compiling():
-        step = CompiledStep(updating, memory, x, y)
+        step = CompiledStep(updating, memory, x, y, weight)
     for _, layer in model.named_layers():
         layer._saved = None  # what an earlier forward left must not be taken for this step's
     return step, memory
