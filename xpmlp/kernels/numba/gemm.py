@@ -47,6 +47,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from . import simd
+from .packing import pack
 from .records import ADDRESS, fields, fields_only
 from .simd import constants, prefetch, stack_buffer
 from .tape import instruction, share
@@ -56,11 +57,8 @@ from .tiles import (
     PANEL,
     RELU,
     SQUARES,
-    copy_element,
-    copy_row,
     squares,
     tile,
-    transpose,
 )
 
 
@@ -108,29 +106,6 @@ _ROWS_TO_PACK, _COLUMNS_TO_PACK = 48, 768  # that use a panel of B, or a block o
 _FETCH_BYTES = 131_072  # the largest other problem whose successor is asked for
 
 
-@njit(inline="always")
-def _pack(zero, b, b_row, b_col, depth, columns, width, to):
-    """Copy a panel of B to rows of whole vectors, padded with zeros."""
-    lanes, size = constants(zero)
-    vectors = (columns + lanes - 1) // lanes
-    last = columns - (vectors - 1) * lanes
-    if b_col == 1:
-        for k in range(depth):
-            copy_row(zero, b + k * b_row * size, to + k * width * size, vectors, last)
-    elif b_row == 1:
-        for j in range(0, columns, lanes):
-            high = min(lanes, columns - j)
-            for k in range(0, depth, lanes):
-                source = b + (j * b_col + k) * size
-                target = to + (k * width + j) * size
-                transpose(zero, source, b_col, target, width, high, min(lanes, depth - k))
-    else:
-        for k in range(depth):
-            for j in range(columns):
-                source = b + (k * b_row + j * b_col) * size
-                copy_element(zero, source, to + (k * width + j) * size)
-
-
 @intrinsic
 def _moved(typingctx, matrix, distance):
     """A matrix that begins so many bytes further on."""
@@ -155,7 +130,7 @@ def _pack_rows(zero, high, depth, a, to):
     start = to
     for t in range(tiles):
         tall = each + 1 if t < more else each
-        _pack(zero, a.start, a.col, a.row, depth, tall, width, start)
+        pack(zero, a.start, a.col, a.row, depth, tall, width, start)
         a = _moved(a, tall * a.row * size)
         start += depth * width * size
     return Matrix(to, depth * width, 1, width)
@@ -187,9 +162,10 @@ def _fetch(zero, b, depth, columns, part, parts):
 
 
 @njit(inline="always")
-def _rows(zero, packed, high, wide, inside, depth, a, b, next_b, c, bias, gate, flags):
-    """One panel of C: tiles one below the other."""
+def _rows(zero, high, wide, inside, depth, a, b, next_b, c, bias, gate, flags):
+    """One panel of C: tiles one below the other. A block of A is packed if its batch is not 0."""
     lanes, size = constants(zero)
+    packed = a.batch != 0
     tiles, each, more = _heights(high, MOST_ROWS[2 if packed else wide])
     for t in range(tiles):
         tall = each + 1 if t < more else each
@@ -212,8 +188,7 @@ def _panels(zero, for_a, for_b, high, columns, depth, a, b, c, bias, gate, flags
     vectors = (columns + lanes - 1) // lanes
     last = columns - (vectors - 1) * lanes
     packed = for_a != 0
-    if packed:
-        a = _pack_rows(zero, high, depth, a, for_a)
+    a = _pack_rows(zero, high, depth, a, for_a) if packed else Matrix(a.start, 0, a.row, a.col)
     while vectors > 0:
         # Two vectors across are best, and what A is packed for; three avoid one, which has too
         # little to do for each load.
@@ -223,9 +198,9 @@ def _panels(zero, for_a, for_b, high, columns, depth, a, b, c, bias, gate, flags
         panel, next_b = b, _moved(b, step * b.col)
         if for_b != 0:
             across = (wide - 1) * lanes + inside
-            _pack(zero, b.start, b.row, b.col, depth, across, wide * lanes, for_b)
+            pack(zero, b.start, b.row, b.col, depth, across, wide * lanes, for_b)
             panel = Matrix(for_b, 0, wide * lanes, 1)
-        _rows(zero, packed, high, wide, inside, depth, a, panel, next_b, c, bias, gate, flags)
+        _rows(zero, high, wide, inside, depth, a, panel, next_b, c, bias, gate, flags)
         b, c = next_b, _moved(c, step)
         if bias != 0:
             bias += step

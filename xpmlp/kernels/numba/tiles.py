@@ -1,4 +1,4 @@
-"""The pieces of a matrix product that are written as LLVM code: tiles, squares, and copies of B.
+"""The pieces of a matrix product that are written as LLVM code: tiles and squares.
 
 Each is an LLVM function, made once for a module, and an intrinsic by which compiled code calls it.
 Their first argument, ``zero``, is there for its type: that of the matrices' elements.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import simd
@@ -160,50 +159,6 @@ def _is_null(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
     return builder.icmp_signed("==", builder.ptrtoint(pointer, INT), INT(0))
 
 
-def _transpose_function(module: ir.Module, element: ir.Type):
-    """LLVM function that copies a block, at most a vector wide and high, transposed and padded.
-
-    ``to[j·to_row + i] = from[i·from_row + j]`` for i < rows, j < columns; 0 for the other i. Both
-    are at most the number of lanes.
-    """
-    name = f"xpmlp_transpose_{element}"
-    function = simd.private_function(module, name, [POINTER, INT, POINTER, INT, INT, INT])
-    if function is None:
-        return module.globals[name]
-    source, source_row, to, to_row, rows, columns = function.args
-    builder = simd.AsWritten(function.append_basic_block("entry"))
-    v = Vectors(builder, element)
-    whole, partial = builder.append_basic_block("whole"), builder.append_basic_block("partial")
-    full = [builder.icmp_signed("==", count, INT(v.lanes)) for count in (rows, columns)]
-    builder.cbranch(builder.and_(*full), whole, partial)
-
-    builder.position_at_end(whole)
-    block, row = [], source
-    for _ in range(v.lanes):
-        block.append(v.load(row))
-        row = v.at(row, source_row)
-    row = to
-    for vector in v.transpose(block):
-        v.store(vector, row)
-        row = v.at(row, to_row)
-    builder.ret_void()
-
-    builder.position_at_end(partial)
-    some, none = v.mask(columns), v.mask(INT(0))
-    block, row = [], source
-    for i in range(v.lanes):
-        inside = builder.icmp_signed("<", INT(i), rows)
-        block.append(v.load(row, builder.select(inside, some, none)))
-        row = v.at(row, source_row)
-    row = to
-    for j, vector in enumerate(v.transpose(block)):
-        with builder.if_then(builder.icmp_signed("<", INT(j), columns)):
-            v.store(vector, row)
-        row = v.at(row, to_row)
-    builder.ret_void()
-    return function
-
-
 def _choice_function(module: ir.Module, element: ir.Type):
     """LLVM function that runs the tile function for so many rows and vectors."""
     name = f"xpmlp_tiles_{element}"
@@ -346,49 +301,3 @@ def squares(typingctx, zero, n, a_rows, b_rows, count, a, b, c):
         return context.get_dummy_value()
 
     return types.void(zero, *[types.intp] * 4, a, b, c), generate
-
-
-@intrinsic
-def transpose(typingctx, zero, source, source_row, to, to_row, rows, columns):
-    """Copy a block transposed, at most a vector wide and high."""
-
-    def generate(context, builder, signature, arguments):
-        source, source_row, to, to_row, rows, columns = arguments[1:]
-        function = _transpose_function(builder.module, context.get_value_type(zero))
-        source, to = (builder.inttoptr(value, POINTER) for value in (source, to))
-        builder.call(function, [source, source_row, to, to_row, rows, columns])
-        return context.get_dummy_value()
-
-    return types.void(zero, *[types.intp] * 6), generate
-
-
-@intrinsic
-def copy_row(typingctx, zero, source, to, vectors, lanes):
-    """Copy a row of some vectors, of the last only so many lanes, the others 0."""
-
-    def generate(context, builder, signature, arguments):
-        source, to, vectors, lanes = arguments[1:]
-        v = Vectors(builder, context.get_value_type(zero))
-        source, to = (builder.inttoptr(value, POINTER) for value in (source, to))
-        last = builder.sub(vectors, INT(1))
-        with cgutils.for_range(builder, last) as loop:
-            offset = builder.mul(loop.index, INT(v.lanes))
-            v.store(v.load(v.at(source, offset)), v.at(to, offset))
-        offset = builder.mul(last, INT(v.lanes))
-        v.store(v.load(v.at(source, offset), v.mask(lanes)), v.at(to, offset))
-        return context.get_dummy_value()
-
-    return types.void(zero, *[types.intp] * 4), generate
-
-
-@intrinsic
-def copy_element(typingctx, zero, source, to):
-    """Copy one number from an address to another."""
-
-    def generate(context, builder, signature, arguments):
-        v = Vectors(builder, context.get_value_type(zero))
-        source, to = (builder.inttoptr(value, POINTER) for value in arguments[1:])
-        builder.store(v.scalar(source), to).align = v.bytes
-        return context.get_dummy_value()
-
-    return types.void(zero, types.intp, types.intp), generate
