@@ -152,6 +152,7 @@ def test_errors_can_be_caught_as_the_builtin_one_would_guess():
         errors.CheckpointError: ValueError,
         errors.MissingDependencyError: ImportError,
         errors.StateError: RuntimeError,
+        errors.WorkerError: RuntimeError,
     }
     for error, builtin in pairs.items():
         assert issubclass(error, builtin)

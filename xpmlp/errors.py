@@ -62,5 +62,9 @@ class MissingDependencyError(XpmlpError, ImportError):
     """An optional library is needed for what was asked; the message names the extra to install."""
 
 
+class WorkerError(XpmlpError, RuntimeError):
+    """Other processes or machines could not do what they were given; the message says why."""
+
+
 class StateError(XpmlpError, RuntimeError):
     """A method was called in the wrong order, such as ``backward`` before ``forward``."""

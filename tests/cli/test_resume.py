@@ -125,6 +125,8 @@ def test_a_sweep_goes_on_in_the_middle(command, stop_after, default_ctrl_c, monk
     assert "go on with: xpmlp sweep --resume run" in err
     assert files_in("run/checkpoints") == {
         "plan.json",
+        "finished-1.json",
+        "finished-1-2.safetensors",
         "population-1.safetensors",
         "population-2.safetensors",
     }

@@ -16,25 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import unit_work as work
 
 from xpmlp.errors import ConfigError, DataError, MissingDependencyError
 from xpmlp.units import Dask, Pool, Processes, Units, shared_data, worker
 
-sys.path.insert(0, str(Path(__file__).parent))
-import work
-
 SPAWN = functools.partial(ProcessPoolExecutor, 2, mp_context=get_context("spawn"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def workers_import_these_tests():
-    """As a program's own modules are imported: by the path."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before or ""])
-    yield
-    os.environ.pop("PYTHONPATH")
-    if before is not None:
-        os.environ["PYTHONPATH"] = before
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +141,8 @@ def test_the_librarys_own_errors_end_all(processes):
         results(work.refuse, range(3), None, processes)
     with pytest.raises(ConfigError, match="can be pickled"):
         results(lambda data, unit: unit, range(3), None, processes)
+    with pytest.raises(ConfigError, match="that workers can import"):
+        results(work.unknown, range(3), None, processes)
 
 
 def test_another_version_is_refused(monkeypatch, processes):

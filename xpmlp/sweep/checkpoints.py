@@ -1,15 +1,20 @@
-"""What a sweep that is stopped goes on from: a folder with its plan and a file a population."""
+"""What a sweep that is stopped goes on from: a folder with its plan and files a population."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
 from ..files import remove_strays, write_atomically
 from ..training import Checkpoint
+from ..training.identity import check_identity, differences
+from .records import read_record, write_record
+from .result import SweepResult
+from .settings import Settings
 
 _PLAN = "plan.json"
 
@@ -17,7 +22,8 @@ _PLAN = "plan.json"
 class SweepCheckpoints:
     """The folder of a sweep's checkpoints.
 
-    A population that has been trained to its end is in its file too: it is read, not trained again.
+    What came of a population that has been trained to its end is there too: it is read, not trained
+    again.
 
     Parameters
     ----------
@@ -41,16 +47,25 @@ class SweepCheckpoints:
     ):
         self.folder = Path(folder)
         self.every, self.resume, self.strict = every, resume, strict
+        self._same = False
 
-    def plan(self, planned: Sequence[Sequence[int]]) -> list[list[int]]:
+    def plan(
+        self, planned: Sequence[Sequence[int]], identity: Mapping[str, Any]
+    ) -> list[list[int]]:
         """The settings of each population as the sweep was begun with, or the given ones.
 
-        How many fit together depends on the memory that is free at the time.
+        How many fit together depends on the memory that is free at the time, and on the workers.
+
+        Parameters
+        ----------
+        planned : sequence of sequences of int
+        identity : mapping
+            Which sweep it is, as ``training/identity.py`` describes it.
 
         Raises
         ------
         CheckpointError
-            If another sweep is there, or its plan is of other settings.
+            If another sweep is there.
         """
         file = self.folder / _PLAN
         if not file.is_file():
@@ -60,7 +75,8 @@ class SweepCheckpoints:
                 raise CheckpointError(
                     f"expected to make the folder {self.folder}, got {error.strerror or error}"
                 ) from error
-            write_atomically(file, json.dumps({"populations": planned}).encode())
+            own = {"populations": planned, "identity": identity}
+            write_atomically(file, json.dumps(own).encode())
             return [list(group) for group in planned]
         if not self.resume:
             raise CheckpointError(
@@ -69,7 +85,8 @@ class SweepCheckpoints:
             )
         remove_strays(self.folder)
         try:
-            groups = json.loads(file.read_text(encoding="utf-8"))["populations"]
+            own = json.loads(file.read_text(encoding="utf-8"))
+            groups, saved = own["populations"], dict(own["identity"])
             numbers = sorted(number for group in groups for number in group)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"expected a sweep's plan in {file}, got {error!r}") from error
@@ -78,7 +95,24 @@ class SweepCheckpoints:
                 f"expected the {len(numbers)} settings of the sweep in {self.folder}, got "
                 f"{sum(map(len, planned))}"
             )
+        if self.strict:
+            check_identity(self.folder, saved, identity)
+        # What another sweep has finished may not be finished in this one.
+        self._same = not any(differences(saved, json.loads(json.dumps(identity))))
         return groups
+
+    def finished(
+        self, population: int, settings: Sequence[Settings], monitor: str
+    ) -> SweepResult | None:
+        """What came of a population that was trained to its end before, if it was."""
+        return read_record(self.folder, population, settings, monitor) if self._same else None
+
+    def finish(self, population: int, part: SweepResult) -> None:
+        """Keep what came of a population; if it cannot be written that is a warning."""
+        try:
+            write_record(self.folder, population, part)
+        except CheckpointError as error:
+            warnings.warn(f"what came of a population is not saved: {error}", stacklevel=2)
 
     def of(self, population: int) -> tuple[Checkpoint, dict[str, Any]]:
         """A population's callback, and what its ``fit`` takes to go on."""

@@ -11,6 +11,7 @@ from ..memory_budget import bytes_per_member, members_that_fit, readable
 from ..optim import OPTIMIZERS
 from .settings import Settings
 
+_EACH = 4  # populations for a worker
 _PADDING = 1.5  # how much more padded members may compute, all together, than they need
 
 
@@ -22,12 +23,18 @@ def plan(
     sampling: str = "shared",
     dtype: str = "float32",
     memory: int | None = None,
+    *,
+    workers: int = 1,
+    sharing: int = 1,
 ) -> list[list[int]]:
     """Which settings are trained together: lists of their numbers.
 
     A population holds settings of one batch size and depth whose padding costs little, and no more
-    of them, with all their seeds, than fit into memory.
+    of them, with all their seeds, than fit into memory. Several workers get a few populations each,
+    if there are as many settings, so that all have work until the end; of the memory that is free,
+    as many as share it get a part each.
     """
+    parts = 1 if workers == 1 else workers * _EACH
     groups: dict[tuple, list[int]] = {}
     for number, own in enumerate(settings):
         groups.setdefault(own.together_with(), []).append(number)
@@ -46,6 +53,8 @@ def plan(
                 itemsize=np.dtype(dtype).itemsize,
             )
             fits = members_that_fit(each, memory)
+            if fits is not None and memory is None:
+                fits //= sharing
             room = len(alike) if fits is None else fits // seeds
             if room < 1:
                 raise ConfigError(
@@ -54,7 +63,8 @@ def plan(
                     f"{'-'.join(map(str, [inputs, *widest, outputs]))}; "
                     "take fewer seeds, a smaller batch or a narrower network"
                 )
-            count = -(-len(alike) // room)
+            count = max(-(-len(alike) // room), -(-parts * len(alike) // len(settings)))
+            count = min(count, len(alike))
             # Dealt out in turn: neighbours on the grid, good or bad, spread over the populations.
             planned += [sorted(alike[part::count]) for part in range(count)]
     return planned

@@ -12,6 +12,9 @@ from ..models import FullyConnectedNet
 from ..training import PopulationHistory
 from .settings import Settings
 
+FAILED = "failed"
+"""How the ending of a trial begins that no worker could bring to its end."""
+
 
 @dataclass
 class Trial:
@@ -55,7 +58,7 @@ class SweepResult:
     populations : list of int
         How many members were trained together, population by population.
     ending : str
-        "finished", or "interrupted" as the last population's history says it.
+        "finished", or "interrupted" as a population's history says it.
     """
 
     trials: list[Trial] = field(default_factory=list)
@@ -99,6 +102,11 @@ class SweepResult:
         """The number of the setting with the best :meth:`quality`; ties go to the first."""
         return max(dict.fromkeys(t.setting for t in self.trials), key=self.quality)
 
+    @property
+    def failed(self) -> list[Trial]:
+        """Trials that no worker could bring to an end."""
+        return [trial for trial in self.trials if trial.ending.startswith(FAILED)]
+
     def add(
         self,
         settings: Sequence[Settings],
@@ -110,10 +118,35 @@ class SweepResult:
             scores = {name: row[name] for name in history.curves}
             rest = row["best_epoch"], row["epochs"], row["ending"]
             self.trials.append(Trial(setting, settings[setting], seed, scores, *rest))
-        self.trials.sort(key=lambda trial: trial.setting)  # stable: seeds stay in order
+        self._sort()
         self.populations.append(len(members))
         self.seconds += history.seconds
         self.ending = history.ending if history.interrupted else "finished"
+
+    def add_failed(
+        self, settings: Sequence[Settings], members: Sequence[tuple[int, int]], reason: str
+    ) -> None:
+        """Members that no worker could bring to an end: their figures are NaN."""
+        scores = dict.fromkeys((self.monitor, "val_loss"), float("nan"))
+        self.trials += [Trial(m[0], settings[m[0]], m[1], scores, 0, 0, reason) for m in members]
+        self._sort()
+        self.populations.append(len(members))
+
+    def merge(self, part: SweepResult, keep: Sequence[int] = ()) -> None:
+        """Take over what came of other populations, with the networks worth keeping."""
+        self.trials += part.trials
+        self._sort()
+        self.populations += part.populations
+        self.seconds += part.seconds
+        self.ending = part.ending if part.interrupted else self.ending
+        self._keep(self.models | part.models, keep)
+
+    def _sort(self) -> None:
+        self.trials.sort(key=lambda trial: trial.setting)  # stable: seeds stay in order
+
+    def _keep(self, models: dict[int, FullyConnectedNet], keep: Sequence[int]) -> None:
+        wanted = {self.best, *keep}
+        self.models = {own: net for own, net in sorted(models.items()) if own in wanted}
 
     def keep_models(
         self,
@@ -122,21 +155,22 @@ class SweepResult:
         keep: Sequence[int],
     ) -> None:
         """Take the best seed's network of the best setting so far, and of those to keep."""
-        wanted = {self.best, *keep}
+        found, wanted = dict(self.models), {self.best, *keep}
         sign = 1.0 if self.monitor.endswith(("accuracy", "r2")) else -1.0
         for setting in {own for own, _ in members} & wanted:
             values = sign * self.values(setting)
             best = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
             place = [number for number, (own, _) in enumerate(members) if own == setting][best]
-            self.models[setting] = model.member(place)
-        self.models = {own: net for own, net in self.models.items() if own in wanted}
+            found[setting] = model.member(place)
+        self._keep(found, keep)
 
     def rows(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """A flat row for each trial, with those of its options that are named."""
+        figures = max((t.scores for t in self.trials), key=len, default={})  # some have failed
         return [
             {"setting": t.setting}
             | {name: getattr(t.settings, name) for name in names}
-            | {"seed": t.seed, **t.scores}
+            | {"seed": t.seed, **{name: t.scores.get(name, float("nan")) for name in figures}}
             | {"best_epoch": t.best_epoch, "epochs": t.epochs, "ending": t.ending}
             for t in self.trials
         ]

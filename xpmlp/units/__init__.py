@@ -6,6 +6,7 @@ on this (sweeps, cross-validation, ensembles) takes ``executor=``, and works the
 
 from .pool import Dask, Mpi, Pool, Processes
 from .run import Outcome, Units
+from .stopping import EndWhenAsked
 from .worker import stop_asked
 
-__all__ = ["Dask", "Mpi", "Outcome", "Pool", "Processes", "Units", "stop_asked"]
+__all__ = ["Dask", "EndWhenAsked", "Mpi", "Outcome", "Pool", "Processes", "Units", "stop_asked"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -119,6 +119,11 @@ class Pool:
         return self.executor is None
 
     @property
+    def in_process(self) -> bool:
+        """Whether its workers are threads here."""
+        return isinstance(self.executor, ThreadPoolExecutor)
+
+    @property
     def workers(self) -> int:
         """How many units run at once, as far as is known."""
         if self._client is not None:
@@ -133,6 +138,11 @@ class Pool:
     def threads(self) -> int | None:
         """That each worker owns: its share of this machine's cores; None on other machines."""
         return max(1, thread_count()[0] // self.workers) if self._local else None
+
+    @property
+    def sharing(self) -> int:
+        """How many workers share the memory that is free here."""
+        return self.workers if self._local else 1
 
     @property
     def window(self) -> int | None:

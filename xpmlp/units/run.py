@@ -83,6 +83,11 @@ class Units:
         self.pool = Pool() if pool is None else pool
         self.ending = FINISHED
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal has ended it."""
+        return self.ending != FINISHED
+
     def __iter__(self) -> Iterator[Outcome]:
         if not self.pool.here:
             yield from _Flight(self).outcomes()
@@ -107,13 +112,14 @@ class _Flight:
 
     def outcomes(self) -> Iterator[Outcome]:
         with contextlib.closing(SharedData(self.units.data)) as self.shared:
-            self.shared.write()
+            if not self.pool.in_process:
+                self._write()
             self.sent = self.pool.prepare((self.units.data,))
             stopping = Stopping(self._stop)
             try:
                 with stopping.listening():
                     while self.waiting or self.flying:
-                        if self.stopped:
+                        if self.units.interrupted:
                             self._cancel()
                         yield from self._hand_in()
                         done, _ = wait(self.flying, _LOOK, FIRST_COMPLETED)
@@ -124,14 +130,16 @@ class _Flight:
                 for future in self.flying:
                     future.cancel()
 
+    def _write(self) -> None:
+        try:
+            self.shared.write()
+        except Exception as error:
+            raise _unpicklable(error) or error from error
+
     def _stop(self, ending: str) -> None:
         """In a signal's handler, which may come at any line: only says so."""
         self.units.ending = ending
         self.shared.ask_to_stop()
-
-    @property
-    def stopped(self) -> bool:
-        return self.units.ending != FINISHED
 
     def _cancel(self) -> None:
         """Whatever has not begun."""
@@ -183,17 +191,14 @@ class _Flight:
             self.sent = self.pool.prepare((self.units.data,))
             yield from self._again(number, error)
         except Exception as error:
-            if isinstance(error, pickle.PicklingError) or "pickle" in str(error):
-                raise ConfigError(
-                    "`executor`: expected functions and options that can be pickled, of a module "
-                    f"that workers can import; got {error}"
-                ) from error
+            if (refused := _unpicklable(error)) is not None:
+                raise refused from error
             # The engine has tried already.
             yield from self._again(number, error, final=type(error).__name__ == "KilledWorker")
 
     def _again(self, number: int, error: BaseException, final: bool = False) -> Iterator[Outcome]:
         """Hand a unit in again, or give it up."""
-        if self.stopped:
+        if self.units.interrupted:
             return
         self.tries[number] += 1
         if final or self.tries[number] > RETRIES:
@@ -210,3 +215,14 @@ class _Flight:
                     f"is made anew: {type(error).__name__}: {error}",
                 )
             self.waiting.clear()
+
+
+def _unpicklable(error: Exception) -> ConfigError | None:
+    """The error for what cannot be pickled, if that is what happened."""
+    kinds = (pickle.PicklingError, ImportError)
+    if not isinstance(error, kinds) and "pickle" not in str(error):
+        return None
+    return ConfigError(
+        "`executor`: expected functions, callbacks and options that can be pickled, of a module "
+        f"that workers can import; got {error}"
+    )

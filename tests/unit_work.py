@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from xpmlp.errors import DataError
 from xpmlp.ops.dispatch import thread_count
+from xpmlp.training import Callback
 from xpmlp.units import stop_asked
 
 
@@ -64,6 +67,14 @@ def refuse(data: Any, unit: int) -> int:
     return unit
 
 
+def unknown(data: Any, unit: int) -> int:
+    """Of a module that no worker has."""
+    return unit
+
+
+unknown.__module__ = "nowhere_to_be_found"
+
+
 def wait(data: Any, unit: tuple[str, int]) -> str:
     """Until it is asked to stop."""
     folder, number = unit
@@ -73,3 +84,28 @@ def wait(data: Any, unit: tuple[str, int]) -> str:
             return "asked"
         time.sleep(0.05)
     return "waited"
+
+
+class Die(Callback):
+    """Kills the process that trains setting 5, as often as there are files to remove."""
+
+    def __init__(self, folder: str, members: Sequence[tuple[int, int]]):
+        self.folder = folder
+        self.armed = any(setting == 5 for setting, _ in members)
+
+    def on_epoch(self, trainer: Any, row: dict[str, Any]) -> None:
+        if self.armed and (left := sorted(os.listdir(self.folder))):
+            os.unlink(os.path.join(self.folder, left[0]))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def armed(folder: str, members: Sequence[tuple[int, int]]) -> list[Callback]:
+    return [Die(folder, members)]
+
+
+def kills(folder: Path, count: int) -> Any:
+    """The callbacks of a sweep that is killed so often."""
+    folder.mkdir()
+    for number in range(count):
+        (folder / str(number)).touch()
+    return functools.partial(armed, str(folder))
