@@ -20,7 +20,7 @@ LEVELS = (
     ("errors",),
     ("array_libraries",),
     ("backend", "files", "kernels", "memory_budget"),
-    ("capacity", "named_arrays", "npz", "options", "random"),
+    ("capacity", "communication", "named_arrays", "npz", "options", "random"),
     ("initializers", "network_options", "schedules"),
     ("ops",),
     ("data", "layers", "losses", "optim", "penalties"),

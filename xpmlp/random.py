@@ -206,7 +206,12 @@ def _words_to(xp: Namespace, words: np.ndarray, device: Any) -> Array:
 
 
 def random_bits(
-    xp: Namespace, shape: tuple[int, ...], generator: Generator, step: int, device: Any = None
+    xp: Namespace,
+    shape: tuple[int, ...],
+    generator: Generator,
+    step: int,
+    device: Any = None,
+    first: int = 0,
 ) -> Array:
     """24 random bits for every element, on the arrays' own device.
 
@@ -223,6 +228,8 @@ def random_bits(
         The draw's number: another step, other numbers.
     device : optional
         Where to make them.
+    first : int
+        The number of the first element, of each member: those of a part of a larger array.
 
     Returns
     -------
@@ -238,13 +245,15 @@ def random_bits(
     member_shape = shape if population is None else shape[1:]
     count = math.prod(member_shape)
     dtype = xp.int64 if has_wide_types(xp) else xp.int32
-    element = xp.arange(-(-count // 4), dtype=dtype, device=device)
+    before, skipped = divmod(first, 4)
+    end = before + -(-(count + skipped) // 4)
+    element = xp.arange(before, end, dtype=dtype, device=device)
     if population is not None:
         element = element[None, :]
     words = philox(xp, (element, step & _LOW, generator.stream, 0), generator.key(xp, 2, device))
     bits = xp.stack(words, axis=-1)
     lead = () if population is None else (population,)
-    flat = xp.reshape(bits, (*lead, bits.shape[-2] * 4))[..., :count]
+    flat = xp.reshape(bits, (*lead, bits.shape[-2] * 4))[..., skipped : skipped + count]
     return xp.reshape((flat >> 8) & 0xFFFFFF, shape)
 
 

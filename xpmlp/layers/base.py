@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, asarray_like, dtype_name, to_numpy
+from ..communication import Share
 from ..errors import DTypeError, ShapeError, StateError
 from ..named_arrays import NamedArrays
 from ..options import Option
@@ -93,11 +94,14 @@ class Layer:
         The params that penalties and weight decay apply to.
     counter_names : tuple of str
         Attributes that are counted up by forwards in training, such as a dropout's ``step``.
+    share : Share or None
+        While a batch is divided among several processes, which of its rows x is.
     """
 
     weight_params: tuple[str, ...] = ()
     counter_names: tuple[str, ...] = ()
     population: int | None = None
+    share: Share | None = None
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = NamedArrays()

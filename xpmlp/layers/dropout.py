@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,10 +66,14 @@ class Dropout(Layer):
             self._saved = "evaluated"
             return x
         self.step += 1
-        self._saved = self.step
-        return ops.dropout(x, self.p, self.rng, self.step)
+        first = 0
+        if self.share is not None:  # the mask is that of all ranks' rows
+            own = x.shape[1:] if self.population is None else x.shape[2:]
+            first = self.share.first * math.prod(own)
+        self._saved = self.step, first
+        return ops.dropout(x, self.p, self.rng, *self._saved)
 
     def backward(self, dy: Array) -> Array:
         """dy with the same mask and scale."""
-        step = self._recall()
-        return dy if step == "evaluated" else ops.dropout(dy, self.p, self.rng, step)
+        saved = self._recall()
+        return dy if saved == "evaluated" else ops.dropout(dy, self.p, self.rng, *saved)

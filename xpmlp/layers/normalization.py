@@ -14,6 +14,7 @@ from ..errors import ShapeError
 from ..ops.shapes import check_choice, check_floating
 from ..options import Number
 from .base import FLOAT, Layer, Parameter, State
+from .shared_statistics import batch_norm
 
 
 @dataclass(frozen=True)
@@ -145,15 +146,24 @@ class BatchNorm(_Scaled):
             self._saved = x, mean, var, ops.batch_norm_inference_backward
             return ops.batch_norm_inference(x, self.gamma, self.beta, mean, var, self.eps)
         self._check(x)
+        share = self.share
         rows = math.prod(x.shape[:-1]) // (self.population or 1)
-        if rows == 1:
+        if share is not None and share.ranks.statistics == "global":
+            rows = rows // max(1, share.rows) * share.total
+        if rows == 1 and (share is None or share.rows):
             raise ShapeError(
                 "`BatchNorm.forward`: expected a batch of at least 2 rows in training, got 1 (x of "
                 f"shape {tuple(x.shape)}), which has no variance; raise batch_size, or leave out "
                 "a last batch of one row with drop_last=True"
             )
-        y, mean, var = ops.batch_norm(x, self.gamma, self.beta, self.eps)
-        self._saved = x, mean, var, ops.batch_norm_backward
+        if share is None:
+            y, mean, var = ops.batch_norm(x, self.gamma, self.beta, self.eps)
+            self._saved = x, mean, var, ops.batch_norm_backward
+        else:
+            y, saved, mean, var = batch_norm(x, self.gamma, self.beta, self.eps, share)
+            self._saved = x, *saved
+            if share.ranks.statistics == "rank":
+                rows = max(2, share.total // share.ranks.size)  # the same on every rank
         correction = rows / (rows - 1) if self.unbiased else 1.0
         self.running_mean = self._move(self.running_mean, mean)
         self.running_var = self._move(self.running_var, var * correction)

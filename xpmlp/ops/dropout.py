@@ -20,7 +20,9 @@ RATE = Number("[0, 1)", each_member=True, hint="0.2 drops a fifth of the units")
 """What a probability to drop may be."""
 
 
-def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> Array:
+def dropout(
+    x: Array, p: float | Sequence[float], rng: Generator, step: int, first: int = 0
+) -> Array:
     """``y = x ⊙ keep / (1 − p)``, where each element is kept with probability 1 − p.
 
     The mask is a function of (seed, stream, step, element). Calling this on dy with the same rng
@@ -35,6 +37,9 @@ def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> 
         Seed and stream of the mask.
     step : int
         Which mask: raise it by one for a new one.
+    first : int
+        The place of x's first element in that mask, or of each member's first: where x is a part of
+        a larger array that several processes share.
 
     Returns
     -------
@@ -60,6 +65,8 @@ def dropout(x: Array, p: float | Sequence[float], rng: Generator, step: int) -> 
         )
     if not any(rates):
         return x
+    if first:
+        return reference(x, rates, rng, step, first)
     return choose("dropout", reference, x, rates=rates)(x, rates, rng, step)
 
 
@@ -75,11 +82,13 @@ def check_rates(p: float | Sequence[float], population: int | None) -> tuple[flo
     return rates
 
 
-def reference(x: Array, rates: tuple[float, ...], rng: Generator, step: int) -> Array:
+def reference(
+    x: Array, rates: tuple[float, ...], rng: Generator, step: int, first: int = 0
+) -> Array:
     """The definition."""
     xp = array_namespace(x)
     device = array_api_compat.device(x)
-    bits = random_bits(xp, tuple(x.shape), rng, step, device)
+    bits = random_bits(xp, tuple(x.shape), rng, step, device, first)
     thresholds = [round(rate * (1 << _BITS)) for rate in rates]
     scales = [1.0 / (1.0 - rate) for rate in rates]
     if len(rates) == 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..backend import Array, array_namespace, detached
@@ -17,36 +19,43 @@ def by_layers(task: Task, x: Array, y: Array, weight: Array | None = None) -> tu
 
     A batch that is refused leaves everything as it was.
     """
-    model, x, y = task.model, detached(x), detached(y)
+    x, y = detached(x), detached(y)
     weight = None if weight is None else detached(weight)
-    before = _state_of(model)
-    try:
+    with kept_state(task.model):
         value, outputs = forward_and_backward(task, x, y, weight)
         return update(task, value), outputs
-    except Exception:
-        _put_back(before)  # running statistics and masks: as if there had been no such batch
-        raise
 
 
 def forward_and_backward(
     task: Task, x: Array, y: Array, weight: Array | None = None
 ) -> tuple[Array, Array]:
     """The loss and the outputs; leaves gradients in the layers."""
-    model = task.model
-    outputs = model.forward(x, training=True)
-    rows, targets = as_rows(outputs, y, model.population)
+    outputs, *_, value = forward(task, x, y, weight)
+    backward(task, task.loss.backward(), outputs)
+    return value, outputs
+
+
+def forward(
+    task: Task, x: Array, y: Array, weight: Array | None
+) -> tuple[Array, Array, Array, list[Array], Array]:
+    """The outputs, as rows too, targets and weights (none or one) to match, and the loss."""
+    outputs = task.model.forward(x, training=True)
+    rows, targets = as_rows(outputs, y, task.model.population)
     if weight is None:
-        value = task.loss.forward(rows, targets)
-    else:
-        value = task.loss.weighted(rows, targets, weights_of_rows(weight, outputs, rows))
-    dy = task.loss.backward()
-    if rows is not outputs:
+        return outputs, rows, targets, [], task.loss.forward(rows, targets)
+    weight = weights_of_rows(weight, outputs, rows)
+    return outputs, rows, targets, [weight], task.loss.weighted(rows, targets, weight)
+
+
+def backward(task: Task, dy: Array, outputs: Array) -> None:
+    """Gradients in the layers, from that of the outputs as rows."""
+    model = task.model
+    if dy.shape != outputs.shape:
         dy = array_namespace(dy).reshape(dy, outputs.shape)
     if isinstance(model, Sequential):
         model.backward(dy, input_grad=False)
     else:
         model.backward(dy)
-    return value, outputs
 
 
 def update(task: Task, value: Array) -> Array:
@@ -68,6 +77,17 @@ def constrained(task: Task, value: Array) -> tuple[Array, dict[str, Array]]:
     if task.clip_norm is not None:
         grads = clip_by_global_norm(grads, task.clip_norm, model.population)
     return value, grads
+
+
+@contextmanager
+def kept_state(model: Layer) -> Iterator[None]:
+    """After an error, running statistics and masks are as if there had been no such batch."""
+    before = _state_of(model)
+    try:
+        yield
+    except Exception:
+        _put_back(before)
+        raise
 
 
 def _state_of(model: Layer) -> list[tuple[Layer, dict[str, Any]]]:

@@ -15,7 +15,8 @@ import array_api_compat
 import numpy as np
 
 from ..backend import Array, from_file
-from ..errors import BackendError
+from ..communication import Communicator, Share
+from ..errors import BackendError, ConfigError
 from ..layers.base import Layer
 from ..losses import Loss
 from ..metrics import as_rows, right_answers
@@ -28,6 +29,7 @@ from .captured import CapturedStep
 from .compiled import CompiledStep, NotCompiled, StepMemory, compile_step
 from .jitted import JittedStep, NotJitted
 from .task import Task
+from .together import Figures, by_layers_together, share_of_batch, with_a_row
 
 
 class TrainStep:
@@ -46,11 +48,17 @@ class TrainStep:
         member's own norm).
     precision : {None, "tf32", "bf16", "fp16"}
         On CuPy: what products are computed in; see :class:`~xpmlp.step.CapturedStep`.
+    comm : Communicator, optional
+        Other processes that make the same step, each on its share of a batch's rows.
 
     Attributes
     ----------
     outputs : array
         What the model gave in the last step, before the update.
+    figures : Figures or None
+        With ``comm``, what is known of the last step on all ranks.
+    wish : bool
+        With ``comm``, whether this rank would like to stop: told to all with the next step.
     correct : integer, shape () or (P,), or None
         How many answers of the last batch were right, where they are classes or yes/no; None for
         numbers. Ask before the next step.
@@ -77,6 +85,7 @@ class TrainStep:
         penalty: Penalty | None = None,
         clip_norm: float | None = None,
         precision: str | None = None,
+        comm: Communicator | None = None,
     ):
         self.model = model
         self.loss = loss
@@ -86,6 +95,9 @@ class TrainStep:
             None if clip_norm is None else MAX_NORM.check("TrainStep", "clip_norm", clip_norm)
         )
         self.precision = precision
+        self.comm = comm if comm is None or comm.size > 1 else None
+        self.figures: Figures | None = None
+        self.wish = False
         self._outputs: Any = None
         self._outputs_lent = False  # whether the next step may overwrite them
         self._targets: Any = None
@@ -99,7 +111,17 @@ class TrainStep:
 
     def __getstate__(self) -> dict[str, Any]:
         # What is compiled is for this process, and for these very arrays.
-        made = "_outputs", "_targets", "_hits", "_captured", "_jitted", "_memory", "_made_of"
+        made = (
+            "comm",
+            "figures",
+            "_outputs",
+            "_targets",
+            "_hits",
+            "_captured",
+            "_jitted",
+            "_memory",
+            "_made_of",
+        )
         return vars(self) | dict.fromkeys(made) | {"_programs": {}}
 
     @property
@@ -108,6 +130,8 @@ class TrainStep:
         ignored = getattr(self.loss, "ignore_index", None)
         if self._outputs is None:
             return None
+        if self.figures is not None:
+            return self.figures.correct
         if (
             self._hits is not None
             and not 0 <= (-1 if ignored is None else ignored) < (self._outputs.shape[-1])
@@ -116,15 +140,21 @@ class TrainStep:
         outputs, targets = as_rows(self._outputs, self._targets, self.model.population)
         return right_answers(self.loss, outputs, targets)
 
-    def __call__(self, x: Array, y: Array, weight: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, y: Array, weight: Array | None = None, *, share: Share | None = None
+    ) -> Array:
         """Train on x (N, …) and targets y; the loss before the update, still on the device.
 
         Parameters
         ----------
         x, y : array
+            With ``comm``, this rank's rows of the batch, behind those of the ranks before; there
+            may be none.
         weight : array, shape (N,) or (P, N), optional
             What each row counts for, at least 0: see :meth:`Loss.weighted
             <xpmlp.losses.Loss.weighted>`. On CuPy such a step is not captured.
+        share : Share, optional
+            With ``comm``, which rows of the batch these are. Else the ranks ask each other.
 
         Returns
         -------
@@ -133,6 +163,8 @@ class TrainStep:
         """
         if self.optimizer._owner is not weakref.ref(self.model):
             self.optimizer.claim(self.model)
+        if self.comm is not None:
+            return self._together(x, y, weight, share or self._share(x))
         if type(x) is not np.ndarray:  # asked first: the smallest steps take microseconds
             x = from_file(x)
             if array_api_compat.is_cupy_array(x):
@@ -148,6 +180,36 @@ class TrainStep:
         self._outputs, self._outputs_lent, self._targets = program.outputs, True, y
         self._hits = program.correct
         return value if program.updates else update(self.task, value)
+
+    def _together(self, x: Array, y: Array, weight: Array | None, share: Share) -> Array:
+        """The step of several ranks: what one process would do with all rows."""
+        if self.precision is not None:
+            raise ConfigError(
+                f"`TrainStep`: expected no precision for several ranks, got {self.precision!r}"
+            )
+        x, y, weight = self._with_a_row(x, y, weight, share)
+        program = self._program(x, y, weight, share)
+        if isinstance(program, str):
+            given = x, y, weight, share, self.wish
+            self.figures, self._outputs = by_layers_together(self.task, *given)
+            self._outputs_lent = False
+            return self.figures.value
+        assert program.summed is not None
+        program.summed.wish = self.wish
+        value = program(x, y, weight)
+        self.figures = program.summed.figures
+        self._outputs, self._outputs_lent = program.outputs[..., : share.rows, :], True
+        return value if program.updates else update(self.task, value)
+
+    @staticmethod
+    def _with_a_row(*arrays: Any) -> tuple[Any, Any, Any]:
+        *batch, share = arrays
+        x, y, weight = (None if a is None else with_a_row(from_file(a), share) for a in batch)
+        return x, y, weight
+
+    def _share(self, x: Array) -> Share:
+        assert self.comm is not None
+        return share_of_batch(x, self.model.population, self.comm)
 
     @property
     def outputs(self) -> Any:
@@ -174,6 +236,11 @@ class TrainStep:
 
     def explain(self, x: Array, y: Array, weight: Array | None = None) -> str:
         """How a step on such a batch runs, and why, in one line."""
+        if self.comm is not None:
+            share = self._share(x)
+            program = self._program(*self._with_a_row(x, y, weight, share), share)
+            way = f"layer by layer ({program})" if isinstance(program, str) else "compiled"
+            return f"{way}, summed over {self.comm.size} ranks"
         if array_api_compat.is_cupy_array(x):
             if weight is not None:
                 return f"layer by layer ({_NOT_CAPTURED})"
@@ -270,7 +337,9 @@ class TrainStep:
             self._jitted = jitted
         return jitted
 
-    def _program(self, x: Array, y: Array, weight: Array | None = None) -> CompiledStep | str:
+    def _program(
+        self, x: Array, y: Array, weight: Array | None = None, share: Share | None = None
+    ) -> CompiledStep | str:
         """The program for such a batch, or why there is none."""
         self._refuse_precision(type(x).__name__)
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
@@ -278,7 +347,7 @@ class TrainStep:
         if off := why_kernels_are_off():
             return off
         task = self._task_now()
-        shape = x.shape, x.dtype, y.shape, y.dtype
+        shape = x.shape, x.dtype, y.shape, y.dtype, share
         if weight is not None:
             if type(weight) is not np.ndarray:
                 return "not NumPy arrays"
@@ -288,7 +357,7 @@ class TrainStep:
             if len(self._programs) >= _SHAPES:
                 self._programs.clear()
             try:
-                program, self._memory = compile_step(task, self._memory, x, y, weight)
+                program, self._memory = compile_step(task, self._memory, x, y, weight, share)
             except NotCompiled as reason:
                 program = str(reason)
             self._programs[shape] = program

@@ -23,15 +23,15 @@ _PLUS0, _PLUS1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 Dropout = record(
     "Dropout", x=ROWS, y=ROWS, seed=Of(2, dtype="uint32"),
-    counter=Of(2, dtype="uint32", shared=True), threshold=Of(dtype="uint32"), scale=EACH_MEMBER,
+    counter=Of(3, dtype="uint32", shared=True), threshold=Of(dtype="uint32"), scale=EACH_MEMBER,
 )  # fmt: skip
 
 
 def dropout(x, rates, rng, step):
     """The kernel, with the signature and the results of the op's reference."""
     dtype = x.dtype
-    y, counter = np.empty(x.shape, dtype), np.empty(2, np.uint32)
-    counter[0], counter[1] = step & _WORD, rng.stream & _WORD
+    y, counter = np.empty(x.shape, dtype), np.empty(3, np.uint32)
+    counter[0], counter[1], counter[2] = step & _WORD, rng.stream & _WORD, 0
     members, seeds, thresholds, scales = _prepared(rng.seeds, rates, dtype)
     sizes = members, 1, x.size // members
     given = Dropout.plain(*sizes, x, y, seeds, counter, thresholds, scales)
@@ -54,7 +54,10 @@ _CHUNK_BYTES = 4 * CHUNK
 
 
 def _dropped(a, first, last):
-    """``y = x ⊙ keep / (1 − p)`` with the mask of step ``counter[0]`` of stream ``counter[1]``."""
+    """``y = x ⊙ keep / (1 − p)`` with the mask of step ``counter[0]`` of stream ``counter[1]``.
+
+    The first element of x has the first word of block ``counter[2]``.
+    """
     step, stream, chunk = a.counter[0], a.counter[1], np.uintp(CHUNK)
     for begin in range(first, last, chunk):
         _drop_chunk(a, step, stream, begin, min(last, begin + chunk))
@@ -65,7 +68,7 @@ def _drop_chunk(a, step, stream, begin, end):
     """One member's elements from a multiple of ``CHUNK`` on."""
     place, blocks = stack_buffer(_CHUNK_BYTES), (end - begin + np.uintp(3)) // np.uintp(4)
     pairs = vector(place, np.uintp(2) * blocks, np.uint64(0))
-    _draw(pairs, begin // np.uintp(4), step, stream, a.seed)
+    _draw(pairs, begin // np.uintp(4) + np.uintp(a.counter[2]), step, stream, a.seed)
     words, zero = vector(place, CHUNK, np.uint32(0)), a.y.dtype.type(0)
     for j in range(end - begin):
         kept = (words[j] >> np.uint32(8)) >= a.threshold

@@ -16,6 +16,7 @@ from ...ops.dispatch import load_kernels
 from . import embedding, normalization, periodic
 from .normalization import Lowered, mask_of, masked_by, refuse_shared_batch
 from .program import Activation, Backward, NotCompiled, Program
+from .shared import dropout_by_mask
 
 
 def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) -> Lowered:
@@ -138,8 +139,12 @@ def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) 
     thresholds, scales = program.buffer(members, dtype=np.uint32), program.buffer(members)
     thresholds[:] = np.rint(rates * (1 << 24))
     scales[:] = 1.0 / (1.0 - rates)
-    counter = program.buffer(2, dtype=np.uint32)
+    counter = program.buffer(3, dtype=np.uint32)
     counter[1] = layer.rng.stream & 0xFFFFFFFF
+    if program.share is not None:
+        counter[2], apart = divmod(program.share.first * F, 4)
+        if apart:
+            return dropout_by_mask(program, layer, x)
     y = program.activation(x.features, gated=x.gated)
     draw, work = program.instructions.dropped, N * F / 1.5
     mask: Any = {"seed": seeds, "counter": counter, "threshold": thresholds, "scale": scales}

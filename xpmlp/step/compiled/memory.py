@@ -39,10 +39,14 @@ class StepMemory:
         Its parameters are replaced by copies in the buffers; the given arrays are never written to.
     optimizer : Optimizer, optional
         Its state as well.
+    tail : int
+        Room for so many numbers more behind the gradients, which several ranks sum with them.
 
     Attributes
     ----------
     params, grads : array, shape (size,)
+    summed : array, shape (size + tail,)
+        The gradients and then the tail.
     slots : tuple of arrays, shape (size,)
         What the optimizer remembers.
     state : dict of str to array
@@ -56,7 +60,7 @@ class StepMemory:
         How often a program has written here.
     """
 
-    def __init__(self, model: Layer, optimizer: Optimizer | None, dtype: np.dtype):
+    def __init__(self, model: Layer, optimizer: Optimizer | None, dtype: np.dtype, tail: int = 0):
         params, weights = model.params, model.weight_params
         self.names = [n for n in params if n in weights] + [n for n in params if n not in weights]
         self.offsets: dict[str, tuple[int, int]] = {}
@@ -73,7 +77,8 @@ class StepMemory:
             if name in weights:
                 self.weights_end = end
         self.size = end
-        self.params, self.grads = zeros((end,), dtype), zeros((end,), dtype)
+        self.params, self.summed = zeros((end,), dtype), zeros((end + tail,), dtype)
+        self.grads, self.tail = self.summed[:end], self.summed[end:]
         self.slots = tuple(zeros((end,), dtype) for _ in range(optimizer.slots if optimizer else 0))
         self._adjusted: np.ndarray | None = None
         self.state: dict[str, np.ndarray] = {}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ... import layers
 from ...layers import masked
-from .program import Activation, Backward, NotCompiled, Program
-
-Lowered = tuple[Activation, Backward]
-"""What the lowering of a layer gives: its output, and what appends its backward."""
+from .program import Activation, Lowered, NotCompiled, Program
+from .shared import share_slopes, share_statistics
 
 
 def batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activation) -> Lowered:
@@ -19,8 +19,10 @@ def batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activati
     program.watch(layer, "keep", "eps", "unbiased")
     N, F, members = program.rows, x.features, program.members
     _check(program, name, layer, x)
+    share = program.share
     if program.training:
-        if N == 1:
+        alone = N if share is None or share.ranks.statistics == "rank" else share.total
+        if alone == 1 and (share is None or share.rows):
             raise NotCompiled(f"{name}BatchNorm has only one row")  # which the layer refuses
         mean, var = program.buffer(members, F), program.buffer(members, F)
     else:
@@ -31,8 +33,11 @@ def batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activati
     given = {**norm, "x": x, "beta": program.parameter(name + "beta"), "y": y}
     if program.training:
         program.add(kinds.batch_statistics, columns=F, **given, work=work)
-        correction = N / (N - 1) if layer.unbiased else 1.0
-        for statistic, value, factor in (("mean", mean, 1.0), ("var", var, correction)):
+        batch = mean, var, N
+        if share is not None:
+            batch = share_statistics(program, share, mean, var)
+        correction = batch[2] / (batch[2] - 1) if layer.unbiased else 1.0
+        for statistic, value, factor in (("mean", batch[0], 1.0), ("var", batch[1], correction)):
             moved = {"value": value, "running": program.state(f"{name}running_{statistic}")}
             rates = {"keep": layer.keep, "move": 1.0 - layer.keep, "correction": factor}
             program.add(kinds.running, columns=F, **moved, **rates, work=F / 20)
@@ -40,7 +45,10 @@ def batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activati
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
         steps = kinds.batch_norm_slopes, kinds.batch_norm_backward_rows
-        return _backward(program, steps, name, x, dy, wanted, **norm)
+        between = None
+        if share is not None and share.ranks.statistics == "global":
+            between = partial(share_slopes, program, share)
+        return _backward(program, steps, name, x, dy, wanted, between, **norm)
 
     return y, backward
 
@@ -118,15 +126,22 @@ def _backward(
     x: Activation,
     dy: np.ndarray,
     wanted: bool,
+    between: Callable[..., dict[str, np.ndarray]] | None = None,
     **norm: Any,
 ) -> np.ndarray | None:
-    """The slopes of γ and β and, if it is wanted, dx: two instructions with one record."""
+    """The slopes of γ and β and, if it is wanted, dx: two instructions with one record.
+
+    Or with two, where ``between`` gives the slopes that dx takes.
+    """
     F, work = x.features, program.rows * x.features / 20
     dx = program.buffer(program.members, program.rows, F) if wanted else None
     given = {"dy": dy, "x": x, **norm, "dx": 0 if dx is None else dx}
     given |= {f"d{each}": program.gradient(name + each) for each in ("gamma", "beta")}
-    for instruction in steps if wanted else steps[:1]:
-        program.add(instruction, columns=F, **given, work=work)
+    program.add(steps[0], columns=F, **given, work=work)
+    if wanted:
+        if between is not None:
+            given |= between(given["dgamma"], given["dbeta"])
+        program.add(steps[1], columns=F, **given, work=work)
     return None if dx is None else program.gate(dx, x)
 
 

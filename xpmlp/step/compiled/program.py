@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...communication import Share
 from ...ops.dispatch import load_kernels
 from .memory import StepMemory, zeros
 
@@ -116,6 +117,8 @@ class Activation:
 Backward = Callable[[np.ndarray, bool], "np.ndarray | None"]
 """``dx = backward(dy, wanted)``; dx is None unless it is wanted. What overwrites dy does so only
 after :meth:`Program.own`."""
+Lowered = tuple[Activation, Backward]
+"""What the lowering of a layer gives: its output, and what appends its backward."""
 
 
 class Program:
@@ -132,6 +135,8 @@ class Program:
         Where parameters are.
     training : bool
         Whether dropout and batch statistics are on, and a backward may follow.
+    share : Share, optional
+        Where the batch is a part of one that is divided among several ranks.
 
     Attributes
     ----------
@@ -159,7 +164,9 @@ class Program:
         memory: StepMemory,
         *,
         training: bool = True,
+        share: Share | None = None,
     ):
+        self.share = share
         self.population, self.members = population, population or 1
         self.rows, self.x, self.memory, self.training = rows, x, memory, training
         self.dtype = memory.dtype
@@ -177,6 +184,12 @@ class Program:
         self.looks: list[Callable[[np.ndarray], Any]] = []
         self._watched: list[tuple[Any, str, Any]] = []
         self._held: list[np.ndarray] = []
+        self._parts: list[tuple[Any, Callable[[], None]]] = []
+
+    def cut(self, action: Callable[[], None]) -> None:
+        """Call a function between the instructions so far and those that follow."""
+        self._parts.append((self.tape, action))
+        self.tape = type(self.tape)(self.members)
 
     def watch(self, owner: Any, *names: str) -> None:
         """These attributes are built into the program; it is stale once they change."""
@@ -278,9 +291,14 @@ class Program:
         if weight is not None:
             np.copyto(self.weights, weight, casting="unsafe")
         status = self.tape.check()
+        for tape, _ in self._parts:
+            status = tape.check() or status
         if status == 0:
             for prepare in self.before:
                 prepare()
+            for tape, action in self._parts:
+                tape.run()
+                action()
             self.tape.run()
         return status
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ...communication import Share
 from ...errors import DataError
 from ...layers import Flatten, Linear, Sequential
 from ...layers.base import Layer
@@ -22,10 +23,12 @@ from ...ops import numba_rules
 from ...ops.dispatch import give_up, is_compilers
 from ...ops.targets import check_weight
 from ..task import Task
+from ..together import Sums, tail_size
 from .layers import lower_layer
 from .losses import lower_loss
 from .memory import StepMemory
 from .program import Activation, Backward, NotCompiled, Program
+from .shared import SummedStep, weigh_gradient
 from .updates import can_update, lower_update
 
 _DTYPES = (np.dtype("float32"), np.dtype("float64"))
@@ -42,6 +45,8 @@ class CompiledStep:
         Shared by the programs for other shapes.
     x, y, weight : array
         A batch of the shapes and dtypes that it is for; without weights, it has none.
+    share : Share, optional
+        Of a batch that is divided among several ranks, what x is.
 
     Raises
     ------
@@ -56,6 +61,8 @@ class CompiledStep:
         For class numbers: in how many rows the largest output was at the class.
     updates : bool
         Whether it updates the parameters too.
+    summed : SummedStep or None
+        The sum over the ranks.
     """
 
     def __init__(
@@ -65,19 +72,26 @@ class CompiledStep:
         x: np.ndarray,
         y: np.ndarray,
         weight: np.ndarray | None = None,
+        share: Share | None = None,
     ):
         model, P = task.model, task.model.population
         rows = rows_of(model, x)
-        program = Program(P, rows, given_batch(model, x, rows), memory)
+        program = Program(P, rows, given_batch(model, x, rows), memory, share=share)
         outputs, array, append_backward = lower_model(program, model)
         self._value = program.buffer(P or 1)
         gradient = lower_loss(program, task.loss, outputs, y, self._value, weight)
+        self.outputs = array if P is not None else array[0]
+        self.summed: SummedStep | None = None
+        sums = None if share is None else Sums(task.loss, P, share, weight is not None)
+        if sums is not None:
+            weigh_gradient(program, sums, gradient, self.outputs)
         with program.holding(gradient):  # the loss gives it out
             append_backward(program.gate(gradient, outputs), False)
+        if sums is not None:
+            self.summed = SummedStep(program, sums, self._value, self.outputs)
         self.updates = task.optimizer is not None
         if self.updates:
             lower_update(program, task, self._value)
-        self.outputs = array if P is not None else array[0]
         self._gradient = gradient if P is not None else gradient[0]
         self._loss, self._memory, self._program = task.loss, memory, program
         self.correct: Any = None
@@ -111,6 +125,7 @@ def compile_step(
     x: np.ndarray,
     y: np.ndarray,
     weight: np.ndarray | None = None,
+    share: Share | None = None,
 ) -> tuple[CompiledStep, StepMemory]:
     """A step for batches like (x, y), and the memory it works in.
 
@@ -128,9 +143,10 @@ def compile_step(
     if memory is None:
         if optimizer.state:
             optimizer.check_memory(model.params)
-        memory = StepMemory(model, updating.optimizer, x.dtype)
+        tail = 0 if share is None else tail_size(model.population)
+        memory = StepMemory(model, updating.optimizer, x.dtype, tail)
     with compiling():
-        step = CompiledStep(updating, memory, x, y, weight)
+        step = CompiledStep(updating, memory, x, y, weight, share)
     for _, layer in model.named_layers():
         layer._saved = None  # what an earlier forward left must not be taken for this step's
     return step, memory

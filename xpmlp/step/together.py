@@ -1,0 +1,192 @@
+"""One step of several ranks: each its share of a batch's rows, and all of them the same update.
+
+Gradients are summed between backward and update, and with them, in the same buffer, all that is
+told of a step: the loss, right answers, and whether a rank would like to stop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_namespace, asarray_like, detached, to_numpy
+from ..communication import Communicator, Share
+from ..errors import ConfigError, DataError
+from ..losses import Loss
+from ..metrics import answers_given, right_answers
+from .by_layers import backward, forward, kept_state, update
+from .task import Task
+
+_KINDS = 4  # numbers of each member that are told of a step
+
+
+@dataclass
+class Figures:
+    """What all ranks know of a step; (…) is () or (P,).
+
+    Attributes
+    ----------
+    value : array, shape (…)
+        The loss of the whole batch.
+    correct : array, shape (…), or None
+        How many answers were right; by their weights, where rows have any.
+    units, given : array, shape (…)
+        What the loss is a mean over, and how many answers there were.
+    rows : int
+        Of the whole batch.
+    stopping : bool
+        Whether a rank wished to stop.
+    """
+
+    value: Any
+    correct: Any
+    units: Any
+    given: Any
+    rows: int
+    stopping: bool
+
+
+class Sums:
+    """What a rank adds to a step, beside its gradients.
+
+    Parameters
+    ----------
+    loss : Loss
+    population : int or None
+    share : Share
+    weighted : bool
+        Whether rows have weights.
+    """
+
+    def __init__(self, loss: Loss, population: int | None, share: Share, weighted: bool):
+        if loss.reduction == "none":
+            raise ConfigError(
+                f"`TrainStep`: expected a loss that is one number for several ranks, got {loss!r}"
+            )
+        self.loss, self.population, self.share = loss, population, share
+        self.part: Any = share.part if loss.reduction == "mean" else float(share.rows > 0)
+        self.known = loss.reduction == "sum" or not (weighted or loss.weighs_rows)
+        self._weighted = weighted
+        self._units: Any = None
+        self._has_hits, self._rows = False, 0
+
+    def weigh(self, outputs: Array, targets: Array, *weights: Array) -> Any:
+        """What the loss of a rank's own rows, and its gradient, count for in that of all."""
+        own = _on_host(self.loss.units(outputs, targets, *weights))
+        own = np.atleast_1d(np.asarray(own, np.float64))
+        own = self._units = own * (self.share.rows > 0)
+        if not self.known:
+            total = self.share.sum(own.copy())
+            self.part = np.divide(own, total, out=np.zeros_like(own), where=total > 0)
+        return self.part
+
+    def tell(
+        self,
+        tail: np.ndarray,
+        value: Any,
+        outputs: Array,
+        targets: Array,
+        *weights: Array,
+        hits: Any = None,
+    ) -> None:
+        """Write a rank's own figures where they are summed."""
+        if self.known:
+            self.weigh(outputs, targets, *weights)
+        if hits is None or weights:
+            hits = right_answers(self.loss, outputs, targets, *weights)
+        self._has_hits, real = hits is not None, self.share.rows > 0
+        table = self._table(tail)
+        table[...] = 0.0
+        if real:
+            table[0] = _on_host(value) * self.part
+            table[2] = self._units
+            if hits is not None:
+                table[1] = _on_host(hits)
+                table[3] = _on_host(answers_given(self.loss, outputs, targets, *weights))
+        self._rows = outputs.shape[-2] // max(1, self.share.rows) * self.share.total
+
+    def read(self, tail: np.ndarray) -> Figures:
+        """Those of all ranks, after the sum."""
+        single = self.population is None
+        value, hits, units, given = (row[0] if single else row.copy() for row in self._table(tail))
+        dtype = np.float64 if self._weighted else np.int64
+        correct = np.asarray(hits).astype(dtype)[()] if self._has_hits else None
+        return Figures(value, correct, units, given, self._rows, bool(tail[-1] > 0))
+
+    def _table(self, tail: np.ndarray) -> np.ndarray:
+        members = self.population or 1
+        return tail[: _KINDS * members].reshape(_KINDS, members)
+
+
+def tail_size(population: int | None) -> int:
+    """How many numbers a step tells beside the gradients, the wish to stop last."""
+    return _KINDS * (population or 1) + 1
+
+
+def share_of_batch(x: Array, population: int | None, ranks: Communicator) -> Share:
+    """A rank's share of a batch of which it has these rows."""
+    shared = population is None or x.ndim == 2
+    share = Share.found(int(x.shape[0 if shared else 1]), ranks)
+    if not share.total:
+        raise DataError("`TrainStep`: expected a batch with rows, got none on any rank")
+    return share
+
+
+def with_a_row(array: Array, share: Share) -> Array:
+    """A rank's part of a batch; one row of zeros, which will not count, where it has none."""
+    if share.rows:
+        return array
+    xp = array_namespace(array)
+    return xp.zeros([size or 1 for size in array.shape], dtype=array.dtype)
+
+
+def by_layers_together(
+    task: Task, x: Array, y: Array, weight: Array | None, share: Share, wish: bool
+) -> tuple[Figures, Array]:
+    """:func:`~xpmlp.step.by_layers` of all ranks: what is known of it, and this rank's outputs."""
+    model, x, y = task.model, detached(x), detached(y)
+    weight = None if weight is None else detached(weight)
+    layers = dict(model.named_layers())
+    sums = Sums(task.loss, model.population, share, weight is not None)
+    with kept_state(model):
+        try:
+            for layer in layers.values():
+                layer.share = share
+            outputs, rows, targets, weights, value = forward(task, x, y, weight)
+            part = sums.weigh(rows, targets, *weights)
+            dy = task.loss.backward()
+            dy = dy * (part if np.ndim(part) == 0 else asarray_like(part[:, None, None], dy))
+            backward(task, dy, outputs)
+        finally:
+            for layer in layers.values():
+                layer.share = None
+        own = [
+            (layer, name, grad) for layer in layers.values() for name, grad in layer.grads.items()
+        ]
+        buffer, ends = _flat(grad for _, _, grad in own), 0
+        buffer = np.concatenate([buffer, np.zeros(tail_size(model.population), buffer.dtype)])
+        tail = buffer[-tail_size(model.population) :]
+        if not share.rows:
+            buffer[...] = 0.0
+        sums.tell(tail, value, rows, targets, *weights)
+        tail[-1] = wish
+        share.ranks.allreduce(buffer)
+        for layer, name, grad in own:
+            begin, ends = ends, ends + int(np.prod(grad.shape))
+            summed = buffer[begin:ends].reshape(tuple(grad.shape))
+            layer.grads = {**layer.grads, name: asarray_like(summed, grad)}
+        figures = sums.read(tail)
+        figures.value = update(task, asarray_like(figures.value, value))
+    return figures, outputs
+
+
+def _flat(arrays: Any) -> np.ndarray:
+    parts = [np.ravel(to_numpy(array)) for array in arrays]
+    dtype = np.result_type(np.float32, *(part.dtype for part in parts))
+    return np.concatenate([part.astype(dtype) for part in parts])
+
+
+def _on_host(value: Any) -> Any:
+    return to_numpy(value) if hasattr(value, "dtype") else value
