@@ -31,7 +31,7 @@ LEVELS = (
     ("units",),
     ("ensemble", "sweep"),
     ("cross_validation", "onnx", "plots", "testing", "torch_modules"),
-    ("bench", "sklearn"),
+    ("bench", "report", "sklearn"),
     ("cli",),
     ("__main__",),
 )

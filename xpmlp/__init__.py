@@ -47,6 +47,7 @@ _SUBMODULES = (
     "plots",
     "population",
     "random",
+    "report",
     "schedules",
     "sklearn",
     "sweep",

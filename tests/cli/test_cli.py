@@ -66,7 +66,8 @@ def test_run_folder_holds_all_that_is_promised(command, tmp_path):
     folder = tmp_path / "runs" / "digits-1"
     assert status == 0
     assert {path.name for path in folder.iterdir()} == {
-        *("config.json", "history.csv", "model.safetensors", "result.json", "history.png")
+        *("config.json", "history.csv", "model.safetensors", "result.json", "history.png"),
+        "report.html",
     }
     result = json.loads((folder / "result.json").read_text())
     assert result | {"run": "runs/digits-1"} == last_json(out)

@@ -51,7 +51,7 @@ def files_in(folder):
     return {path.name for path in Path(folder).iterdir()}
 
 
-FINISHED = {"config.json", "history.csv", "model.safetensors", "result.json"}
+FINISHED = {"report.html", "config.json", "history.csv", "model.safetensors", "result.json"}
 
 
 @needs_signals
@@ -229,7 +229,7 @@ def test_a_folder_that_is_removed_meanwhile_is_made_again(command, monkeypatch):
 
     monkeypatch.setattr(Trainer, "fit", remove)
     assert command("train", "--epochs", "2", *QUICK, "--out", "run")[0] == 0
-    assert files_in("run") == {"model.safetensors", "result.json"}
+    assert files_in("run") == {"model.safetensors", "report.html", "result.json"}
 
 
 def processes(count, *arguments, **options):

@@ -87,6 +87,7 @@ def train(
     resume: o.Resume = None,
     resume_anyway: o.ResumeAnyway = False,
     plots: Annotated[bool, typer.Option(help="Whether to draw the history as a picture.")] = True,
+    report: o.Report = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: o.Json = False,
 ):
@@ -143,6 +144,7 @@ def train(
         out=out,
         progress=not quiet,
         plots=plots,
+        report=report,
         save_every=save_every,
         resume=resume,
         strict=not resume_anyway,
@@ -168,13 +170,18 @@ def evaluate(
     device: o.Device = None,
     data_dir: o.DataDir = None,
     download: o.Download = True,
+    report: o.Report = True,
     as_json: o.Json = False,
 ):
     """Score a trained network on a test set: overall, class by class, and what it mixes up."""
     o.choose_backend(backend, device)
     from .predict import evaluate as run_evaluation
+    from .report import page_of
+    from .runs import attempt
 
-    result = run_evaluation(run, data, data_dir, download)
+    result, leave = run_evaluation(run, data, data_dir, download)
+    if report and run.is_dir():
+        attempt("the report", leave, page_of(run, data))
     rows = {name: value for name, value in result.items() if not isinstance(value, dict | list)}
     console.print(as_table(rows))
     for note in result["notes"]:

@@ -11,6 +11,7 @@ import typer
 from ..errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, last.")]
+Report = Annotated[bool, typer.Option(help="Whether to leave a page, report.html, in the folder.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder to look for data sets in (else XPMLP_DATA, cache).")
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,26 +22,33 @@ from ..models import FullyConnectedNet
 from ..training import confusion_matrix
 from .outputs import check_output, write_rows
 from .prepare import identity_of
+from .report import leave_report, scored_rows
 from .runs import open_run
 from .scores import score
 from .together import TEMPERATURE, answers, network_inputs
 
 
-def evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool) -> dict[str, Any]:
+def evaluate(
+    run: Path, data: str | None, data_dir: Path | None, download: bool
+) -> tuple[dict[str, Any], Callable[[Path], None]]:
     """Score a run's model: on its own test rows, or on all rows of another file.
 
     Returns
     -------
-    dict
+    result : dict
         run, dataset, samples, loss, accuracy (or r2 and rmse), and for classes the accuracy of
         each (None without rows) and the confusion matrix (rows are true classes). ``notes`` says
         what is to be known beside the figures.
+    leave : callable
+        ``leave(path)`` writes the page about it.
     """
     with reading(run, "a run of xpmlp train", "train again", CheckpointError):
         return _evaluate(run, data, data_dir, download)
 
 
-def _evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool) -> dict[str, Any]:
+def _evaluate(
+    run: Path, data: str | None, data_dir: Path | None, download: bool
+) -> tuple[dict[str, Any], Callable[[Path], None]]:
     model, extras, config = open_run(run)
     classes = None if extras["classes"] is None else tuple(extras["classes"])
     test = _find_test(extras, config, data, data_dir, download, classes)
@@ -54,16 +61,11 @@ def _evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool
             f"{inputs} inputs; name the data set it was trained on"
         )
     normalization, target_normalization = _normalizations(extras)
-    result: dict[str, Any] = {
-        "run": str(run),
-        "dataset": test.name,
-        "samples": len(x),
-        **score(model, x, test.y, normalization, target_normalization, *_of_ensemble(extras)),
-    }
+    scores = score(model, x, test.y, normalization, target_normalization, *_of_ensemble(extras))
+    result: dict[str, Any] = {"run": str(run), "dataset": test.name, "samples": len(x), **scores}
+    answered = answers_in_units(model, x, extras)
     if classes is not None:
-        shares_of = answers(model, normalization.apply(x, model.dtype))
-        predicted = shares_of.argmax(axis=1)
-        matrix = confusion_matrix(test.y, predicted, len(classes))
+        matrix = confusion_matrix(test.y, answered.argmax(axis=1), len(classes))
         counts = matrix.sum(axis=1)
         shares = [
             float(matrix[place, place] / count) if count else None
@@ -76,7 +78,12 @@ def _evaluate(run: Path, data: str | None, data_dir: Path | None, download: bool
         result["class_accuracy"] = dict(zip(classes, shares, strict=True))
         result["confusion_matrix"] = matrix.tolist()
     result["notes"] = test.notes
-    return result
+
+    def leave(path: Path) -> None:
+        scored = scored_rows(test.name, test.x, test.y, answered, extras)
+        leave_report(path, run, model, extras, config, scored, scores, test.notes)
+
+    return result, leave
 
 
 @dataclass
@@ -279,25 +286,27 @@ def _free(name: str, row: dict[str, Any]) -> str:
 def _predict_rows(
     model: FullyConnectedNet, x: np.ndarray, extras: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    normalization, target_normalization = _normalizations(extras)
-    x = normalization.apply(x, model.dtype)
+    values = answers_in_units(model, x, extras)
     classes = extras["classes"]
     if classes is None:
-        assert target_normalization is not None  # every regression run has one
-        outputs = answers(model, x, *_of_ensemble(extras))
-        values = target_normalization.undo(outputs.astype(np.float64))
         names = (
             ["prediction"]
             if values.shape[1] == 1
             else [f"prediction_{column}" for column in range(values.shape[1])]
         )
         return [dict(zip(names, row, strict=True)) for row in values.tolist()]
-    probabilities = answers(model, x, *_of_ensemble(extras))
     return [
         {"prediction": classes[int(np.argmax(row))]}
         | {f"p({name})": round(float(p), 6) for name, p in zip(classes, row, strict=True)}
-        for row in probabilities
+        for row in values
     ]
+
+
+def answers_in_units(model: FullyConnectedNet, x: np.ndarray, extras: dict[str, Any]) -> np.ndarray:
+    """Probabilities (N, C), or numbers (N, M) in the targets' units, of what the network takes."""
+    normalization, target_normalization = _normalizations(extras)
+    found = answers(model, normalization.apply(x, model.dtype), *_of_ensemble(extras))
+    return found if target_normalization is None else target_normalization.undo(found.astype(float))
 
 
 def _normalizations(extras: dict[str, Any]) -> tuple[Normalization, Normalization | None]:

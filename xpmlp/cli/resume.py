@@ -18,7 +18,7 @@ from .recipes import Recipe
 from .runs import CONFIG, how_to_go_on, is_unfinished, read_config
 
 # About how it runs, not about what is trained.
-_ALWAYS = {"backend", "device", "data_dir", "download", "plots", "quiet", "as_json"}
+_ALWAYS = {"backend", "device", "data_dir", "download", "plots", "report", "quiet", "as_json"}
 _ALWAYS |= {"resume", "resume_anyway", "save_every"}
 TRAINING = {field.name for field in fields(Recipe)} | {"seed"}
 """Options of ``xpmlp train`` that make another training; ``--resume-anyway`` takes them."""

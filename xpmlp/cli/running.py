@@ -6,14 +6,16 @@ import contextlib
 import io
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from ..errors import XpmlpError
 from ..training.terminal import Unbroken
+from . import afterwards, warned
 from . import tables as t
 from .app import app
+
+assert afterwards  # has added its commands
 
 
 def run() -> None:
@@ -23,7 +25,7 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal or pipe that cannot show "R²" gets "R?", not a traceback.
             stream.reconfigure(errors="replace")
-    with _unbroken_streams(), _plain_warnings():
+    with _unbroken_streams(), warned.in_plain_words():
         try:
             app()
         except XpmlpError as error:
@@ -56,20 +58,3 @@ def _unbroken_streams() -> Iterator[None]:
         finally:
             out.flush()
             err.flush()
-
-
-@contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """The command's own warnings as a line, without the place in the code."""
-    usual = warnings.formatwarning
-
-    def plain(message: Any, category: type[Warning], *place: Any, **rest: Any) -> str:
-        if category is UserWarning:
-            return f"xpmlp: {t.plain(str(message), 2000)}\n"
-        return usual(message, category, *place, **rest)
-
-    warnings.formatwarning = plain
-    try:
-        yield
-    finally:
-        warnings.formatwarning = usual

@@ -7,6 +7,7 @@
 ``model.safetensors``       the network, with normalization and class names inside
 ``result.json``             the figures at the end
 ``history.png``             the same history as a picture, where matplotlib is there
+``report.html``             all of it as a page to look at
 ==========================  =========================================================
 """
 

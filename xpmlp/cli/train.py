@@ -33,8 +33,11 @@ from ..training import (
 )
 from ..training.out_of_fold import LOSS
 from ..training.state_file import CHECKPOINT
+from . import warned
+from .predict import answers_in_units
 from .prepare import Prepared, count_outputs, folds_of_recipe, identity_of, prepare
 from .recipes import Recipe
+from .report import REPORT, leave_report, scored_rows, scores_of, summary_of
 from .runs import (
     CONFIG,
     MODEL,
@@ -60,6 +63,7 @@ def train(
     out: Path | None = None,
     progress: bool = True,
     plots: bool = True,
+    report: bool = True,
     save_every: float = 30.0,
     resume: Path | None = None,
     strict: bool = True,
@@ -76,7 +80,7 @@ def train(
         Of the initial weights, dropout masks, batch order and validation split.
     dtype : str
     out : path, optional
-    progress, plots : bool
+    progress, plots, report : bool
     save_every : float
         Seconds between two checkpoints, at least.
     resume : path, optional
@@ -102,6 +106,7 @@ def train(
         "seed": seed,
         "backend": backend.name,
         "device": device_name(backend),
+        "summary": summary_of(dataset),
     }
     with new_run(out, dataset.name) if resume is None else old_run(resume) as folder:
         trainer = _trainer(
@@ -125,16 +130,39 @@ def train(
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)  # someone may have removed it meanwhile
         temperature = _fit_temperature(trainer, data.y)
-        save_model(folder / MODEL, model, data.extras(dataset) | {TEMPERATURE: temperature})
+        extras = data.extras(dataset) | {TEMPERATURE: temperature}
+        save_model(folder / MODEL, model, extras)
         result = _result(dataset, model, trainer, history, seed, backend, data, temperature)
         attempt("the result", write_json, folder / RESULT, result)
         if plots and importlib.util.find_spec("matplotlib") is not None:
             from ..plots import plot_history
 
             attempt("the picture", plot_history, history.rows, folder / "history.png")
+        if report:
+            attempt("the report", _report, folder, model, dataset, data, extras, config, result)
         if not history.interrupted:
             finish_run(folder)
     return folder, result
+
+
+def _report(
+    folder: Path,
+    model: FullyConnectedNet,
+    dataset: Dataset,
+    data: Prepared,
+    extras: dict[str, Any],
+    config: dict[str, Any],
+    result: dict[str, Any],
+) -> None:
+    answered = answers_in_units(model, data.select(dataset.x_test), extras)
+    scored = scored_rows(
+        f"the test rows of {dataset.name}",
+        dataset.x_test,
+        dataset.y_test,
+        answered,
+        extras,
+    )
+    leave_report(folder / REPORT, folder, model, extras, config, scored, scores_of(result))
 
 
 def _fit_temperature(trainer: Trainer, y: np.ndarray) -> float | None:
@@ -251,6 +279,7 @@ def _result(
         "test_loss": test["loss"],
         "test_accuracy": test.get("accuracy"),
         **{f"test_{name}": test[name] for name in ("r2", "rmse") if name in test},
+        "warnings": [*(dataset.table.doubts if dataset.table else ()), *warned.heard],
         "version": __version__,
     }
 

@@ -1,6 +1,6 @@
 """Pictures of a training: curves, confusion matrix, worst mistakes, first-layer weights.
 
-Also of a sweep, and of how far probabilities can be relied on.
+Also of a sweep, of several trainings, and of how far probabilities can be relied on.
 
 Each function returns a matplotlib ``Figure`` and, given a path, saves it; the suffix chooses the
 format (``.png``, ``.svg``, ``.pdf``, …). No window is opened and pyplot's state is not touched, so
@@ -14,6 +14,7 @@ from .history import plot_history
 from .mistakes import plot_mistakes
 from .rates import plot_rates
 from .reliability import plot_reliability
+from .runs import plot_runs
 from .sweep import plot_sweep
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "plot_mistakes",
     "plot_rates",
     "plot_reliability",
+    "plot_runs",
     "plot_sweep",
 ]

@@ -84,9 +84,9 @@ def percent(share: float) -> str:
     return f"{value:.1f} %" if value < 1.0 or 99.0 < value < 99.95 else f"{value:.0f} %"
 
 
-def shortened(name: str) -> str:
-    """A class name that leaves room for the others."""
-    return plain_words(name if len(name) <= 14 else name[:13] + "…")
+def shortened(name: str, length: int = 14) -> str:
+    """A name that leaves room for the others."""
+    return plain_words(name if len(name) <= length else name[: length - 1] + "…")
 
 
 def plain_words(text: Any) -> str:

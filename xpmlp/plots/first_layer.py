@@ -50,7 +50,7 @@ def plot_first_layer(
         As :func:`plot_history`.
     """
     where = "plot_first_layer"
-    weights = _first_weights(where, model)
+    weights = first_weights(where, model)
     size = tuple(int(length) for length in shape)
     grey = len(size) == 2
     if math.prod(size) != weights.shape[1] or not (grey or (len(size) == 3 and 3 in size)):
@@ -85,7 +85,7 @@ def plot_first_layer(
     return finish(figure, path)
 
 
-def _first_weights(where: str, model: Layer) -> np.ndarray:
+def first_weights(where: str, model: Layer) -> np.ndarray:
     """One row of D weights for each unit of the first Linear or Matmul."""
     for _, layer in model.named_layers():
         if isinstance(layer, Linear | Matmul):

@@ -14,6 +14,8 @@ from .figure import BLUE, ORANGE, finish, new_figure, plain_words
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PANELS = (("loss", "Loss"), ("accuracy", "Accuracy (%)"), ("r2", "R²"))
+"""What is drawn of a history, and its name."""
 _FEW_EPOCHS = 30  # up to here, every epoch gets a marker
 
 
@@ -45,10 +47,10 @@ def plot_history(
     MissingDependencyError
         Without matplotlib.
     """
-    columns = _columns(history)
+    columns = columns_of("plot_history", history)
     panels = [
         (name, label)
-        for name, label in (("loss", "Loss"), ("accuracy", "Accuracy (%)"), ("r2", "R²"))
+        for name, label in PANELS
         if f"train_{name}" in columns or f"val_{name}" in columns
     ]
     if not panels:
@@ -106,7 +108,7 @@ def _draw_curves(axes: Any, columns: dict[str, np.ndarray], name: str, label: st
     axes.legend(frameon=False)
 
 
-def _columns(history: Any) -> dict[str, np.ndarray]:
+def columns_of(where: str, history: Any) -> dict[str, np.ndarray]:
     """The history's columns that hold at least one number, and ``epoch``."""
     rows = getattr(history, "rows", history)
     if isinstance(rows, Mapping):
@@ -118,7 +120,7 @@ def _columns(history: Any) -> dict[str, np.ndarray]:
     lengths = {len(values) for values in table.values()}
     if lengths - {0} == set() or len(lengths) > 1:
         raise DataError(
-            "`plot_history`: expected columns of one length and at least one row, got "
+            f"`{where}`: expected columns of one length and at least one row, got "
             + (", ".join(f"{name} ({len(v)})" for name, v in table.items()) or "no rows")
         )
     columns = {name: _numbers(values) for name, values in table.items()}

@@ -129,3 +129,18 @@ def test_bad_settings():
             TableEncoder(**options)
     with pytest.raises(DataError, match="expected columns with rows"):
         TableEncoder().fit([])
+
+
+def test_a_row_in_words_again():
+    columns = [
+        Column("size", "number", np.array([1.5, np.nan, 3.0])),
+        Column("kind", "text", np.array([0, 1, -1], dtype=np.int32), ("a", "b")),
+        Column("when", "date", np.array(["2024-01-02", "2024-03-04T05:06:07", "NaT"], "M8[s]")),
+        Column("yes", "boolean", np.array([0.0, 1.0, 1.0])),
+    ]
+    encoder = TableEncoder(rare=1).fit(columns)
+    told = [list(encoder.describe(row).values()) for row in encoder.transform(columns)]
+    assert list(encoder.describe(encoder.transform(columns)[0])) == ["size", "kind", "when", "yes"]
+    assert told[0] == ["1.5", "a", "2024-01-02", "0"]
+    assert told[1] == ["(missing)", "b", "2024-03-04 05:06:07", "1"]
+    assert told[2] == ["3", "(missing)", "(missing)", "1"]

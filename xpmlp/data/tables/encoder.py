@@ -225,6 +225,16 @@ class TableEncoder:
             raise DataError(f"`{where}`: {'; '.join(wrong[:8])}{more}; mend or leave them empty")
         return out
 
+    def describe(self, row: np.ndarray) -> dict[str, str]:
+        """A row of :meth:`transform` in words again: the value of each column of the file."""
+        words: dict[str, str] = {}
+        start = 0
+        for code in self.codes:
+            width = len(code.names())
+            words[code.name] = _in_words(code, row[start : start + width])
+            start += width
+        return words
+
     def filled(self, columns: Sequence[Column]) -> dict[str, int]:
         """How many missing values of numbers and dates are filled in, by column."""
         by_name = {column.name: column for column in columns}
@@ -301,6 +311,20 @@ def _write(code: ColumnCode, column: Column, out: np.ndarray) -> None:
         out[:, 0] = np.where(missing, fill, column.values)
     if code.flag:
         out[:, -1] = missing
+
+
+def _in_words(code: ColumnCode, values: np.ndarray) -> str:
+    if code.kind == CATEGORY:
+        rest = [*(["(rare)"] if code.rare else []), *(["(missing)"] if code.missing else [])]
+        return [*code.levels, *rest][int(values.argmax())] if values.any() else "(other)"
+    if code.flag and values[-1]:
+        return "(missing)"
+    if code.kind != DATE:
+        return f"{values[0]:.6g}"
+    if not code.aged:
+        return "(date)"  # its parts alone, which are no date
+    moment = np.datetime64(round((float(values[0]) + code.start) * _DAY), "s")
+    return str(moment).removesuffix("T00:00:00").replace("T", " ")
 
 
 def _coerced(code: ColumnCode, column: Column) -> Column:
