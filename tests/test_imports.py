@@ -24,7 +24,7 @@ LEVELS = (
     ("initializers", "network_options", "schedules"),
     ("ops",),
     ("data", "layers", "losses", "optim", "penalties"),
-    ("metrics",),
+    ("metrics", "network_members"),
     ("step",),
     ("models",),
     ("calibration", "population", "training"),

@@ -134,7 +134,7 @@ def test_log_computes_the_same(tmp_path, rng):
 
 
 def test_every_public_layer_is_covered():
-    apart = {"Log", "Matmul", "Embedding", "EmbedColumns"}
+    apart = {"Log", "Matmul", "Embedding", "EmbedColumns", "SharedLinear"}
     tested = {type(layer).__name__ for layer in LAYERS.values()} | apart
     bases = {"Layer", "Parameter", "State", "Activation", "Container"}
     public = {n for n, v in vars(xpmlp.layers).items() if isinstance(v, type)} - bases
@@ -160,6 +160,17 @@ def test_waves_of_a_population(dim, tmp_path, rng):
     model = Sequential(waves, Linear(D * waves.width, 2, population=3, rng=2))
     x = rng.normal(size=(7, D)).astype(np.float32)
     check(export_onnx(model, tmp_path / "waves.onnx"), x, model.forward(x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_matrices_that_members_share(bias, tmp_path, rng):
+    model = FullyConnectedNet([D, 8, 5, 2], population=3, shared=True, bias=bias)
+    randomize(model, rng)
+    x = rng.normal(size=(7, D)).astype(np.float32)
+    check(export_onnx(model, tmp_path / "shared.onnx"), x, model.forward(x))
+    x = rng.normal(size=(3, 7, D)).astype(np.float32)
+    path = export_onnx(model, tmp_path / "shared.onnx", input_shape=(2, D // 2))
+    check(path, x[0].reshape(7, 2, D // 2), model.forward(x[0]))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

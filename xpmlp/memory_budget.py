@@ -18,7 +18,13 @@ _SHARE = 0.8  # of the free memory; the rest is for what was not counted
 
 
 def bytes_per_member(
-    sizes: Sequence[int], batch_size: int, *, slots: int = 2, own: bool = False, itemsize: int = 4
+    sizes: Sequence[int],
+    batch_size: int,
+    *,
+    slots: int = 2,
+    own: bool = False,
+    itemsize: int = 4,
+    sharing: int = 1,
 ) -> int:
     """What one member takes in training.
 
@@ -33,10 +39,15 @@ def bytes_per_member(
         Whether each member has minibatches of its own.
     itemsize : int
         Bytes of a number.
+    sharing : int
+        How many members have the matrices of hidden layers in common.
     """
-    weights = sum((sizes[i] + 4) * sizes[i + 1] for i in range(len(sizes) - 1))
+    last = len(sizes) - 2
+    weights = sum(
+        (sizes[i] // (1 if i == last else sharing) + 4) * sizes[i + 1] for i in range(last + 1)
+    )
     activations = batch_size * sum(sizes[1:]) * _ACTIVATIONS
-    inputs = batch_size * sizes[0] * 2 if own else 0
+    inputs = batch_size * sizes[0] * 2 if own or sharing > 1 else 0
     return itemsize * (weights * (4 + slots) + activations + inputs)
 
 

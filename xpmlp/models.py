@@ -24,13 +24,16 @@ from .layers import (
     PiecewiseLinear,
     RMSNorm,
     Sequential,
+    SharedLinear,
 )
 from .layers.activations import ACTIVATIONS
 from .layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from .layers.normalization import CONVENTIONS
 from .memory_budget import bytes_to_make, check_fits
+from .network_members import copy_members, take_members
 from .network_options import (
     Sizes,
+    check_can_share,
     check_inputs,
     check_sizes,
     options_of_one,
@@ -40,6 +43,7 @@ from .network_options import (
 from .ops.dropout import RATE, check_rates
 from .ops.piecewise_linear import Columns, check_columns, count_codes
 from .ops.shapes import check_choice
+from .options import FLAG
 from .random import as_generator
 from .step import Evaluation
 
@@ -83,6 +87,10 @@ class FullyConnectedNet(Sequential):
         The convention of batch normalization; see :class:`xpmlp.layers.BatchNorm`.
     population : int, optional
         P: train P networks at once. Outputs then have shape (P, N, M).
+    shared : bool
+        Whether the networks of a population have the matrices of their hidden layers in common,
+        each with vectors of its own around them: see :class:`~xpmlp.layers.SharedLinear`. The last
+        layer is each one's own. Not with ``columns`` or hidden widths of each member.
     seed : int or P ints
         Of the initial weights and dropout masks. For a population, s stands for s, s+1, …
     columns : sequence of (str, int), optional
@@ -109,6 +117,7 @@ class FullyConnectedNet(Sequential):
         bias: bool = True,
         batchnorm: str = "torch",
         population: int | None = None,
+        shared: bool = False,
         seed: int | Sequence[int] = 0,
         columns: Sequence[tuple[str, int]] | None = None,
         dtype: str = "float32",
@@ -127,7 +136,9 @@ class FullyConnectedNet(Sequential):
             columns = check_columns(where, columns)
             check_inputs(sizes, len(columns))
             widest[0] = count_codes(columns)
-        if population is not None:
+        if FLAG.check(where, "shared", shared):
+            check_can_share(sizes, population, columns)
+        elif population is not None:
             check_fits(where, population, bytes_to_make(widest), "while it is made")
         starts: dict[str, Any] = {"init": init, "bias_init": bias_init}
         hidden, last = (
@@ -141,9 +152,13 @@ class FullyConnectedNet(Sequential):
         check_choice(where, "batchnorm", batchnorm, tuple(CONVENTIONS))
         rates = dropout if isinstance(dropout, list) else [dropout]
         layers: list[Layer] = []
-        more = common | {"rng": rng}
+        own: dict[str, Any] = hidden | common | {"rng": rng}
         for (inputs, outputs), widths in zip(pairwise(widest[:-1]), sizes[1:], strict=False):
-            layers.append(_affine(layers, columns, inputs, outputs, hidden | more))
+            if shared:
+                adapters = "ones" if layers else "signs"
+                layers.append(SharedLinear(inputs, outputs, adapters=adapters, **own))
+            else:
+                layers.append(_affine(layers, columns, inputs, outputs, own))
             if normalization == "batchnorm":
                 layers.append(BatchNorm(outputs, convention=batchnorm, **common))
             elif normalization is not None and isinstance(widths, list):
@@ -158,7 +173,7 @@ class FullyConnectedNet(Sequential):
                 layers.append(Dropout(dropout, population=population, rng=rng))
             else:
                 rng.spawn()  # the next layer starts the same with and without dropout
-        layers.append(_affine(layers, columns, widest[-2], widest[-1], last | more))
+        layers.append(_affine(layers, columns, widest[-2], widest[-1], own | last))
         super().__init__(*layers)
         self.output = output
         self.dtype = dtype
@@ -175,6 +190,7 @@ class FullyConnectedNet(Sequential):
             "bias": bias,
             "batchnorm": batchnorm,
             "population": population,
+            "shared": shared,
             "seed": seed,
             "columns": columns and [list(column) for column in columns],
             "dtype": dtype,
@@ -182,12 +198,8 @@ class FullyConnectedNet(Sequential):
         """Everything needed to build this network again: ``FullyConnectedNet(**model.config)``."""
         if any(isinstance(size, list) for size in sizes):
             options = self.config | starts
-            self._take_members(
-                [
-                    FullyConnectedNet(**options_of_one(options, number))
-                    for number in range(len(rng.seeds))
-                ]
-            )
+            single = (options_of_one(options, number) for number in range(len(rng.seeds)))
+            take_members(self, [FullyConnectedNet(**each) for each in single])
 
     def member(self, number: int) -> FullyConnectedNet:
         """One member of a population as a plain network, with copies of its arrays.
@@ -209,8 +221,10 @@ class FullyConnectedNet(Sequential):
             If this is no population, or has no such member.
         """
         (number,) = self._check_members([number])
+        if self.shared_params:
+            return self.select([number]).separate().member(0)
         chosen = FullyConnectedNet(**options_of_one(self.config, number))
-        _copy_members(self, chosen, number)
+        copy_members(self, chosen, number)
         return chosen
 
     def select(self, members: Sequence[int]) -> FullyConnectedNet:
@@ -228,8 +242,26 @@ class FullyConnectedNet(Sequential):
         """
         numbers = self._check_members(members)
         chosen = FullyConnectedNet(**options_of_some(self.config, numbers))
-        _copy_members(self, chosen, numbers)
+        copy_members(self, chosen, numbers)
         return chosen
+
+    def separate(self) -> FullyConnectedNet:
+        """A population that predicts the same, and whose networks share nothing, with copies.
+
+        Raises
+        ------
+        ConfigError
+            If this is no population whose networks share matrices.
+        """
+        if not self.shared_params:
+            raise ConfigError("`separate`: expected a population with shared=True, got another")
+        options: dict[str, Any] = self.config | {"shared": False}
+        apart = FullyConnectedNet(**options)
+        for mine, theirs in zip(self.layers, apart.layers, strict=True):
+            own = mine.separate() if isinstance(mine, SharedLinear) else mine
+            theirs.load_state_dict(own.state_dict())
+            theirs.set_counters(own.counters())
+        return apart
 
     def _check_members(self, members: Sequence[int]) -> list[int]:
         P = self.population
@@ -239,20 +271,6 @@ class FullyConnectedNet(Sequential):
         if not numbers or not all(-P <= number < P for number in numbers):
             raise ConfigError(f"`member`: expected members in 0…{P - 1}, got {numbers or 'none'}")
         return [number % P for number in numbers]
-
-    def _take_members(self, members: Sequence[FullyConnectedNet]) -> None:
-        """Replace all parameters and state by those of P plain networks, padded with zeros."""
-        own = self.state_dict()
-        for name in own:
-            if name.endswith((".W", ".b")):
-                own[name][...] = 0.0
-        for number, member in enumerate(members):
-            arrays = member.state_dict().values()
-            for padded, array in zip(own.values(), arrays, strict=True):
-                padded[(number, *(slice(size) for size in array.shape))] = array
-        self.load_state_dict(own)
-        for mine, theirs in zip(_dropouts(self), _dropouts(members[0]), strict=False):
-            mine.step = theirs.step
 
     def predict_proba(self, x: Any, batch_size: int = 4096) -> Array:
         """Class probabilities.
@@ -350,23 +368,6 @@ def _affine(
     return PiecewiseLinear(columns, outputs, **options)
 
 
-def _copy_members(
-    source: FullyConnectedNet, target: FullyConnectedNet, members: int | list[int]
-) -> None:
-    """Give target the arrays of some of source's members, cut to target's shapes.
-
-    By order, not by name: where no member drops units there are no Dropout layers to count.
-    """
-    arrays = zip(target.state_dict().items(), source.state_dict().values(), strict=True)
-    cut = {}
-    for (name, own), theirs in arrays:
-        lead = theirs[members]
-        cut[name] = lead[tuple(slice(size) for size in own.shape)]
-    target.load_state_dict(cut)
-    for mine, theirs in zip(_dropouts(target), _dropouts(source), strict=False):
-        mine.step = theirs.step
-
-
 def _finite(where: str, outputs: Array) -> Array:
     """Outputs that a class may be read from; of NaN, class 0 would be."""
     xp = array_namespace(outputs)
@@ -379,10 +380,6 @@ def _finite(where: str, outputs: Array) -> Array:
             "parameters are finite"
         )
     return outputs
-
-
-def _dropouts(model: Layer) -> list[Dropout]:
-    return [layer for _, layer in model.named_layers() if isinstance(layer, Dropout)]
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

@@ -52,6 +52,24 @@ def check_inputs(sizes: Sequence[Any], columns: int) -> None:
         )
 
 
+def check_can_share(sizes: Sequence[Any], population: int | None, columns: Any) -> None:
+    """Raise ConfigError for networks that cannot have their hidden layers' matrices in common."""
+    got = None
+    if population is None:
+        got = "a single network; give population=P"
+    elif columns is not None:
+        got = "columns=, whose first layer is each network's own"
+    elif any(isinstance(size, list) for size in sizes):
+        got = f"other widths for each network, sizes {list(sizes)}"
+    elif len(sizes) < 3:
+        got = f"no hidden layer, sizes {list(sizes)}"
+    if got is not None:
+        raise ConfigError(
+            "`FullyConnectedNet`: expected a population with hidden layers of one width for "
+            f"shared=True, got {got}"
+        )
+
+
 def _whole(size: Any) -> int:
     """A size as an int; 2.5 and "2" are none."""
     if not isinstance(size, int | np.integer) and not (
@@ -90,6 +108,7 @@ def options_of_one(config: dict[str, Any], number: int) -> dict[str, Any]:
         "dropout": first(options["dropout"]),
         "seed": first(options["seed"]),
         "population": None,
+        "shared": False,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors import ConfigError
 from .models import FullyConnectedNet
+from .network_members import take_members
 
 _OWN = ("sizes", "dropout", "seed", "population")
 """Options that the members of one population may have of their own."""
@@ -68,7 +69,7 @@ def stack(networks: Sequence[FullyConnectedNet]) -> FullyConnectedNet:
             "population": len(nets),
         }
     )
-    population._take_members(nets)
+    take_members(population, nets)
     return population
 
 

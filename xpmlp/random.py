@@ -147,6 +147,10 @@ class Generator:
         seed = self.seeds[0] if self.population is None else self.seeds
         return self._relative(seed, next(self._next_stream))
 
+    def of_member(self, number: int) -> Generator:
+        """The generator of one member of a population, on the same stream."""
+        return self._relative(self.seeds[number], self.stream)
+
     def _relative(self, seed: int | Sequence[int], stream: int) -> Generator:
         """A generator that takes its streams from the same count: none is ever given twice."""
         relative = Generator(seed, stream)

@@ -114,6 +114,7 @@ WITHOUT_COUNTERPART = {
         "EmbedColumns",  # Embedding beside numbers that stay
         "PiecewiseLinear",
         "Periodic",
+        "SharedLinear",
     },
     "losses": {"HalfSSE"},
 }

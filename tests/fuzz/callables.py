@@ -110,6 +110,10 @@ def _add_parts(found: dict) -> None:
         used(layers.Periodic),
         {"features": 4, "frequencies": 3, "dim": 2, "scale": 0.5, "population": None},
     )
+    found["SharedLinear"] = (
+        used(layers.SharedLinear),
+        {"inputs": 4, "outputs": 3, "population": 2, "adapters": "signs", "bias": True},
+    )
     found["LeakyReLU"] = used(layers.LeakyReLU), {"slope": 0.1}
     found["ELU"] = used(layers.ELU), {"alpha": 1.0}
     found["Dropout"] = used(layers.Dropout), {"p": 0.5}

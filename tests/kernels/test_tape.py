@@ -163,6 +163,9 @@ CASES = {
         9,
     ),
 }
+TOGETHER = {
+    "shared matrices": (dict(sizes=[20, 70, 33, 5], shared=True), SoftmaxCrossEntropy, Adam, 61),
+}
 WIDTHS = {
     "layernorm of different widths": (
         dict(sizes=[20, [50, 3, 20], 5], normalization="layernorm", activation="sigmoid"),
@@ -181,7 +184,7 @@ WIDTHS = {
 
 def program_after_a_step(case, rng, population=None):
     """A step's program, its batch copied in, and every buffer it computes in."""
-    options, loss, optimizer, rows = (CASES | WIDTHS)[case]
+    options, loss, optimizer, rows = (CASES | WIDTHS | TOGETHER)[case]
     options = {**options, "population": population}
     sizes, shares = options.pop("sizes"), options.pop("shares", False)
     constraints = options.pop("step", {})
@@ -217,9 +220,10 @@ def buffers(step, program):
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5, 64])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES | TOGETHER)
 def test_shares_make_a_whole(case, parts, rng):
-    step, program, x = program_after_a_step(case, rng)
+    step, program, x = program_after_a_step(case, rng, 3 if case in TOGETHER else None)
+    assert case not in TOGETHER or program.tape.members == 1
     calls = program.tape._tables[1]
     arrays = buffers(step, program)
     before = [a.copy() for a in arrays]
@@ -251,8 +255,8 @@ def test_members_are_shares_of_their_own(case, rng):
 
 def test_every_instruction_is_in_one_of_the_cases(rng):
     used = set()
-    for case in CASES | WIDTHS:
-        _, program, _ = program_after_a_step(case, rng, 3 if case in WIDTHS else None)
+    for case in CASES | WIDTHS | TOGETHER:
+        _, program, _ = program_after_a_step(case, rng, None if case in CASES else 3)
         used |= {row[0] for table in program.tape._tables for row in table.tolist()}
     for name in instructions.__all__:
         made = getattr(instructions, name)

@@ -28,6 +28,7 @@ from xpmlp.layers import (
     Residual,
     RMSNorm,
     Sequential,
+    SharedLinear,
     SiLU,
     Softmax,
     Tanh,
@@ -99,6 +100,12 @@ CASES = {
     "embedding-population": lambda dtype: Embedding(5, 3, population=P, rng=0, dtype=dtype),
     "embedding-columns-population": lambda dtype: EmbedColumns(
         D, {0: (5, 3)}, population=P, rng=0, dtype=dtype
+    ),
+    "shared-population": lambda dtype: SharedLinear(
+        D, 5, adapters="signs", population=P, rng=0, dtype=dtype
+    ),
+    "shared-population-nobias": lambda dtype: SharedLinear(
+        D, 5, population=P, bias=False, rng=0, dtype=dtype
     ),
     "dropout-population": lambda dtype: Dropout([0.1, 0.5, 0.0], population=P, rng=0),
 }

@@ -159,6 +159,7 @@ def make_layers():
         layers.LayerNorm(3),
         layers.RMSNorm(3),
         layers.Periodic(3, 4, dim=2, rng=0),
+        layers.SharedLinear(3, 4, population=2, rng=0),
         layers.Dropout(0.5, rng=0),
         layers.Residual(layers.Sequential(layers.Linear(3, 3, rng=0), layers.ReLU())),
     ]

@@ -10,6 +10,7 @@ from .linear import Linear, Matmul
 from .normalization import BatchNorm, LayerNorm, RMSNorm
 from .periodic import Periodic
 from .piecewise_linear import PiecewiseLinear
+from .shared_linear import SharedLinear
 from .softmax import LogSoftmax, Softmax
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "RMSNorm",
     "Residual",
     "Sequential",
+    "SharedLinear",
     "Softmax",
     "State",
 ]

@@ -44,16 +44,20 @@ class Parameter:
     ----------
     weight : bool
         Whether penalties and weight decay apply: yes for matrices, no for biases and scales.
+    shared : bool
+        Whether the members of a population have it in common: it then has no leading P.
     """
 
-    def __init__(self, *, weight: bool = False):
-        self.weight = weight
+    def __init__(self, *, weight: bool = False, shared: bool = False):
+        self.weight, self.shared = weight, shared
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
         setattr(owner, "d" + name, property(lambda layer: layer.grads.get(name)))
         if self.weight:
             owner.weight_params = (*owner.weight_params, name)
+        if self.shared:
+            owner.shared_params = (*owner.shared_params, name)
 
     def __get__(self, layer: Any, owner: type | None = None) -> Any:
         return self if layer is None else layer.params.get(self.name)
@@ -92,6 +96,8 @@ class Layer:
         P, if the parameters have a leading population axis.
     weight_params : tuple of str
         The params that penalties and weight decay apply to.
+    shared_params : tuple of str
+        The params of a population that its members have in common, without a leading P.
     counter_names : tuple of str
         Attributes that are counted up by forwards in training, such as a dropout's ``step``.
     share : Share or None
@@ -99,6 +105,7 @@ class Layer:
     """
 
     weight_params: tuple[str, ...] = ()
+    shared_params: tuple[str, ...] = ()
     counter_names: tuple[str, ...] = ()
     population: int | None = None
     share: Share | None = None
@@ -119,6 +126,15 @@ class Layer:
     @grads.setter
     def grads(self, values: dict[str, Array]) -> None:
         self._grads: Any = values
+
+    @property
+    def independent(self) -> int | None:
+        """P, if the members of a population have all parameters for themselves, else None.
+
+        Only then can each have a learning rate, a penalty or a norm of its own: with
+        ``shared_params`` all members together are one network to what is done to parameters.
+        """
+        return None if self.shared_params else self.population
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The layer's output for x; ``training`` switches dropout and batch statistics on."""

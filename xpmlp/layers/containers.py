@@ -12,6 +12,7 @@ from ..options import Number
 from .base import Layer
 from .linear import Linear
 from .piecewise_linear import PiecewiseLinear
+from .shared_linear import SharedLinear
 
 
 class Container(Layer):
@@ -58,10 +59,18 @@ class Container(Layer):
     @property
     def weight_params(self) -> tuple[str, ...]:
         """Full names of the parameters that penalties and weight decay apply to."""
+        return self._names("weight_params")
+
+    @property
+    def shared_params(self) -> tuple[str, ...]:
+        """Full names of the parameters that the members of a population have in common."""
+        return self._names("shared_params")
+
+    def _names(self, group: str) -> tuple[str, ...]:
         return tuple(
-            f"{name}.{weight}"
+            f"{name}.{own}"
             for name, child in self.children.items()
-            for weight in child.weight_params
+            for own in getattr(child, group)
         )
 
     def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
@@ -209,7 +218,9 @@ class Sequential(Container):
         if not self.layers:
             return dy
         first = self.layers[0]
-        if not input_grad and isinstance(first, Linear | PiecewiseLinear | Sequential):
+        if not input_grad and isinstance(
+            first, Linear | PiecewiseLinear | SharedLinear | Sequential
+        ):
             return first.backward(dy, input_grad=False)
         return first.backward(dy)
 

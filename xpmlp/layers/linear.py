@@ -103,34 +103,13 @@ class Linear(Layer):
         return f"{D}, {M}" + ("" if self.b is not None else ", bias=False")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        kept = _split(shape, self.W.shape[-2], "Linear")
-        return (*shape[:kept], self.W.shape[-1])
+        return flattened(shape, self.W, "Linear")
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """``x W + b``: x (…, N, D) to (…, N, M)."""
-        W = self.W
-        if getattr(x, "dtype", None) != W.dtype:
-            check_array("Linear.forward", "x", x)
-            array_namespace(x, W)  # refuses another library, whose float32 also differs from ours
-            if isinstance(x, np.ndarray):
-                x = native(x)
-            if x.dtype != W.dtype:
-                raise DTypeError(
-                    f"`Linear.forward`: expected x of dtype {dtype_name(W.dtype)}, as W has, got "
-                    f"{dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
-                    f"dtype='{dtype_name(W.dtype)}'), or make the layer with dtype="
-                )
-        rows = x
-        if x.ndim == 0 or x.shape[-1] != W.shape[-2]:
-            kept = _split(tuple(x.shape), W.shape[-2], "Linear.forward")
-            rows = array_namespace(x).reshape(x, (*x.shape[:kept], W.shape[-2]))
-        if rows.ndim < W.ndim - 1:
-            raise ShapeError(
-                f"`Linear.forward`: expected x of shape (N, {W.shape[-2]}) or ({W.shape[0]}, N, "
-                f"{W.shape[-2]}), got {tuple(x.shape)}; a single sample is x[None, :]"
-            )
+        rows = rows_for("Linear.forward", x, self.W)
         self._saved = rows, tuple(x.shape)
-        return ops.linear(rows, W, self.b)
+        return ops.linear(rows, self.W, self.b)
 
     def backward(self, dy: Array, input_grad: bool = True) -> Array:
         """``dx = dy Wᵀ``, ``dW = xᵀ dy``, ``db = Σ dy``; dx is None if ``input_grad`` is False."""
@@ -207,6 +186,42 @@ def new_parameters(
     if FLAG.check(where, "bias", start["bias"]):
         made["b"] = asarray(drawn(as_bias_initializer(bias_init), *of, bias=True), dtype)
     return made
+
+
+def rows_for(where: str, x: Any, W: Array) -> Array:
+    """x as rows (…, N, D) for W (D, M) or (P, D, M), trailing axes flattened.
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        For what is not that; the message names ``where``.
+    """
+    if getattr(x, "dtype", None) != W.dtype:
+        check_array(where, "x", x)
+        array_namespace(x, W)  # refuses another library, whose float32 also differs from ours
+        if isinstance(x, np.ndarray):
+            x = native(x)
+        if x.dtype != W.dtype:
+            raise DTypeError(
+                f"`{where}`: expected x of dtype {dtype_name(W.dtype)}, as W has, got "
+                f"{dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
+                f"dtype='{dtype_name(W.dtype)}'), or make the layer with dtype="
+            )
+    rows = x
+    if x.ndim == 0 or x.shape[-1] != W.shape[-2]:
+        kept = _split(tuple(x.shape), W.shape[-2], where)
+        rows = array_namespace(x).reshape(x, (*x.shape[:kept], W.shape[-2]))
+    if rows.ndim < W.ndim - 1:
+        raise ShapeError(
+            f"`{where}`: expected x of shape (N, {W.shape[-2]}) or ({W.shape[0]}, N, "
+            f"{W.shape[-2]}), got {tuple(x.shape)}; a single sample is x[None, :]"
+        )
+    return rows
+
+
+def flattened(shape: tuple[int, ...], W: Array, where: str) -> tuple[int, ...]:
+    """The shape of a sample's output, whose trailing axes are flattened for W."""
+    return (*shape[: _split(shape, W.shape[-2], where)], W.shape[-1])
 
 
 def _split(shape: tuple[int, ...], features: int, where: str) -> int:

@@ -173,7 +173,7 @@ def _averaged(graph: Graph, ensemble: Ensemble, y: Value) -> Value:
 def _first_weights(model: Layer) -> tuple[Layer | None, int | None]:
     """The first layer that fixes the number of inputs, and that number."""
     for _, layer in model.named_layers():
-        if isinstance(layer, L.Linear):
+        if isinstance(layer, L.Linear | L.SharedLinear):
             return layer, layer.W.shape[-2]
         if isinstance(layer, L.PiecewiseLinear):
             return layer, len(layer.columns)

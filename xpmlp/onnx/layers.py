@@ -38,10 +38,26 @@ def emit(graph: Graph, layer: Layer, x: Value, at: str) -> Value:
 
 
 def _linear(graph: Graph, layer: L.Linear, x: Value, at: str) -> Value:
-    D = layer.W.shape[-2]
-    if x.shape[-1] != D:
-        x = graph.reshape(x, (*x.shape[: _axes_kept(x, D, at)], D), at)
-    return _affine(graph, layer, x, at)
+    return _affine(graph, layer, _flattened(graph, x, layer.W.shape[-2], at), at)
+
+
+def _shared_linear(graph: Graph, layer: L.SharedLinear, x: Value, at: str) -> Value:
+    x = _flattened(graph, x, layer.W.shape[0], at)
+    shape, shared = _with_members(x, (layer.r.shape[0],), at), to_numpy(layer.W)
+    own = {name: _per_feature(array) for name, array in layer.params.items() if name != "W"}
+    r, s, *b = (graph.constant(f"{at}.{name}", array) for name, array in own.items())
+    x = graph.node("Mul", [x, r], at, (*shape, shared.shape[0]))
+    W = graph.constant(f"{at}.W", shared)
+    y = graph.node("MatMul", [x, W], at, (*shape, shared.shape[1]))
+    y = graph.node("Mul", [y, s], at)
+    return graph.node("Add", [y, *b], at) if b else y
+
+
+def _flattened(graph: Graph, x: Value, features: int, at: str) -> Value:
+    """x with its trailing axes as one of so many features."""
+    if x.shape[-1] == features:
+        return x
+    return graph.reshape(x, (*x.shape[: _axes_kept(x, features, at)], features), at)
 
 
 def _affine(graph: Graph, layer: L.Linear | L.PiecewiseLinear, x: Value, at: str) -> Value:
@@ -284,6 +300,7 @@ def _residual(graph: Graph, layer: L.Residual, x: Value, at: str) -> Value:
 
 EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.Linear: _linear,
+    L.SharedLinear: _shared_linear,
     L.PiecewiseLinear: _piecewise_linear,
     L.Matmul: _matmul,
     L.ReLU: _operator("Relu"),

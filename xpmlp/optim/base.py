@@ -162,7 +162,8 @@ class Optimizer:
         StateError
             If it has trained another one: its memory and its schedule would be that one's.
         ConfigError
-            If a hyperparameter has other than one value, or one for each of the model's members.
+            If a hyperparameter has other than one value, or one for each of the model's members,
+            which must then share no parameters.
         """
         owner = weakref.ref(model)
         if self._owner is not None and self._owner is not owner and self.steps > 0:
@@ -171,7 +172,7 @@ class Optimizer:
                 f"{self.steps} steps, got another one; give each its own, optimizer.fresh()"
             )
         if self._owner is not owner:
-            self._check_members(model.population)
+            self._check_members(model.independent)
         self._owner = owner
 
     def _check_members(self, population: int | None) -> None:

@@ -71,11 +71,11 @@ def constrained(task: Task, value: Array) -> tuple[Array, dict[str, Array]]:
     model, penalty = task.model, task.penalty
     params, grads, weights = model.params, model.grads, model.weight_params
     if penalty is not None:
-        value = value + penalty.forward(params, weights, model.population)
-        extra = penalty.backward(params, weights, model.population)
+        value = value + penalty.forward(params, weights, model.independent)
+        extra = penalty.backward(params, weights, model.independent)
         grads = {n: g + extra[n] if n in extra else g for n, g in grads.items()}
     if task.clip_norm is not None:
-        grads = clip_by_global_norm(grads, task.clip_norm, model.population)
+        grads = clip_by_global_norm(grads, task.clip_norm, model.independent)
     return value, grads
 
 

@@ -31,7 +31,7 @@ class BestMembers:
     """
 
     def __init__(self, model: Layer):
-        self.arrays = model.state_dict()
+        self.arrays, self._shared = model.state_dict(), set(model.shared_params)
         self.scores = np.full((2, model.population or 0), -np.inf)
 
     def take(self, work: Work, scores: np.ndarray) -> np.ndarray:
@@ -46,7 +46,10 @@ class BestMembers:
         if chosen.any():
             self.scores[:, better] = scores[:, better]
             theirs = work.judged._arrays().values()
-            for own, array in zip(self.arrays.values(), theirs, strict=True):
+            for (name, own), array in zip(self.arrays.items(), theirs, strict=True):
+                if name in self._shared:  # such members are judged as one
+                    own[...] = to_numpy(array)
+                    continue
                 part = tuple(slice(size) for size in array.shape[1:])
                 own[(work.members[chosen], *part)] = to_numpy(array)[chosen]
         return np.flatnonzero(better)

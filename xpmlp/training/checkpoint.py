@@ -118,7 +118,10 @@ def _check_numbers(options: dict[str, Any], arrays: dict[str, np.ndarray]) -> No
     """Whether the file can hold the network's weights: a lie of a few bytes may ask for gigabytes
     when it is built."""
     widths = [max(size) if isinstance(size, list) else size for size in options["sizes"]]
-    weights = sum(a * b for a, b in pairwise(widths)) * (options["population"] or 1)
+    members, products = options["population"] or 1, [a * b for a, b in pairwise(widths)]
+    weights = members * sum(products)
+    if options.get("shared"):  # the last matrix is each one's own, and vectors are
+        weights = sum(products[:-1]) + members * (products[-1] + sum(widths[:-1]))
     held = sum(array.size for array in arrays.values())
     if not weights <= held:
         raise CheckpointError(f"it holds {held} numbers, and its network has {weights} weights")

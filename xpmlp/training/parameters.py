@@ -20,9 +20,8 @@ def copies_of(model: Layer) -> dict[str, Array]:
 
 def finite_networks(model: Layer) -> np.ndarray:
     """Whether all parameters and running statistics are finite, of shape () or (P,)."""
-    start = 0 if model.population is None else 1
-    found: Any = True
-    for array in model._arrays().values():
-        xp = array_namespace(array)
-        found = found & xp.all(xp.isfinite(array), axis=tuple(range(start, array.ndim)))
+    shared, found = set(model.shared_params), True  # what is shared is every member's
+    for name, array in model._arrays().items():
+        xp, start = array_namespace(array), 0 if model.population is None or name in shared else 1
+        found: Any = found & xp.all(xp.isfinite(array), axis=tuple(range(start, array.ndim)))
     return np.asarray(to_numpy(found) if hasattr(found, "dtype") else found)

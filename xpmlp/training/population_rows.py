@@ -96,6 +96,7 @@ class TrainerOfMembers(Trainer):
             slots=self.optimizer.slots,
             own=own_batches,
             itemsize=np.dtype(model.dtype).itemsize,
+            sharing=(model.population or 1) if model.shared_params else 1,
         )
         check_fits("PopulationTrainer", model.population or 1, each, "in training")
 

@@ -84,6 +84,9 @@ class PopulationTrainer(TrainerOfMembers):
 
     Notes
     -----
+    Networks that share parameters (``shared=True``) are judged by the means of their figures, keep
+    the parameters of one epoch, and end together.
+
     Members that have stopped go on inside of the products until enough of them can be left out;
     what they do there is thrown away. The optimizer's own memory is up to date after ``fit`` only
     if no members were left out.
@@ -123,6 +126,11 @@ class PopulationTrainer(TrainerOfMembers):
         check_choice("PopulationTrainer", "sampling", sampling, SAMPLINGS)
         if orders is not None and folds is not None:
             raise ConfigError("`PopulationTrainer`: expected orders or folds, got both; drop one")
+        if folds is not None and model.shared_params:
+            raise ConfigError(
+                "`PopulationTrainer`: expected networks that share nothing for folds, got "
+                "shared=True, whose common parameters would see every row; give validation="
+            )
         if not isinstance(average, Real) or not 0.0 <= float(average) < 1.0:
             raise ConfigError(
                 f"`PopulationTrainer`: expected average to be a number in [0, 1), got {average!r}"
@@ -227,10 +235,11 @@ class PopulationTrainer(TrainerOfMembers):
                 work.end_epoch()
                 curves = self._curves(work, figures, held_out)
                 self._end_epoch(self._spread(work, figures.step_losses))
-                self._keep_best(work, curves)
+                judged = self._judged(curves)
+                self._keep_best(work, judged)
                 self._add_epoch(work, figures, curves)
                 history.seconds = time.perf_counter() - self._start
-                self._stop_members(curves)
+                self._stop_members(judged)
                 for callback in self.callbacks:
                     if not isinstance(callback, EarlyStopping):
                         callback.on_epoch(self, history.rows[-1])
@@ -277,10 +286,13 @@ class PopulationTrainer(TrainerOfMembers):
         Parameters
         ----------
         members : sequence of int
+            Of networks that share parameters, any: they end together.
         reason : str
             Their ending in the history.
         """
         leaving = np.isin(self.running, members)
+        if self.model.shared_params and leaving.any():
+            leaving[:] = True
         for member in self.running[leaving]:
             self.history.endings[member] = reason
         self.running = self.running[~leaving]
@@ -308,6 +320,12 @@ class PopulationTrainer(TrainerOfMembers):
         held, chosen = self.out_of_fold, work.members[runs].tolist()
         scores = held.scores(model, self.loss, chosen) if chosen else held.no_scores(model)
         return {name: np.full(len(work.members), value) for name, value in scores.items()}
+
+    def _judged(self, curves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The figures that members are judged by: of such that share parameters, the means."""
+        if not self.model.shared_params:
+            return curves
+        return {name: np.full(len(own), np.mean(own)) for name, own in curves.items()}
 
     def _spread(self, work: Work, values: np.ndarray) -> np.ndarray:
         """Values (…, members computed) as (…, P), NaN for those that have stopped."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, asarray_like, to_numpy
+from ..backend import Array, asarray_like, detached, to_numpy
 from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss
@@ -42,8 +42,12 @@ def select_optimizer(
         if isinstance(value, np.ndarray):
             setattr(own, name, select_hyper(value, members))
     pairs = zip(source.params, chosen.params.items(), strict=True)
+    shared = set(chosen.shared_params)
     own.state = {
-        name: tuple(_rows(array, members, w.shape) for array in optimizer.state[old])
+        name: tuple(
+            detached(array) if name in shared else _rows(array, members, w.shape)
+            for array in optimizer.state[old]
+        )
         for old, (name, w) in pairs
         if old in optimizer.state
     }

@@ -1,6 +1,7 @@
 """Everything that a training step's tape can be made of, by name."""
 
 from .activations import ACTIVATIONS
+from .adapters import adapted, scale_slopes, scaled_columns
 from .adaptive_updates import adadelta, adamax, amsgrad, lion, nadam, radam
 from .cross_entropy import (
     check_labels,
@@ -22,7 +23,6 @@ from .normalization import (
     layer_norm_backward_rows,
     layer_norm_rows,
     layer_norm_slopes,
-    masked,
     masked_layer_norm,
     masked_layer_norm_backward,
     rms_norm,
@@ -50,6 +50,7 @@ __all__ = [
     "adagrad",
     "adam",
     "adamax",
+    "adapted",
     "amsgrad",
     "batch_norm_backward_rows",
     "batch_norm_rows",
@@ -77,7 +78,6 @@ __all__ = [
     "layer_norm_rows",
     "layer_norm_slopes",
     "lion",
-    "masked",
     "masked_layer_norm",
     "masked_layer_norm_backward",
     "momentum",
@@ -95,7 +95,9 @@ __all__ = [
     "row_total",
     "running",
     "running_sums",
+    "scale_slopes",
     "scaled",
+    "scaled_columns",
     "sgd",
     "summed",
     "total_loss",

@@ -110,7 +110,6 @@ NarrowBackward = record(
     "NarrowBackward", dy=ROWS, x=ROWS, width=COUNT, gamma=FEATURES, mean=EACH_ROW,
     inverse=EACH_ROW, dx=ROWS,
 )  # fmt: skip
-Masked = record("Masked", x=ROWS, mask=FEATURES, y=ROWS)
 
 # --- Batch norm, by columns -----------------------------------------------------------------------
 
@@ -385,16 +384,7 @@ def _rms_norm_backward(a, first, last):
             a.dx[begin + j] = 0
 
 
-def _masked(a, first, last):
-    """``y = x ⊙ mask``, with one mask of the features for each member."""
-    for row in range(first, last):
-        begin = row * a.columns
-        for j in range(a.columns):
-            a.y[begin + j] = a.x[begin + j] * a.mask[j]
-
-
 masked_layer_norm = by_rows(NarrowNorm, _masked_layer_norm, fastmath=_FAST)
 masked_layer_norm_backward = by_rows(NarrowBackward, _masked_layer_norm_backward, fastmath=_FAST)
 rms_norm = by_rows(RMSNorm, _rms_norm)
 rms_norm_backward = by_rows(NarrowBackward, _rms_norm_backward)
-masked = by_rows(Masked, _masked)

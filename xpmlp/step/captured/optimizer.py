@@ -53,7 +53,7 @@ class DeviceOptimizer:
             list(params.values()),
             list(self._slots.values()),
             [name in weights for name in params],
-            model.population or 1,
+            model.independent or 1,
             nesterov=bool(getattr(optimizer, "nesterov", False)),
             decoupled=optimizer.decoupled,
             copies=[copies.get(name) for name in params] if copies else None,

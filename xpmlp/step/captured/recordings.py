@@ -236,7 +236,7 @@ class Recordings:
         """For optimizers that have no kernel; ``before_replay`` copies what they give."""
         model, step = self.step.model, self.step
         if step.clip_norm is not None:
-            grads = clip_by_global_norm(grads, step.clip_norm, model.population)
+            grads = clip_by_global_norm(grads, step.clip_norm, model.independent)
         model.params = step.optimizer.update(model.params, grads, model.weight_params)
 
 

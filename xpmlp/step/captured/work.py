@@ -91,7 +91,7 @@ class RecordedWork:
         self._backward(dy, sums)
         params, weights = step.model.params, step.model.weight_params
         if step.penalty is not None:
-            loss.extra = step.penalty.forward(params, weights, step.model.population)
+            loss.extra = step.penalty.forward(params, weights, step.model.independent)
         goes_to(loss, hits)
         flat = None if self._rates is None else self._rates.flat
         self._cuda.finish(
@@ -103,7 +103,7 @@ class RecordedWork:
         grads = dict(step.model.grads)
         if step.penalty is not None:
             for name, extra in step.penalty.backward(
-                params, weights, step.model.population
+                params, weights, step.model.independent
             ).items():
                 if self.scaler is not None:
                     extra = extra * self.scaler.scale

@@ -13,8 +13,8 @@ from ...layers import masked
 from ...layers.activations import ACTIVATIONS
 from ...layers.base import Layer
 from ...ops.dispatch import load_kernels
-from . import embedding, normalization, periodic
-from .normalization import Lowered, mask_of, masked_by, refuse_shared_batch
+from . import embedding, normalization, periodic, shared_linear
+from .normalization import Lowered, mask_of, refuse_shared_batch, scaled_by
 from .program import Activation, Backward, NotCompiled, Program
 from .shared import dropout_by_mask
 
@@ -206,9 +206,9 @@ def _mask(program: Program, name: str, layer: masked.Mask, x: Activation) -> Low
     mask = mask_of(program, layer)
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-        return program.gate(masked_by(program, dy, mask, F), x) if wanted else None
+        return program.gate(scaled_by(program, dy, mask, F), x) if wanted else None
 
-    return Activation(masked_by(program, x, mask, F), F, program.rows * F), backward
+    return Activation(scaled_by(program, x, mask, F), F, program.rows * F), backward
 
 
 def _sequential(program: Program, name: str, model: layers.Sequential, x: Activation) -> Lowered:
@@ -268,6 +268,7 @@ LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     layers.Dropout: _dropout,
     layers.Periodic: periodic.periodic,
     layers.Residual: _residual,
+    layers.SharedLinear: shared_linear.shared_linear,
 }
 
 

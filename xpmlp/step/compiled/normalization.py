@@ -93,7 +93,7 @@ def narrow_norm(
     mask = mask_of(program, layer) if centred else None
 
     def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
-        dy = dy if mask is None else masked_by(program, dy, mask, F)
+        dy = dy if mask is None else scaled_by(program, dy, mask, F)
         norm: Any = {
             "dy": dy,
             "x": x,
@@ -152,10 +152,12 @@ def mask_of(program: Program, layer: Any) -> np.ndarray:
     return mask
 
 
-def masked_by(program: Program, x: Any, mask: np.ndarray, features: int) -> np.ndarray:
-    """``x ⊙ mask``, in a new buffer."""
+def scaled_by(program: Program, x: Any, scale: Any, features: int) -> np.ndarray:
+    """``x ⊙ scale``, in a new buffer: of each member a number for each feature, as of a mask."""
     y, work = program.buffer(program.members, program.rows, features), program.rows * features / 20
-    program.add(program.instructions.masked, columns=features, x=x, mask=mask, y=y, work=work)
+    apart = x.batch if isinstance(x, Activation) else program.rows * features
+    given: Any = {"x": x, "apart": apart, "scale": scale, "y": y}
+    program.add(program.instructions.scaled_columns, columns=features, **given, work=work)
     return y
 
 

@@ -340,17 +340,21 @@ class Program:
         bias: Any = 0,
         bias_apart: int | None = None,
         gate: Any = 0,
+        count: int | None = None,
     ) -> np.ndarray:
         """``C = A B + bias``; operands as (start, stride of members, of rows, of columns); C's
         columns are contiguous.
 
         ``cut`` is the axis of C that the threads divide; biases of members follow one another
-        unless ``bias_apart`` says how far they are apart.
+        unless ``bias_apart`` says how far they are apart. There are as many products as members
+        unless ``count`` says otherwise.
         """
         given = self.problem(rows, columns, depth, a, b, c, bias=bias, gate=gate)
         if bias_apart is not None:
             given["bias"] = self._gemm.Bias(bias, bias_apart)
-        given["axis"] = self._gemm.BATCH if self.members > 1 else cut
+        if count is not None:
+            given["count"] = count
+        given["axis"] = self._gemm.BATCH if given["count"] > 1 else cut
         return self.add(self.instructions.product, **given, work=rows * columns * depth / 100)
 
     def problem(

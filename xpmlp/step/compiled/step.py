@@ -17,7 +17,7 @@ import numpy as np
 
 from ...communication import Share
 from ...errors import DataError
-from ...layers import Flatten, Linear, Sequential
+from ...layers import Flatten, Linear, Sequential, SharedLinear
 from ...layers.base import Layer
 from ...ops import numba_rules
 from ...ops.dispatch import give_up, is_compilers
@@ -212,7 +212,7 @@ def _features(model: Layer, x: np.ndarray) -> int:
         while isinstance(first, Sequential) and first.layers:
             first = first.layers[0]
         flattens = isinstance(first, Flatten) and first._joined(shape) == (*shape[:own], features)
-        if isinstance(first, Linear):
+        if isinstance(first, Linear | SharedLinear):
             flattens = first.W.shape[-2] == features != shape[-1]
         if not flattens:
             raise NotCompiled(f"a batch of shape {shape}, which the first layer keeps")

@@ -21,6 +21,8 @@ OPTIMIZERS = (
 def can_update(task: Task) -> bool:
     """Whether there are instructions for all of this."""
     optimizer, population = task.optimizer, task.model.population
+    if task.model.shared_params and (task.clip_norm is not None or task.penalty is not None):
+        return False  # norms and penalties are each member's own here
     if task.clip_norm is not None:
         bounds = np.asarray(task.clip_norm, np.float64)
         if bounds.shape not in ((), (population,)) or not (bounds > 0).all():
@@ -36,7 +38,7 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
     """
     optimizer = task.optimizer
     instruction = getattr(program.instructions, optimizer.rule)
-    memory, members = program.memory, program.members
+    memory, members, shared = program.memory, program.members, set(task.model.shared_params)
     named = instruction.record.__annotations__["rates"]  # decay, shrink and clip are the last
     own = optimizer.rates(optimizer.lr)
     if (*own, "decay", "shrink", "clip") != named._fields:
@@ -56,9 +58,10 @@ def lower_update(program: Program, task: Task, value: np.ndarray) -> None:
         begin, size = memory.offsets[name]
         state: Any = dict(zip("mvu", (slot[begin:] for slot in memory.slots), strict=False))
         state = {"m": 0, "v": 0, **state, "w": memory.params[begin:], "g": grads[name][begin:]}
-        rows, columns = memory.matrix(name, members)
+        count = 1 if name in shared else members
+        rows, columns = memory.matrix(name, count)
         table = of_weights if memory.is_weight(name) else of_others
-        given = {"rows": rows, "columns": columns, "rates": table}
+        given = {"members": count, "rows": rows, "columns": columns, "rates": table}
         program.add(instruction, **given, **state, work=size / 10)
     written: list[tuple[Any, ...]] = [()]
 
