@@ -8,7 +8,8 @@ import pytest
 import xpmlp
 from xpmlp import ops
 from xpmlp.backend import on_host
-from xpmlp.errors import DTypeError
+from xpmlp.data.loader import as_array
+from xpmlp.errors import BackendError, DTypeError
 from xpmlp.layers import BatchNorm, LayerNorm
 from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
@@ -181,3 +182,66 @@ def test_an_evaluation_of_what_is_mapped_is_compiled(tmp_path):
     evaluation = Evaluation(FullyConnectedNet([D, 6, C], seed=1))
     assert evaluation.explain(mapped(x, tmp_path)) == "compiled"
     np.testing.assert_array_equal(evaluation.outputs(mapped(x, tmp_path)), evaluation.outputs(x))
+
+
+class Elsewhere:
+    """An array of a library that nobody knows, which can be exchanged."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_arrays_of_unknown_libraries_are_shared_not_copied():
+    x, y = plain()
+    with xpmlp.use_backend("numpy"):
+        assert np.shares_memory(xpmlp.asarray(Elsewhere(x)), x)
+        assert np.shares_memory(xpmlp.asarray(Elsewhere(x.T)), x)
+        assert np.shares_memory(as_array(Elsewhere(y)), y)
+        before = x.copy()
+        history = trained(Elsewhere(x), Elsewhere(y))
+        np.testing.assert_array_equal(history.step_losses, trained(x, y).step_losses)
+        np.testing.assert_array_equal(x, before)
+
+
+def trained(x, y):
+    net = FullyConnectedNet([D, 4, C], seed=0)
+    return Trainer(net, epochs=1, batch_size=8, progress=False).fit(x, y)
+
+
+def test_arrays_of_unknown_libraries_come_to_every_backend(library):
+    x, _ = plain()
+    taken = xpmlp.asarray(Elsewhere(x))
+    assert type(taken) is type(library.array([1.0]))
+    np.testing.assert_array_equal(library.numpy(taken), x)
+
+
+def test_arrays_on_a_device_that_the_backend_cannot_read_are_refused():
+    class OnMetal(Elsewhere):
+        def __dlpack_device__(self):
+            return 8, 0
+
+        def __dlpack__(self, **options):
+            raise BufferError("not in main memory")
+
+    with xpmlp.use_backend("numpy"):
+        with pytest.raises(BackendError, match=r"got a .*OnMetal on DLPack's device"):
+            xpmlp.asarray(OnMetal(np.zeros(3)))
+        torch = pytest.importorskip("torch")
+        with pytest.raises(BackendError, match="convert its dtype"):
+            xpmlp.asarray(Elsewhere(torch.zeros(3, dtype=torch.bfloat16)))
+
+
+def test_tensors_on_the_cpu_are_shared():
+    torch = pytest.importorskip("torch")
+    tensor = torch.arange(6.0).reshape(2, 3)
+    with xpmlp.use_backend("numpy"):
+        assert np.shares_memory(xpmlp.asarray(tensor.T), tensor.numpy())
+    array = np.arange(6.0, dtype="float32")
+    with xpmlp.use_backend("torch"):
+        assert np.shares_memory(xpmlp.asarray(array).numpy(), array)

@@ -6,6 +6,9 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
+import array_api_compat
+import numpy as np
+
 from .errors import BackendError
 
 Namespace = Any
@@ -182,3 +185,32 @@ _OPENERS = {
     "jax": _open_jax,
     "array_api_strict": _open_array_api_strict,
 }
+
+
+_HOST = (1, 3)  # DLPack's numbers of main memory, and of that which CUDA has pinned
+
+
+def from_dlpack(values: Any, backend: Backend) -> Any:
+    """An array of a library that is not supported as one that is; all else as it is.
+
+    Anything with ``__dlpack__`` (DLPack, the exchange of arrays in memory): in host memory as
+    NumPy's, which shares that memory; on a device as the backend's.
+
+    Raises
+    ------
+    BackendError
+        If it lies where the backend cannot read, or holds what it has no dtype for.
+    """
+    exchanged: Any = values
+    known = array_api_compat.is_array_api_obj(values) or isinstance(values, type)
+    if known or not hasattr(values, "__dlpack__"):
+        return values
+    device = int(exchanged.__dlpack_device__()[0])
+    try:
+        return (np if device in _HOST else backend.xp).from_dlpack(exchanged)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        kind = f"{type(values).__module__.split('.')[0]}.{type(values).__name__}"
+        raise BackendError(
+            f"`asarray`: expected an array that {backend.name} can read, got a {kind} on "
+            f"DLPack's device {device}: {error!s:.200}; move it to the CPU, or convert its dtype"
+        ) from error

@@ -27,7 +27,15 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from .array_libraries import NAMES, Backend, Namespace, activate, numpy_namespace, open_library
+from .array_libraries import (
+    NAMES,
+    Backend,
+    Namespace,
+    activate,
+    from_dlpack,
+    numpy_namespace,
+    open_library,
+)
 from .errors import BackendError, DTypeError, ShapeError
 
 Array = Any
@@ -156,7 +164,9 @@ def asarray(values: Any, dtype: Any = None) -> Array:
     Parameters
     ----------
     values : array_like
-        A NumPy array, nested lists, numbers, or an array of any supported library.
+        A NumPy array, nested lists, numbers, an array of any supported library, or of any other
+        one that has ``__dlpack__``. Host memory is shared, not copied, where layout and dtype
+        allow; nothing here writes to it.
     dtype : str or dtype, optional
         A name such as ``"float32"``, or the backend's own dtype. Default: as it comes, Python
         floats as float32.
@@ -174,6 +184,7 @@ def asarray(values: Any, dtype: Any = None) -> Array:
         If nested lists are ragged.
     """
     backend = get_backend()
+    values = from_dlpack(values, backend)
     if isinstance(values, np.generic) or not is_array(values):
         values = _from_python(values, keep_doubles=dtype is not None)
     if isinstance(values, np.ndarray):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..array_libraries import from_dlpack
 from ..backend import (
     Array,
     array_namespace,
@@ -214,7 +215,9 @@ class Batches:
 
 
 def as_array(values: Any) -> Array:
-    """Lists and data frames as NumPy arrays; arrays as they are, but for their order of bytes."""
+    """Lists, data frames and what has ``__dlpack__`` as NumPy arrays; arrays as they are, but for
+    their order of bytes."""
+    values = from_dlpack(values, get_backend())
     try:
         if isinstance(values, bytes | bytearray):
             raise ValueError("bytes")

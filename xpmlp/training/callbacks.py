@@ -42,7 +42,10 @@ class Callback:
         return getattr(self.on_step, "__func__", None) is not Callback.on_step
 
     def on_start(self, trainer: Trainer) -> None:
-        """Before the first step; the trainer knows ``total_steps`` and ``steps_per_epoch``."""
+        """Before the first step; the trainer knows ``total_steps`` and ``steps_per_epoch``.
+
+        The latter is 0 for batches of an iterable without a length.
+        """
 
     def on_step(self, trainer: Trainer, loss: Array) -> None:
         """After each step. Reading the loss here waits for the device: do it rarely."""

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..data.resident import ResidentBatches
 from ..metrics import answers_given, as_rows, right_answers, weights_of_rows
 from ..step import TrainStep
+from .rate_plan import last_rate
 from .tally import EpochFigures, Tally
 
 if TYPE_CHECKING:
@@ -56,3 +59,18 @@ def _step_by_step(trainer: Trainer, step: TrainStep, batches: Iterable[tuple[Any
             callback.on_step(trainer, value)
         if trainer._ending is not None:
             break
+
+
+def row_of(trainer: Trainer, figures: EpochFigures) -> dict[str, Any]:
+    """An epoch's row of the history; of a population, means over its members."""
+    row: dict[str, Any] = {
+        "epoch": trainer.epoch,
+        "step": trainer.optimizer.steps,
+        "train_loss": float(np.mean(figures.loss)),
+    }
+    if figures.accuracy is not None:
+        row["train_accuracy"] = float(np.mean(figures.accuracy))
+    row["lr"] = float(np.mean(last_rate(trainer.optimizer)))
+    row["seconds"] = figures.seconds
+    row["samples_per_second"] = figures.samples / figures.seconds
+    return row

@@ -22,6 +22,7 @@ from ..optim import Optimizer
 from .best_members import BestMembers
 from .callbacks import EarlyStopping
 from .chosen_metrics import sign_of
+from .epoch import row_of
 from .minibatches import check_validation
 from .out_of_fold import LOSS, OutOfFold
 from .parameters import finite_networks
@@ -359,7 +360,7 @@ class PopulationTrainer(TrainerOfMembers):
 
     def _add_epoch(self, work: Work, figures: EpochFigures, curves: dict[str, np.ndarray]) -> None:
         runs = self.running
-        row = self._row(figures)
+        row = row_of(self, figures)
         row |= {name: _mean(values[runs]) for name, values in curves.items()}
         row["running"] = int(runs.size)
         rates = np.full(self.model.population or 0, np.nan)

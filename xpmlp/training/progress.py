@@ -41,7 +41,7 @@ class Progress(Callback):
     def on_start(self, trainer: Trainer) -> None:
         self._bar = None
         self._last = self._epoch_start = time.monotonic()
-        self._total = trainer.steps_per_epoch
+        self._total = trainer.steps_per_epoch or None  # of batches that are not counted
         self._done = 0
         if Unbroken(sys.stderr).isatty() and importlib.util.find_spec("rich") is not None:
             from rich import progress

@@ -11,6 +11,8 @@ from ..errors import ConfigError
 from ..optim import Optimizer
 from ..schedules import Constant, Schedule, Step, WarmUp
 
+_FAR = 1 << 40  # a step that any schedule has to look at its end for
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -39,8 +41,11 @@ class Plan:
         Raises
         ------
         ConfigError
-            If the plan of a training that goes on is over before its end.
+            If the plan of a training that goes on is over before its end; or it needs to know how
+            many steps there are, and the batches have no length (0 of them an epoch).
         """
+        if not steps_per_epoch:
+            return self._without_end(optimizer)
         given, planned, going_on = self.given, self.planned, optimizer.steps > 0
         if optimizer.schedule is not planned:  # the first time, or another one was assigned
             given = planned = optimizer.schedule
@@ -61,6 +66,21 @@ class Plan:
             )
         optimizer.schedule = planned
         return Plan(self.lr_decay, given, planned, planned_for)
+
+    def _without_end(self, optimizer: Optimizer) -> Plan:
+        """A schedule as it is, if it can do without the number of steps."""
+        try:
+            if self.lr_decay != 1.0:
+                raise ConfigError("an epoch has no length")
+            if isinstance(optimizer.schedule, Schedule):
+                optimizer.factor(_FAR)
+        except ConfigError:
+            asked = f"lr_decay={self.lr_decay}" if self.lr_decay != 1.0 else optimizer.schedule
+            raise ConfigError(
+                f"`Trainer.fit`: expected batches with a length (__len__) for {asked!r}, which "
+                "goes by the number of steps; give the schedule total=, or the batches a length"
+            ) from None
+        return Plan(self.lr_decay, optimizer.schedule, optimizer.schedule)
 
 
 def last_rate(optimizer: Optimizer) -> Any:

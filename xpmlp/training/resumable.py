@@ -17,6 +17,7 @@ from .identity import check_identity, differences, identity_of
 from .rate_plan import Plan
 from .state_file import read_state
 from .stopping import INTERRUPTED, Stopping
+from .streams import check_known
 from .tally import Tally
 
 
@@ -124,6 +125,7 @@ class Resumable:
         """
         if resume is None and not any(isinstance(c, Checkpoint) for c in self.callbacks):
             return None
+        check_known(x, y, *(validation or ())[:2])
         self._identity = own = identity_of(self._settings(), x, y, validation, weights)
         if resume is None:
             return None

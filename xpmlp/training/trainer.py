@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ from .arguments import check_lr_decay, check_parts
 from .callbacks import Callback, as_callbacks
 from .checkpoint_callback import Checkpoint
 from .chosen_metrics import as_metrics
-from .epoch import run_epoch
+from .epoch import row_of, run_epoch
 from .history import History
-from .minibatches import check_validation, minibatches, width_of
 from .parameters import copies_of, finite_networks
 from .progress import Progress
-from .rate_plan import Plan, last_rate
+from .rate_plan import Plan
 from .resumable import Resumable
-from .scores import check_outputs, check_reduces, score_of_epoch, scores_of
+from .scores import check_reduces, score_of_epoch, scores_of
+from .streams import as_validation, batches_of
 from .tally import EpochFigures
 
 Data = tuple[Any, ...]
@@ -149,8 +149,8 @@ class Trainer(Resumable):
     def fit(
         self,
         x: Any,
-        y: Any,
-        validation: Data | None = None,
+        y: Any = None,
+        validation: Data | Iterable[Data] | None = None,
         *,
         sample_weight: Any = None,
         resume: str | Path | None = None,
@@ -160,10 +160,12 @@ class Trainer(Resumable):
 
         Parameters
         ----------
-        x : array_like, shape (N, …)
-            Sequences (N, T, D) go with targets (N, T) or (N, T, M).
+        x : array_like, shape (N, …), or iterable of batches (x, y) or (x, y, sample_weight)
+            Sequences (N, T, D) go with targets (N, T) or (N, T, M). Batches, such as a torch
+            ``DataLoader`` or a list, are looped over once an epoch, as they come: in their order
+            and of their size, without ``y``, and without checkpoints.
         y : array_like, shape (N,) of class numbers, or (N, M)
-        validation : (x, y) or (x, y, sample_weight), optional
+        validation : (x, y), (x, y, sample_weight) or iterable of batches, optional
             Evaluated after every epoch.
         sample_weight : array_like, shape (N,), optional
             What each row counts for in the loss, see :meth:`Loss.weighted
@@ -201,8 +203,8 @@ class Trainer(Resumable):
     def resume(
         self,
         x: Any,
-        y: Any,
-        validation: Data | None = None,
+        y: Any = None,
+        validation: Data | Iterable[Data] | None = None,
         *,
         sample_weight: Any = None,
         epochs: int | None = None,
@@ -244,7 +246,7 @@ class Trainer(Resumable):
         self,
         x: Any,
         y: Any,
-        validation: Data | None,
+        validation: Any,
         last: int,
         before: History,
         resume: Any = None,
@@ -253,12 +255,12 @@ class Trainer(Resumable):
     ) -> History:
         """Train up to an epoch; ``before`` are those that there have been."""
         check_reduces("Trainer.fit", self.loss)
-        check_validation("Trainer.fit", validation)
-        batches = minibatches(
+        batches = batches_of(
             self.model,
             x,
             y,
             sample_weight=sample_weight,
+            epochs=last - self.epoch,
             batch_size=self.batch_size,
             shuffle=self.shuffle,
             seed=self.seed,
@@ -266,8 +268,8 @@ class Trainer(Resumable):
             normalization=self.normalization,
             loss=self.loss,
         )
+        validation = as_validation(validation, last - self.epoch)
         held_out = None if validation is None else self._held_out(*validation)
-        check_outputs("Trainer.fit", self.loss, width_of(self.model, batches.x), batches.y)
         saved = self._saved(x, y, validation, resume, strict, sample_weight)
         self.steps_per_epoch = len(batches)
         self._begin_at(last, before.behind())
@@ -292,11 +294,11 @@ class Trainer(Resumable):
                     break
                 self.epoch = epoch
                 figures = self._run_epoch(self._step, batches)
-                inside = self.interrupted and len(figures.step_losses) < len(batches)
+                inside = self.interrupted and len(figures.step_losses) < self.steps_per_epoch
                 if inside:
                     self._tell_of_the_stop()
                 self._end_epoch(figures.step_losses)
-                row = self._row(figures)
+                row = row_of(self, figures)
                 if held_out is not None:
                     scores = self._evaluate(held_out)
                     row |= {f"val_{name}": value for name, value in scores.items()}
@@ -360,8 +362,8 @@ class Trainer(Resumable):
         """Whether it ends with the best parameters."""
         return self.restore_best and self._best is not None
 
-    def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
-        """Loss and accuracy (or R²) on other data, in evaluation mode.
+    def evaluate(self, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
+        """Loss and accuracy (or R²) on other data, or batches of them, in evaluation mode.
 
         Parameters
         ----------
@@ -377,28 +379,14 @@ class Trainer(Resumable):
         """
         return self._evaluate(self._held_out(x, y, sample_weight))
 
-    def _held_out(self, x: Any, y: Any, sample_weight: Any = None) -> Any:
+    def _held_out(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Batches to evaluate on."""
         options: dict[str, Any] = {"normalization": self.normalization, "loss": self.loss}
         options["sample_weight"] = sample_weight
-        return minibatches(self.model, x, y, batch_size=4096, shuffle=False, **options)
+        return batches_of(self.model, x, y, batch_size=4096, shuffle=False, **options)
 
     def _run_epoch(self, step: TrainStep, batches: Any) -> EpochFigures:
         return run_epoch(self, step, batches)
-
-    def _row(self, figures: EpochFigures) -> dict[str, Any]:
-        """An epoch's row of the history; of a population, means over its members."""
-        row: dict[str, Any] = {
-            "epoch": self.epoch,
-            "step": self.optimizer.steps,
-            "train_loss": float(np.mean(figures.loss)),
-        }
-        if figures.accuracy is not None:
-            row["train_accuracy"] = float(np.mean(figures.accuracy))
-        row["lr"] = float(np.mean(last_rate(self.optimizer)))
-        row["seconds"] = figures.seconds
-        row["samples_per_second"] = figures.samples / figures.seconds
-        return row
 
     def _evaluate(self, batches: Any) -> dict[str, float]:
         scores = scores_of(self.model, self.loss, batches.epoch(), self.metrics)
