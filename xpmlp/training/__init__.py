@@ -15,6 +15,7 @@ from .checkpoint import load_model, save_model
 from .checkpoint_callback import Checkpoint
 from .chosen_metrics import Metric
 from .history import History
+from .loggers import MLflow, TensorBoard, WeightsAndBiases
 from .population_history import PopulationHistory
 from .population_trainer import PopulationTrainer
 from .progress import Progress
@@ -27,6 +28,7 @@ __all__ = [
     "EarlyStopping",
     "Evaluation",
     "History",
+    "MLflow",
     "Metric",
     "OnEpoch",
     "Patience",
@@ -36,9 +38,11 @@ __all__ = [
     "RateSearch",
     "ReduceOnPlateau",
     "SaveHistory",
+    "TensorBoard",
     "TimeLimit",
     "TrainStep",
     "Trainer",
+    "WeightsAndBiases",
     "accuracy",
     "confusion_matrix",
     "f1",
