@@ -24,11 +24,16 @@ from xpmlp.layers import (
     CELU,
     ELU,
     GELU,
+    AvgPool2D,
     BatchNorm,
+    BatchNorm2D,
+    Conv2D,
     Dropout,
     EmbedColumns,
     Embedding,
     Flatten,
+    GlobalAvgPool2D,
+    GroupNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
@@ -36,6 +41,7 @@ from xpmlp.layers import (
     Log,
     LogSoftmax,
     Matmul,
+    MaxPool2D,
     Periodic,
     PiecewiseLinear,
     ReLU,
@@ -78,6 +84,27 @@ LAYERS: dict[str, Layer] = {
 }
 
 
+C = 4
+IMAGES: dict[str, Layer] = {
+    "Conv2D": Conv2D(C, 6, 3, rng=1),
+    "Conv2D with options": Conv2D(
+        C, 6, (2, 3), stride=(2, 1), padding=(1, 2), dilation=2, groups=2, bias=False, rng=1
+    ),
+    "MaxPool2D": MaxPool2D(2),
+    "MaxPool2D overlapping": MaxPool2D((3, 2), stride=(2, 1), padding=(1, 0)),
+    "AvgPool2D": AvgPool2D(2),
+    "AvgPool2D overlapping": AvgPool2D(3, stride=2, padding=1),
+    "AvgPool2D of what is inside": AvgPool2D(3, stride=2, padding=1, count_padding=False),
+    "GlobalAvgPool2D": GlobalAvgPool2D(),
+    "BatchNorm2D": BatchNorm2D(C),
+    "GroupNorm": GroupNorm(2, C),
+    "network": Sequential(
+        Conv2D(C, 3, 3, padding=1, rng=1), ReLU(), MaxPool2D(2), Flatten(), Linear(18, 5, rng=2)
+    ),
+    "all convolutional": Sequential(Conv2D(C, 3, 3, rng=1), GlobalAvgPool2D(), Linear(3, 5, rng=2)),
+}
+
+
 def randomize(model: Layer, rng: np.random.Generator) -> Layer:
     """Give every parameter and statistic a value it would not have by default."""
     values = model.state_dict()
@@ -116,6 +143,23 @@ def test_layer_computes_the_same_for_any_batch_size(name, tmp_path, rng):
         check(path, x, model.forward(x))
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_layers_of_images_compute_the_same(name, tmp_path, rng):
+    model = randomize(IMAGES[name], rng)
+    path = export_onnx(model, tmp_path / "layer.onnx", input_shape=(C, 7, 5))
+    for rows in (1, 3):
+        x = rng.normal(size=(rows, C, 7, 5)).astype(np.float32)
+        check(path, x, model.forward(x), 5e-6)
+
+
+def test_images_that_onnx_cannot_have(tmp_path):
+    options = {"input_shape": (C, 7, 5)}
+    with pytest.raises(ConfigError, match="a population of 2"):
+        export_onnx(Conv2D(C, 3, 3, population=2), tmp_path / "p.onnx", **options)
+    with pytest.raises(ShapeError, match=r"expected \(N, 4, H, W\)"):
+        export_onnx(BatchNorm2D(C), tmp_path / "p.onnx", input_shape=(C,))
+
+
 @pytest.mark.parametrize("population", [None, 3])
 def test_levels_and_bins_compute_the_same(population, tmp_path, rng):
     columns = [("levels", 3), ("bins", 2), ("linear", 1)]
@@ -135,7 +179,7 @@ def test_log_computes_the_same(tmp_path, rng):
 
 def test_every_public_layer_is_covered():
     apart = {"Log", "Matmul", "Embedding", "EmbedColumns", "SharedLinear"}
-    tested = {type(layer).__name__ for layer in LAYERS.values()} | apart
+    tested = {type(layer).__name__ for layer in (LAYERS | IMAGES).values()} | apart
     bases = {"Layer", "Parameter", "State", "Activation", "Container"}
     public = {n for n, v in vars(xpmlp.layers).items() if isinstance(v, type)} - bases
     public = {n for n in public if issubclass(getattr(xpmlp.layers, n), Layer)}

@@ -100,7 +100,7 @@ def test_a_state_dict_alone():
 @pytest.mark.parametrize(
     "module",
     [
-        nn.Conv2d(1, 2, 3),
+        nn.Conv1d(1, 2, 3),
         nn.LayerNorm((2, 3)),
         nn.LayerNorm(3, bias=False),
         nn.BatchNorm1d(3, affine=False),
@@ -111,7 +111,7 @@ def test_a_state_dict_alone():
         nn.Flatten(0),
         nn.LogSoftmax(0),
         nn.Dropout(1.0),
-        nn.Sequential(nn.Linear(2, 2), nn.Conv2d(1, 2, 3)),
+        nn.Sequential(nn.Linear(2, 2), nn.Conv1d(1, 2, 3)),
     ],
     ids=repr,
 )

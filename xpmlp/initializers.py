@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,18 +48,29 @@ class HeUniform:
 
 @dataclass(frozen=True)
 class GlorotNormal:
-    """``N(0, 2/(D + M))``, for tanh and sigmoid (Glorot and Bengio 2010); also called Xavier."""
+    """``N(0, 2/(D + M))``, for tanh and sigmoid (Glorot and Bengio 2010); also called Xavier.
+
+    Kernels have ``positions`` numbers for each of M outputs, and a fan-out of M times as many.
+    """
+
+    positions: int = field(default=1, repr=False)
 
     def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
-        return rng.normal((fan_in, fan_out)) * math.sqrt(2.0 / (fan_in + fan_out))
+        deviation = math.sqrt(2.0 / (fan_in + self.positions * fan_out))
+        return rng.normal((fan_in, fan_out)) * deviation
 
 
 @dataclass(frozen=True)
 class GlorotUniform:
-    """``U(−a, a)`` with ``a = √(6/(D + M))`` (Glorot and Bengio 2010)."""
+    """``U(−a, a)`` with ``a = √(6/(D + M))`` (Glorot and Bengio 2010).
+
+    ``positions`` as in :class:`GlorotNormal`.
+    """
+
+    positions: int = field(default=1, repr=False)
 
     def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
-        bound = math.sqrt(6.0 / (fan_in + fan_out))
+        bound = math.sqrt(6.0 / (fan_in + self.positions * fan_out))
         return (2.0 * rng.uniform((fan_in, fan_out)) - 1.0) * bound
 
 
@@ -132,8 +143,10 @@ class GlorotUniformBias:
     at the origin, and a network of one input starts as two straight lines.
     """
 
+    positions: int = field(default=1, repr=False)
+
     def __call__(self, fan_in: int, fan_out: int, rng: Generator) -> np.ndarray:
-        bound = math.sqrt(6.0 / (fan_in + fan_out))
+        bound = math.sqrt(6.0 / (fan_in + self.positions * fan_out))
         return (2.0 * rng.uniform((fan_out,), _BIAS_DRAW) - 1.0) * bound
 
 
@@ -222,6 +235,16 @@ def as_bias_initializer(init: str | float | Initializer) -> Initializer:
             f"fan-in, the fan-out and a generator, got {init!r:.200}"
         )
     return init
+
+
+def of_kernels(initializer: Initializer, positions: int) -> Initializer:
+    """The same for kernels of so many numbers for each input and output channel.
+
+    Their fan-in counts all of them by itself; of those with a fan-out, it does too.
+    """
+    if isinstance(initializer, GlorotNormal | GlorotUniform | GlorotUniformBias):
+        return replace(initializer, positions=positions)
+    return initializer
 
 
 def drawn(initializer: Initializer, fan_in: int, fan_out: int, rng: Generator, bias: bool) -> Any:

@@ -49,9 +49,10 @@ def from_torch(module: Any) -> Layer:
     Parameters
     ----------
     module : torch.nn.Module
-        ``nn.Sequential`` (also within one another) of Linear, BatchNorm1d, LayerNorm, RMSNorm,
-        Embedding, Dropout, Flatten, Softmax, LogSoftmax and the activations of
-        :mod:`xpmlp.layers`, or one of them.
+        ``nn.Sequential`` (also within one another) of Linear, Conv2d, MaxPool2d, AvgPool2d,
+        AdaptiveAvgPool2d of 1, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm, Embedding,
+        Dropout, Flatten, Softmax, LogSoftmax and the activations of :mod:`xpmlp.layers`, or one of
+        them.
 
     Returns
     -------
@@ -200,12 +201,57 @@ def twins(nn: Any) -> Iterator[_Twin]:
         lambda e: nn.Embedding(*e.W.shape, e.padding),
         {"W": "weight"},
     )
+    for kind, module in ((L.BatchNorm, nn.BatchNorm1d), (L.BatchNorm2D, nn.BatchNorm2d)):
+        yield _Twin(
+            kind,
+            module,
+            lambda m, kind=kind: _batch_norm(m, kind),
+            lambda layer, module=module: _batch_norm_module(layer, module),
+            scaled | _STATISTICS,
+        )
     yield _Twin(
-        L.BatchNorm,
-        nn.BatchNorm1d,
-        _batch_norm,
-        _batch_norm_module,
-        scaled | _STATISTICS,
+        L.GroupNorm,
+        nn.GroupNorm,
+        lambda m: (
+            L.GroupNorm(m.num_groups, m.num_channels, eps=m.eps, dtype=_dtype(m))
+            if m.affine and m.bias is not None
+            else None
+        ),
+        lambda layer: nn.GroupNorm(layer.groups, layer.features, eps=layer.eps),
+        scaled,
+    )
+    yield _Twin(
+        L.Conv2D, nn.Conv2d, _convolution, _convolution_module, {"W": "weight", "b": "bias"}
+    )
+    yield _Twin(
+        L.MaxPool2D,
+        nn.MaxPool2d,
+        lambda m: (
+            None
+            if m.ceil_mode or m.return_indices or m.dilation not in (1, (1, 1))
+            else L.MaxPool2D(m.kernel_size, stride=m.stride, padding=m.padding)
+        ),
+        lambda layer: nn.MaxPool2d(layer.size, layer.stride, layer.padding),
+    )
+    yield _Twin(
+        L.AvgPool2D,
+        nn.AvgPool2d,
+        lambda m: (
+            None
+            if m.ceil_mode or m.divisor_override
+            else L.AvgPool2D(
+                m.kernel_size, stride=m.stride, padding=m.padding, count_padding=m.count_include_pad
+            )
+        ),
+        lambda layer: nn.AvgPool2d(
+            layer.size, layer.stride, layer.padding, count_include_pad=layer.count_padding
+        ),
+    )
+    yield _Twin(
+        L.GlobalAvgPool2D,
+        nn.AdaptiveAvgPool2d,
+        lambda m: L.GlobalAvgPool2D() if m.output_size in (1, (1, 1), [1, 1]) else None,
+        lambda layer: nn.AdaptiveAvgPool2d(1),
     )
     for kind, module, names in (
         (L.LayerNorm, nn.LayerNorm, scaled),
@@ -273,17 +319,48 @@ def _embedding(m: Any) -> Layer | None:
     return L.Embedding(m.num_embeddings, m.embedding_dim, padding=m.padding_idx, dtype=_dtype(m))
 
 
-def _batch_norm(m: Any) -> Layer | None:
+def _convolution(m: Any) -> Layer | None:
+    padding = m.padding
+    if padding == "valid":
+        padding = 0
+    elif padding == "same":
+        around = [d * (k - 1) for d, k in zip(m.dilation, m.kernel_size, strict=True)]
+        padding = [n // 2 for n in around]
+        if any(n % 2 for n in around):  # torch then pads one side more
+            return None
+    if m.padding_mode != "zeros":
+        return None
+    return L.Conv2D(
+        m.in_channels,
+        m.out_channels,
+        m.kernel_size,
+        stride=m.stride,
+        padding=padding,
+        dilation=m.dilation,
+        groups=m.groups,
+        bias=m.bias is not None,
+        init="zeros",
+        dtype=_dtype(m),
+    )
+
+
+def _convolution_module(layer: Any) -> Any:
+    M, C, *size = layer.W.shape
+    options = layer.options | {"bias": layer.b is not None}
+    return _torch().nn.Conv2d(C * layer.groups, M, tuple(size), **options)
+
+
+def _batch_norm(m: Any, kind: Any) -> Layer | None:
     if not (m.affine and m.bias is not None and m.track_running_stats) or m.momentum is None:
         return None
-    return L.BatchNorm(m.num_features, keep=1.0 - m.momentum, eps=m.eps, dtype=_dtype(m))
+    return kind(m.num_features, keep=1.0 - m.momentum, eps=m.eps, dtype=_dtype(m))
 
 
-def _batch_norm_module(b: Any) -> Any:
+def _batch_norm_module(b: Any, module: Any) -> Any:
     if not b.unbiased:  # running variances that divide by N are no option of torch's
         return None
     momentum = round(1.0 - b.keep, 12)  # 0.1 rather than 0.09999999999999998
-    return _torch().nn.BatchNorm1d(b.features, eps=b.eps, momentum=momentum)
+    return module(b.features, eps=b.eps, momentum=momentum)
 
 
 def _norm(m: Any, kind: Any, names: Mapping[str, str]) -> Layer | None:

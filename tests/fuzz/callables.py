@@ -50,7 +50,8 @@ def _add_ops(found: dict) -> None:
     numbers |= {"alpha": 1.0, "momentum": 0.9, "keep": 0.9, "eps": 1e-8, "std": 2.0}
     numbers |= {"step": 1, "steps": 5}
     numbers |= {"nesterov": True, "dtype": "float32", "rng": Generator(1)}
-    numbers |= {"columns": (("linear", 1),) * 4}
+    numbers |= {"columns": (("linear", 1),) * 4, "size": 2, "groups": 1}
+    image, images = A[None, None], ("conv2d", "pool2d", "group_norm")
     for name in ops.__all__:
         op = getattr(ops, name)
         if not callable(op) or name in ("explain", "without_kernels"):
@@ -65,6 +66,8 @@ def _add_ops(found: dict) -> None:
                     key == "mean" or key.startswith("inv")
                 ):
                     given[key] = A[:, :1]
+                if any(kind in name for kind in images):
+                    given[key] = _of_image(name, key, image)
                 if name == "periodic_backward" and key in ("dy", "y"):
                     given[key] = np.repeat(A[:, :, None], 8, axis=2)
             elif key in numbers:
@@ -72,6 +75,15 @@ def _add_ops(found: dict) -> None:
             elif parameter.default is not parameter.empty:
                 given[key] = parameter.default
         found[f"ops.{name}"] = op, given
+
+
+def _of_image(name: str, key: str, image: np.ndarray) -> np.ndarray:
+    """An array of an op of images."""
+    if "norm" in name and key != "dy" and key != "x":
+        return np.ones((1,) if key in ("gamma", "beta") else (1, 1, 1), np.float32)
+    if key == "dy" and "norm" not in name:
+        return image[..., :1, :1] if "global" in name else image[..., :2, :2]
+    return image[..., :3, :3] if key == "W" else image
 
 
 def _add_parts(found: dict) -> None:

@@ -12,17 +12,23 @@ from xpmlp.layers import (
     CELU,
     ELU,
     GELU,
+    AvgPool2D,
     BatchNorm,
+    BatchNorm2D,
+    Conv2D,
     Dropout,
     EmbedColumns,
     Embedding,
     Flatten,
+    GlobalAvgPool2D,
+    GroupNorm,
     LayerNorm,
     LeakyReLU,
     Linear,
     Log,
     LogSoftmax,
     Matmul,
+    MaxPool2D,
     Periodic,
     PiecewiseLinear,
     Residual,
@@ -37,6 +43,7 @@ from xpmlp.layers.activations import ACTIVATIONS
 from xpmlp.testing import gradcheck
 
 N, D, P = 4, 6, 3
+C, H, W = 4, 7, 5
 
 
 def matmul(dtype):
@@ -53,6 +60,12 @@ def piecewise(dtype, **options):
 def batch_norm(dtype, **options):
     layer = BatchNorm(D, dtype=dtype, **options)
     layer.running_var = 1.5 * layer.running_var  # so that evaluation does something
+    return layer
+
+
+def batch_norm_2d(dtype, **options):
+    layer = BatchNorm2D(C, dtype=dtype, **options)
+    layer.running_var = 1.5 * layer.running_var
     return layer
 
 
@@ -107,12 +120,40 @@ CASES = {
     "shared-population-nobias": lambda dtype: SharedLinear(
         D, 5, population=P, bias=False, rng=0, dtype=dtype
     ),
+    "image-conv": lambda dtype: Conv2D(C, 6, 3, padding=1, rng=0, dtype=dtype),
+    "image-conv-options": lambda dtype: Conv2D(
+        C, 6, (2, 3), stride=(2, 1), padding=(1, 2), dilation=2, groups=2, rng=0, dtype=dtype
+    ),
+    "image-conv-nobias": lambda dtype: Conv2D(C, 6, 2, stride=3, bias=False, rng=0, dtype=dtype),
+    "image-maxpool": lambda dtype: MaxPool2D(2),
+    "image-maxpool-overlapping": lambda dtype: MaxPool2D(3, stride=(2, 1), padding=1),
+    "image-avgpool": lambda dtype: AvgPool2D((2, 3)),
+    "image-avgpool-overlapping": lambda dtype: AvgPool2D(
+        3, stride=2, padding=1, count_padding=False
+    ),
+    "image-globalavgpool": lambda dtype: GlobalAvgPool2D(),
+    "image-batchnorm": lambda dtype: batch_norm_2d(dtype),
+    "image-groupnorm": lambda dtype: GroupNorm(2, C, dtype=dtype),
+    "image-conv-population": lambda dtype: Conv2D(
+        C, 6, 3, padding=1, groups=2, population=P, rng=0, dtype=dtype
+    ),
+    "image-batchnorm-population": lambda dtype: batch_norm_2d(dtype, population=P),
+    "image-groupnorm-population": lambda dtype: GroupNorm(2, C, population=P, dtype=dtype),
     "dropout-population": lambda dtype: Dropout([0.1, 0.5, 0.0], population=P, rng=0),
 }
 ROWWISE = ("relu", "linear", "softmax", "logsoftmax", "layernorm", "rmsnorm", "residual")
 ROWWISE += ("piecewise",)
 ROWWISE += ("periodic", "periodic-mapped")
-MODES = ("batchnorm", "dropout", "sequential", "batchnorm-population", "dropout-population")
+MODES = (
+    "image-batchnorm",
+    "image-batchnorm-population",
+    "batchnorm",
+    "dropout",
+    "sequential",
+    "batchnorm-population",
+    "dropout-population",
+)
+MODES += ("image-batchnorm", "image-batchnorm-population")
 IN_EACH_MODE = [
     pytest.param(name, training, id=f"{name}-{'train' if training else 'eval'}")
     for name in CASES
@@ -121,6 +162,8 @@ IN_EACH_MODE = [
 
 
 def shape_of(name):
+    if "image" in name:
+        return (P, N, C, H, W) if "population" in name else (N, C, H, W)
     return (P, N, D) if "trailing" in name or "population" in name or "axes" in name else (N, D)
 
 
@@ -234,7 +277,7 @@ def test_output_shape_tells_the_shape_of_one_sample(rng, name):
         assert layer.output_shape((N, 7)) == y.shape
         return
     shape = shape_of(name)
-    sample = shape[1:] if "trailing" in name else shape[-1:]
+    sample = shape[1:] if "trailing" in name else shape[-3 if "image" in name else -1 :]
     y = layer.forward(np.ones(shape))
     own = layer.output_shape(sample)
     assert own == y.shape[y.ndim - len(own) :] and len(own) == y.ndim - len(shape) + len(sample)

@@ -15,7 +15,7 @@ NUMBERS = {
     **{"p": 0.5, "rng": None, "step": 1, "dtype": "float32"},
     **{"lr": 0.1, "momentum": 0.9, "nesterov": True, "eps": 1e-8, "gain": 0.1, "gain1": 0.1},
     **{"ahead": 0.1, "adaptive": 0.1, "keep": 0.9},
-    **{"columns": (("linear", 1),) * 4},
+    **{"columns": (("linear", 1),) * 4, "size": 2, "groups": 1},
     **{"gain2": 0.1, "correction1": 0.5, "correction2": 0.5, "steps": 5},
 }
 WRONG = {

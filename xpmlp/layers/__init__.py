@@ -4,27 +4,36 @@ from . import activations
 from .activations import *  # noqa: F403
 from .base import Layer, Parameter, State
 from .containers import Container, Flatten, Residual, Sequential
+from .convolution import Conv2D
 from .dropout import Dropout
 from .embedding import EmbedColumns, Embedding
+from .image_norms import BatchNorm2D, GroupNorm
 from .linear import Linear, Matmul
 from .normalization import BatchNorm, LayerNorm, RMSNorm
 from .periodic import Periodic
 from .piecewise_linear import PiecewiseLinear
+from .pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 from .shared_linear import SharedLinear
 from .softmax import LogSoftmax, Softmax
 
 __all__ = [
+    "AvgPool2D",
     "BatchNorm",
+    "BatchNorm2D",
     "Container",
+    "Conv2D",
     "Dropout",
     "EmbedColumns",
     "Embedding",
     "Flatten",
+    "GlobalAvgPool2D",
+    "GroupNorm",
     "Layer",
     "LayerNorm",
     "Linear",
     "LogSoftmax",
     "Matmul",
+    "MaxPool2D",
     "Parameter",
     "Periodic",
     "PiecewiseLinear",

@@ -10,6 +10,7 @@ from ..backend import Array, array_namespace
 from ..errors import ConfigError, ShapeError
 from ..options import Number
 from .base import Layer
+from .convolution import Conv2D
 from .linear import Linear
 from .piecewise_linear import PiecewiseLinear
 from .shared_linear import SharedLinear
@@ -219,7 +220,7 @@ class Sequential(Container):
             return dy
         first = self.layers[0]
         if not input_grad and isinstance(
-            first, Linear | PiecewiseLinear | SharedLinear | Sequential
+            first, Linear | Conv2D | PiecewiseLinear | SharedLinear | Sequential
         ):
             return first.backward(dy, input_grad=False)
         return first.backward(dy)

@@ -158,6 +158,29 @@ class Matmul(Layer):
         return ops.matmul(transpose(xp, self.W), dy)
 
 
+def in_dtype_of(where: str, x: Array, W: Array) -> Array:
+    """x, in this machine's order of bytes.
+
+    Raises
+    ------
+    DTypeError
+        If it is not of W's dtype.
+    """
+    if getattr(x, "dtype", None) == W.dtype:
+        return x
+    check_array(where, "x", x)
+    array_namespace(x, W)  # refuses another library, whose float32 also differs from ours
+    if isinstance(x, np.ndarray):
+        x = native(x)
+    if x.dtype != W.dtype:
+        raise DTypeError(
+            f"`{where}`: expected x of dtype {dtype_name(W.dtype)}, as W has, got "
+            f"{dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
+            f"dtype='{dtype_name(W.dtype)}'), or make the layer with dtype="
+        )
+    return x
+
+
 def new_parameters(
     where: str, sizes: Mapping[str, int], population: int | None, start: Mapping[str, Any]
 ) -> dict[str, Array]:
@@ -197,16 +220,7 @@ def rows_for(where: str, x: Any, W: Array) -> Array:
         For what is not that; the message names ``where``.
     """
     if getattr(x, "dtype", None) != W.dtype:
-        check_array(where, "x", x)
-        array_namespace(x, W)  # refuses another library, whose float32 also differs from ours
-        if isinstance(x, np.ndarray):
-            x = native(x)
-        if x.dtype != W.dtype:
-            raise DTypeError(
-                f"`{where}`: expected x of dtype {dtype_name(W.dtype)}, as W has, got "
-                f"{dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
-                f"dtype='{dtype_name(W.dtype)}'), or make the layer with dtype="
-            )
+        x = in_dtype_of(where, x, W)
     rows = x
     if x.ndim == 0 or x.shape[-1] != W.shape[-2]:
         kept = _split(tuple(x.shape), W.shape[-2], where)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from .. import ops
-from ..backend import Array, dtype_name, native
-from ..errors import DTypeError, ShapeError
+from ..backend import Array
+from ..errors import ShapeError
 from ..initializers import DEFAULT, Initializer
 from ..ops.piecewise_linear import check_columns, count_codes
 from ..random import Generator
-from .base import Layer, Parameter, check_array
-from .linear import new_parameters
+from .base import Layer, Parameter
+from .linear import in_dtype_of, new_parameters
 
 
 class PiecewiseLinear(Layer):
@@ -97,15 +95,7 @@ class PiecewiseLinear(Layer):
     def forward(self, x: Array, training: bool = False) -> Array:
         """x (…, N, D) to (…, N, M)."""
         W = self.W
-        if getattr(x, "dtype", None) != W.dtype:
-            check_array("PiecewiseLinear.forward", "x", x)
-            x = native(x) if isinstance(x, np.ndarray) else x
-            if x.dtype != W.dtype:
-                raise DTypeError(
-                    f"`PiecewiseLinear.forward`: expected x of dtype {dtype_name(W.dtype)}, as W "
-                    f"has, got {dtype_name(x.dtype)}; convert it with xpmlp.asarray(x, "
-                    f"dtype='{dtype_name(W.dtype)}'), or make the layer with dtype="
-                )
+        x = in_dtype_of("PiecewiseLinear.forward", x, W)
         if x.ndim < 2 or x.shape[-1] != len(self.columns):
             raise ShapeError(
                 f"`PiecewiseLinear.forward`: expected x of shape (N, {len(self.columns)}), a "

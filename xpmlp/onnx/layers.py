@@ -15,6 +15,7 @@ from ..layers.base import Layer
 from ..layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from ..ops.activations import SELU_ALPHA, SELU_SCALE
 from ..ops.piecewise_linear import BINS, LEVELS, Columns
+from . import images
 from .graph import BATCH, Graph, Value
 
 WHERE = "export_onnx"
@@ -321,6 +322,12 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.Softmax: _operator("Softmax", ("axis", "axis")),
     L.LogSoftmax: _operator("LogSoftmax", ("axis", "axis")),
     L.Log: _log,
+    L.Conv2D: images.convolution,
+    L.MaxPool2D: images.pooling,
+    L.AvgPool2D: images.pooling,
+    L.GlobalAvgPool2D: images.global_pooling,
+    L.BatchNorm2D: images.batch_norm,
+    L.GroupNorm: images.group_norm,
     L.BatchNorm: _batch_norm,
     L.LayerNorm: _row_norm,
     L.RMSNorm: _row_norm,

@@ -15,10 +15,12 @@ from .adaptive_updates import (
     radam_update,
 )
 from .arguments import checked
+from .convolution import conv2d, conv2d_backward
 from .dispatch import explain, without_kernels
 from .dropout import dropout
 from .embedding import embedding, embedding_backward
 from .gather import gather_rows
+from .group_norm import group_norm, group_norm_backward
 from .linear import linear, linear_backward
 from .matmul import matmul
 from .normalization import (
@@ -33,6 +35,14 @@ from .normalization import (
 )
 from .periodic import periodic, periodic_backward
 from .piecewise_linear import piecewise_linear, piecewise_linear_backward
+from .pooling import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 from .softmax_cross_entropy import softmax_cross_entropy
 from .update import (
@@ -51,15 +61,23 @@ __all__ = [
     "adam_update",
     "adamax_update",
     "amsgrad_update",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_inference",
     "batch_norm_inference_backward",
+    "conv2d",
+    "conv2d_backward",
     "dropout",
     "embedding",
     "embedding_backward",
     "explain",
     "gather_rows",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
+    "group_norm",
+    "group_norm_backward",
     "layer_norm",
     "layer_norm_backward",
     "linear",
@@ -68,6 +86,8 @@ __all__ = [
     "log_softmax",
     "log_softmax_backward",
     "matmul",
+    "max_pool2d",
+    "max_pool2d_backward",
     "momentum_update",
     "muon_update",
     "nadam_update",
