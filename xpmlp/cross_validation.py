@@ -7,20 +7,22 @@ and is scored on the rows of its fold, which it has never seen in any way.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .data import Normalization
 from .data.orders import Orders, fold_rows
-from .errors import ConfigError, DTypeError
+from .errors import ConfigError, DTypeError, WorkerError
 from .sweep import AXES, Settings
 from .sweep.grid import check_points
 from .sweep.plan import plan
 from .sweep.run import check_seeds, trainer_for
 from .sweep.settings import build_loss
+from .units import EndWhenAsked, Pool, Units
 
 
 @dataclass
@@ -42,6 +44,8 @@ class CrossValidation:
     scoring : str
         What the scores are: ``"accuracy"``, ``"r2"`` or ``"neg_loss"``.
     seconds : float
+    failures : dict of int to str
+        Settings that no worker could train, and why.
     """
 
     settings: list[Settings]
@@ -50,6 +54,7 @@ class CrossValidation:
     seeds: list[int]
     scoring: str
     seconds: float
+    failures: dict[int, str] = field(default_factory=dict)
 
     @property
     def best_index_(self) -> int:
@@ -92,6 +97,7 @@ def cross_validate(
     memory: int | None = None,
     dtype: str = "float32",
     progress: bool = False,
+    executor: Executor | Callable[[], Executor] | None = None,
 ) -> CrossValidation:
     """Train every setting with every seed on every fold's complement, and score it on the fold.
 
@@ -120,11 +126,16 @@ def cross_validate(
         Bytes that may be used. Default: most of what is free.
     dtype : str
     progress : bool
+        Only without an executor.
+    executor : concurrent.futures.Executor, or a function that makes one, optional
+        Whose workers train the populations: settings are divided, each with all its folds and
+        seeds. See :mod:`xpmlp.units`. The same populations give the same bits.
 
     Returns
     -------
     CrossValidation
-        A network that diverges scores NaN, and its setting comes last.
+        A network that diverges scores NaN, and its setting comes last; so does one that no worker
+        could train.
 
     Raises
     ------
@@ -133,6 +144,8 @@ def cross_validate(
         x; if not even one setting fits into memory.
     DTypeError
         If classes are not numbered.
+    WorkerError
+        If no worker could train any setting.
 
     Notes
     -----
@@ -165,17 +178,40 @@ def cross_validate(
         held_out = fold_rows(len(x), int(folds), seed=split_seed, labels=labels)
     else:
         held_out = _check_folds(folds, len(x))
-    work = _Work(x, y, outputs, output, held_out, numbers, normalize, dtype)
+    work = _Work(x, y, outputs, output, held_out, numbers, normalize, dtype, settings)
+    work.progress = progress and executor is None
     start = time.perf_counter()
-    scoring = {"softmax": "accuracy", "identity": "r2"}.get(output, "neg_loss")
-    inputs = int(np.prod(x.shape[1:]))
     found = np.full((3, len(settings), len(work.splits)), np.nan)  # scores, losses, seconds
-    for group in plan(settings, len(work.splits), inputs, outputs, "own", dtype, memory):
-        found[:, group] = work.train(settings, group, scoring, progress)
+    failures: dict[int, str] = {}
+    with Pool(executor) as pool:
+        groups = plan(
+            settings,
+            len(work.splits),
+            work.options["inputs"],
+            outputs,
+            "own",
+            dtype,
+            memory,
+            workers=pool.workers,
+            sharing=pool.sharing,
+        )
+        units = Units(_Work.train, groups, work, pool)
+        for outcome in units:
+            group = groups[outcome.number]
+            if outcome.failure is not None:
+                failures |= dict.fromkeys(group, outcome.failure)
+            elif outcome.result is None:
+                raise KeyboardInterrupt
+            else:
+                found[:, group] = outcome.result
+    if units.interrupted:
+        raise KeyboardInterrupt
+    if len(failures) == len(settings):
+        raise WorkerError(f"`cross_validate`: no setting could be trained; {failures[0]}")
     results = _results(settings, *found)
-    return CrossValidation(
-        settings, results, held_out, numbers, scoring, time.perf_counter() - start
-    )
+    results["diverged"][list(failures)] = 0
+    seconds = time.perf_counter() - start
+    return CrossValidation(settings, results, held_out, numbers, work.scoring, seconds, failures)
 
 
 class _Work:
@@ -191,7 +227,10 @@ class _Work:
         seeds: list[int],
         normalize: bool,
         dtype: str,
+        settings: list[Settings],
     ):
+        self.settings, self.progress = settings, False
+        self.scoring = {"softmax": "accuracy", "identity": "r2"}.get(output, "neg_loss")
         self.x, self.y, self.held_out = x, y, held_out
         self.splits = [(fold, seed) for seed in seeds for fold in range(len(held_out))]
         self.trained_on = [np.setdiff1d(np.arange(len(x)), fold) for fold in held_out]
@@ -208,12 +247,13 @@ class _Work:
             "dtype": dtype,
         }
 
-    def train(
-        self, settings: Sequence[Settings], group: list[int], scoring: str, progress: bool
-    ) -> np.ndarray:
-        """Scores, losses and seconds of a group's settings, (3, settings, splits)."""
+    def train(self, group: list[int]) -> np.ndarray | None:
+        """Scores, losses and seconds of a group's settings, (3, settings, splits).
+
+        None if it was interrupted.
+        """
         start = time.perf_counter()
-        own = [settings[number] for number in group for _ in self.splits]
+        own = [self.settings[number] for number in group for _ in self.splits]
         splits = [split for _ in group for split in self.splits]
         folds, seeds = [fold for fold, _ in splits], [seed for _, seed in splits]
         trainer = trainer_for(
@@ -222,16 +262,19 @@ class _Work:
             **self.options,
             orders=Orders([self.trained_on[fold] for fold in folds], seeds),
             normalization=None if self.norms is None else [self.norms[fold] for fold in folds],
-            progress=progress,
+            callbacks=[EndWhenAsked()],
+            progress=self.progress,
         )
         history = trainer.fit(self.x, self.y)
         if history.interrupted:
-            raise KeyboardInterrupt
+            return None
         trainer.loss = build_loss([Settings()], self.output)  # label smoothing is for training
         found = trainer.evaluate_members(self.x, self.y, [self.held_out[fold] for fold in folds])
         finished = np.array([ending == "finished" for ending in history.endings])
         losses = np.where(finished, found["loss"], np.nan)
-        scores = -losses if scoring == "neg_loss" else np.where(finished, found[scoring], np.nan)
+        scores = -losses
+        if self.scoring != "neg_loss":
+            scores = np.where(finished, found[self.scoring], np.nan)
         seconds = np.full(losses.shape, (time.perf_counter() - start) / len(own))
         return np.stack([scores, losses, seconds]).reshape(3, len(group), len(self.splits))
 

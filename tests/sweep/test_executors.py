@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from unit_work import kills
 
+from xpmlp.cross_validation import cross_validate
 from xpmlp.data import load_digits
 from xpmlp.errors import CheckpointError, ConfigError, WorkerError
 from xpmlp.sweep import Settings, SweepCheckpoints, expand, sweep
 from xpmlp.sweep.plan import plan
 from xpmlp.sweep.run import _Work
-from xpmlp.units import Processes
+from xpmlp.units import Pool, Processes
 
 BASE = Settings(hidden=(12,), epochs=3, batch_size=32, lr=0.01, dropout=0.1)
 GRID = expand({"lr": [1e-3, 3e-3, 1e-2, 3e-2], "weight_decay": [0.0, 0.1, 0.3, 1.0]}, BASE)
@@ -156,3 +157,40 @@ def test_another_sweep_is_refused_and_damage_named(digits, tmp_path):
 def test_callbacks_that_cannot_travel_are_named(digits):
     with pytest.raises(ConfigError, match="can be pickled"):
         run(digits, executor=Processes(1), callbacks=lambda members: [])
+
+
+@pytest.mark.slow
+def test_cross_validation_is_the_same(digits):
+    data, grid = digits[:2], GRID[:3]
+    found = cross_validate(*data, grid, folds=3, executor=Processes(2))
+    assert found.failures == {}
+    for number, own in enumerate(grid):
+        alone = cross_validate(*data, own, folds=3).cv_results_
+        for name in ("split0_test_score", "split2_test_score", "mean_test_loss", "diverged"):
+            assert alone[name][0] == found.cv_results_[name][number]
+
+
+class Luckless(Executor):
+    """Runs units at once, but for those whose settings have no luck."""
+
+    def __init__(self, *luckless):
+        self.luckless = luckless
+
+    def submit(self, function, task, data):
+        future = Future()
+        if set(self.luckless) & set(task.unit):
+            future.set_exception(OSError("no luck"))
+        else:
+            future.set_result(function(task, data))
+        return future
+
+
+def test_a_setting_that_fails_scores_nan(digits, monkeypatch):
+    monkeypatch.setattr(Pool, "workers", 2)
+    found = cross_validate(*digits[:2], GRID[:3], folds=2, executor=Luckless(1))
+    assert found.failures == {1: "failed: OSError: no luck"}
+    assert np.isnan(found.cv_results_["mean_test_score"]).tolist() == [False, True, False]
+    assert found.cv_results_["diverged"].tolist() == [0, 0, 0]
+    assert found.cv_results_["rank_test_score"][1] == 3 and found.best_index_ != 1
+    with pytest.raises(WorkerError, match="no setting could be trained; failed: OSError"):
+        cross_validate(*digits[:2], GRID[:3], folds=2, executor=Luckless(0, 1, 2))
