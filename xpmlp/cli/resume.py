@@ -19,7 +19,7 @@ from .runs import CONFIG, how_to_go_on, is_unfinished, read_config
 
 # About how it runs, not about what is trained.
 _ALWAYS = {"backend", "device", "data_dir", "download", "plots", "report", "quiet", "as_json"}
-_ALWAYS |= {"resume", "resume_anyway", "save_every"}
+_ALWAYS |= {"resume", "resume_anyway", "save_every", "processes", "dask", "mpi"}
 TRAINING = {field.name for field in fields(Recipe)} | {"seed"}
 """Options of ``xpmlp train`` that make another training; ``--resume-anyway`` takes them."""
 
@@ -30,8 +30,8 @@ class Stopped:
     Parameters
     ----------
     folder : path
-    context : typer.Context
-        Of the command, with the options that were given.
+    context : typer.Context or None
+        Of the command, with the options that were given; None if it takes none.
     allowed : collection of str
         Which of them may be.
 
@@ -43,12 +43,12 @@ class Stopped:
         If options are given that the run has already decided.
     """
 
-    def __init__(self, folder: Path, context: typer.Context, allowed: Collection[str] = ()):
+    def __init__(self, folder: Path, context: typer.Context | None, allowed: Collection[str] = ()):
         self.folder, self.config = folder, read_config(folder)
         self.given = {
             name
-            for name in context.params
-            if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+            for name in (context.params if context else ())
+            if context and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
         }
         wrong = sorted(self.given - _ALWAYS - set(allowed))
         if wrong:

@@ -11,11 +11,11 @@ from typing import Any
 
 from ..errors import XpmlpError
 from ..training.terminal import Unbroken
-from . import afterwards, warned
+from . import afterwards, sweeping, warned
 from . import tables as t
 from .app import app
 
-assert afterwards  # has added its commands
+assert afterwards and sweeping  # have added its commands
 
 
 def run() -> None:

@@ -17,16 +17,13 @@ import csv
 import importlib.util
 import io
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from .. import __version__, get_backend
 from ..data import Dataset
@@ -34,9 +31,7 @@ from ..errors import ConfigError
 from ..files import write_atomically
 from ..sweep import Settings, SweepCheckpoints, SweepResult, expand, sweep
 from ..sweep.settings import show
-from ..training import Callback, PopulationTrainer, save_model
-from ..training.progress import tell
-from ..training.terminal import Unbroken
+from ..training import save_model
 from .prepare import count_outputs, identity_of, prepare
 from .recipes import Recipe
 from .runs import (
@@ -51,9 +46,9 @@ from .runs import (
     write_json,
 )
 from .scores import score
+from .sweep_board import Board
 from .train import device_name
 
-_SHOWN = 10  # settings in the table
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -75,6 +70,8 @@ def run_sweep(
     save_every: float = 30.0,
     resume: Path | None = None,
     strict: bool = True,
+    executor: Callable[[], Executor] | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Train a grid around a recipe, and the recipe itself beside it.
 
@@ -97,6 +94,8 @@ def run_sweep(
     progress, plots : bool
     save_every, resume, strict
         As for :func:`xpmlp.cli.train.train`.
+    executor, shard
+        As for :func:`xpmlp.sweep.sweep`; :mod:`xpmlp.cli.shards` merges what shards leave.
 
     Returns
     -------
@@ -128,14 +127,23 @@ def run_sweep(
         "sampling": sampling,
         "halving": halving,
         "memory": memory,
+        "shard": shard,
         "backend": get_backend().name,
         "device": device_name(get_backend()),
     }
     whole = f"{dataset.name}-sweep"
     with new_run(out, whole) if resume is None else old_run(resume) as folder:
-        board = _Board(points, grid, default) if progress else None
+        board = Board(points, grid, default) if progress else None
         if resume is None or not strict:
             write_json(folder / CONFIG, config)
+
+        def take(found: SweepResult) -> None:
+            if not found.trials:
+                return
+            attempt("the table", _write_table, folder / "sweep.csv", found, list(grid), default)
+            if board is not None and executor is not None:
+                board.take(found, (max(len(points), default + 1)) * seeds)
+
         try:
             found = sweep(
                 data.x,
@@ -151,25 +159,22 @@ def run_sweep(
                 patience=recipe.patience,
                 memory=budget,
                 keep=(default,),
-                callbacks=None if board is None else board.watch,
+                callbacks=None if board is None or executor is not None else board.watch,
                 dtype=dtype,
                 checkpoints=SweepCheckpoints(
                     folder / STATES, every=save_every, resume=resume is not None, strict=strict
                 ),
+                executor=executor,
+                shard=shard,
+                on_population=take,
             )
         finally:
             if board is not None:
                 board.close()
-        rows = [
-            {n: show(value) if isinstance(value, tuple) else value for n, value in row.items()}
-            for row in found.rows(list(grid))
-        ]
-        for row in rows:
-            row["setting"] = "default" if row["setting"] == default else row["setting"]
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)  # someone may have removed it meanwhile
         save_model(folder / MODEL, found.models[found.best], data.extras(dataset))
-        attempt("the table", write_atomically, folder / "sweep.csv", _as_csv(rows))
+        attempt("the table", _write_table, folder / "sweep.csv", found, list(grid), default)
         result = _result(dataset, found, points, grid, default, data)
         attempt("the result", write_json, folder / RESULT, result)
         if plots and importlib.util.find_spec("matplotlib") is not None:
@@ -184,7 +189,7 @@ def run_sweep(
                 value=found.monitor,
                 title=f"{dataset.name}: {len(points)} settings, {seeds} seed{'s' * (seeds > 1)}",
             )
-        if not found.interrupted:
+        if not (found.interrupted or found.failed or shard):
             finish_run(folder)
     return folder, result
 
@@ -213,79 +218,6 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-class _Board:
-    """The live table of a sweep: the best settings so far, all populations together."""
-
-    def __init__(self, points: Sequence[Settings], grid: Mapping[str, list[Any]], default: int):
-        self.points, self.names, self.default = points, list(grid), default
-        self.values: dict[int, float] = {}
-        self.monitor = "val_accuracy"
-        self.console = Console(file=Unbroken(sys.stderr))  # type: ignore[arg-type]
-        self.live: Live | None = None
-        if self.console.is_terminal:
-            self.live = live = Live(console=self.console, transient=True, auto_refresh=False)
-            live.start()
-
-    def watch(self, members: Sequence[tuple[int, int]]) -> list[Callback]:
-        """The callback for a population with these settings and seeds."""
-        return [_Watch(self, [setting for setting, _ in members])]
-
-    def show(self, line: str) -> None:
-        """Draw the table again, or print a line where there is no terminal."""
-        if self.live is None:
-            tell(line)
-        else:
-            self.live.update(self._table(line), refresh=True)
-
-    def close(self) -> None:
-        if self.live is not None:
-            self.live.stop()
-
-    def best(self) -> list[int]:
-        """Settings by their figures, best first."""
-        sign = -1.0 if self.monitor.endswith("accuracy") else 1.0
-        return sorted(self.values, key=lambda setting: sign * self.values[setting])
-
-    def text(self, setting: int) -> str:
-        """A setting's figure."""
-        value = self.values[setting]
-        return f"{100 * value:.2f} %" if self.monitor.endswith("accuracy") else f"{value:.4f}"
-
-    def _table(self, caption: str) -> Table:
-        table = Table(caption=caption, caption_justify="left")
-        for name in (*self.names, self.monitor):
-            table.add_column(name, justify="right")
-        for setting in self.best()[:_SHOWN]:
-            if setting < len(self.points):
-                cells = [show(getattr(self.points[setting], name)) for name in self.names]
-            else:
-                cells = ["default", *[""] * (len(self.names) - 1)]
-            table.add_row(*cells, self.text(setting))
-        return table
-
-
-class _Watch(Callback):
-    """Tells the board what each epoch of one population brought."""
-
-    def __init__(self, board: _Board, settings: Sequence[int]):
-        self.board, self.settings = board, np.asarray(settings)
-
-    def on_epoch(self, trainer: PopulationTrainer, row: dict[str, Any]) -> None:
-        board, curves = self.board, trainer.history.curves
-        board.monitor = "val_accuracy" if "val_accuracy" in curves else "val_loss"
-        values = curves[board.monitor][-1]
-        for setting in np.unique(self.settings[np.isfinite(values)]).tolist():
-            board.values[setting] = float(np.nanmean(values[self.settings == setting]))
-        if not board.values:
-            return
-        best = board.best()[0]
-        names = "default" if best >= len(board.points) else board.points[best].describe(board.names)
-        board.show(
-            f"epoch {trainer.epoch}/{trainer.epochs}  {row['running']} of {self.settings.size} "
-            f"networks running  best {board.text(best)} ({names})"
-        )
-
-
 def _result(
     dataset: Dataset,
     found: SweepResult,
@@ -304,6 +236,7 @@ def _result(
         "seconds": round(found.seconds, 3),
         "ending": found.ending,
         "diverged": sum(t.ending.startswith("diverged") for t in found.trials),
+        "failed": len(found.failed),
         "monitor": found.monitor,
         "best": {name: getattr(settings, name) for name in grid},
         "best_is_default": best == default,
@@ -341,9 +274,12 @@ def verdict(result: Mapping[str, Any]) -> str:
     )
 
 
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def _write_table(file: Path, found: SweepResult, names: Sequence[str], default: int) -> None:
     text = io.StringIO()
+    rows = found.rows(names)
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    for row in rows:
+        row["setting"] = "default" if row["setting"] == default else row["setting"]
+        writer.writerow({n: show(v) if isinstance(v, tuple) else v for n, v in row.items()})
+    write_atomically(file, text.getvalue().encode())

@@ -16,7 +16,7 @@ from .records import read_record, write_record
 from .result import SweepResult
 from .settings import Settings
 
-_PLAN = "plan.json"
+PLAN = "plan.json"
 
 
 class SweepCheckpoints:
@@ -67,7 +67,7 @@ class SweepCheckpoints:
         CheckpointError
             If another sweep is there.
         """
-        file = self.folder / _PLAN
+        file = self.folder / PLAN
         if not file.is_file():
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,7 @@ def sweep(
     dtype: str = "float32",
     checkpoints: SweepCheckpoints | str | Path | None = None,
     executor: Executor | Callable[[], Executor] | None = None,
+    shard: tuple[int, int] | None = None,
     on_population: Callable[[SweepResult], None] | None = None,
 ) -> SweepResult:
     """Train every setting with every seed, together as far as memory allows.
@@ -80,6 +81,10 @@ def sweep(
     executor : concurrent.futures.Executor, or a function that makes one, optional
         Whose workers train the populations, at least four for each worker where there are as many
         settings; see :mod:`xpmlp.units`. The same populations give the same bits.
+    shard : (int, int), optional
+        (i, n): train only the i-th of n parts of the populations, i from 1. What all n shards with
+        the same settings, workers and ``memory`` leave in their checkpoints' folders belongs
+        together.
     on_population : function, optional
         Called with the result so far whenever a population has come to its end.
 
@@ -137,17 +142,30 @@ def sweep(
             sampling,
             dtype,
             memory,
-            workers=pool.workers,
+            workers=pool.workers * (1 if shard is None else shard[1]),
             sharing=pool.sharing,
         )
         if checkpoints is not None:
             groups = checkpoints.plan(groups, work.identity())
-        return _collect(work, groups, pool, on_population)
+        return _collect(work, groups, _numbers_of(shard, len(groups)), pool, on_population)
+
+
+def _numbers_of(shard: tuple[int, int] | None, count: int) -> list[int]:
+    """Which populations belong to a shard."""
+    part, parts = shard or (1, 1)
+    if not 1 <= part <= parts:
+        raise ConfigError(f"`sweep`: expected a shard (i, n) with 1 ≤ i ≤ n, got {shard}")
+    if part > count:
+        raise ConfigError(
+            f"`sweep`: expected at most {count} shards, one for each population, got {parts}"
+        )
+    return list(range(part - 1, count, parts))
 
 
 def _collect(
     work: _Work,
     groups: Sequence[list[int]],
+    numbers: Sequence[int],
     pool: Pool,
     on_population: Callable[[SweepResult], None] | None,
 ) -> SweepResult:
@@ -162,11 +180,11 @@ def _collect(
             part.models = {own: net for own, net in part.models.items() if own in whole.models}
         return whole
 
-    for number in range(len(groups)):
+    for number in numbers:
         found = work.finished(number)
         if found is not None:
             parts[number] = found
-    left = [number for number in range(len(groups)) if number not in parts]
+    left = [number for number in numbers if number not in parts]
     units = Units(_train, [(number, groups[number]) for number in left], work, pool)
     for outcome in units:
         number = left[outcome.number]
