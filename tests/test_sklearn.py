@@ -44,12 +44,23 @@ DTYPES = (None, "float32")
 QUICK = {"hidden_layer_sizes": (20,), "learning_rate_init": 0.01, "max_iter": 60}
 
 
+def only_to_rounding(estimator):
+    """Weights and repeated rows are summed in another order, which the check has no room for."""
+    return dict.fromkeys(
+        (f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse"))
+        if estimator.dtype == "float32"
+        else (),
+        "equal to the rounding of float32, where the check asks for that of float64",
+    )
+
+
 @parametrize_with_checks(
     [
         kind(**own, **QUICK)
         for kind in (MLPClassifier, MLPRegressor)
         for own in (*({"dtype": dtype} for dtype in DTYPES), {"solver": "lbfgs"})
-    ]
+    ],
+    expected_failed_checks=only_to_rounding,
 )
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
@@ -391,7 +402,7 @@ def test_early_stopping_keeps_the_best_weights(digits, monkeypatch):
 
     def watched(*arguments):
         parts = hold_out(*arguments)
-        held_out.extend(parts[2])
+        held_out.extend(parts[1])
         return parts
 
     monkeypatch.setattr("xpmlp.sklearn.estimator.hold_out", watched)
@@ -454,7 +465,8 @@ def test_shared_parameters_have_scikit_learns_defaults():
     shared = theirs.keys() & ours.keys()
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
     assert theirs.keys() <= ours.keys()
-    assert MLPRegressor().get_params() == ours | {"loss": "squared_error"}
+    both = {name: value for name, value in ours.items() if name != "class_weight"}
+    assert MLPRegressor().get_params() == both | {"loss": "squared_error"}
     assert (
         list(inspect.signature(MLPRegressor).parameters)[:3]
         == (list(inspect.signature(TheirRegressor).parameters)[:3])
@@ -637,12 +649,6 @@ def test_diverging_training_is_an_error_and_leaves_nothing_fitted(blobs):
         model.predict(X)
 
 
-def test_sample_weights_are_not_taken(blobs):
-    X, y = blobs
-    with pytest.raises(TypeError, match="sample_weight"):
-        MLPClassifier().fit(X, y, sample_weight=np.ones(200))
-
-
 def test_progress_is_shown_when_asked_for(blobs, capsys):
     MLPClassifier((4,), max_iter=2).fit(*blobs)
     assert capsys.readouterr() == ("", "")
@@ -660,11 +666,20 @@ def test_without_scikit_learn_the_message_names_the_extra():
     assert 'pip install "xpmlp[sklearn]"' in done.stderr
 
 
-@pytest.mark.parametrize("labels", [[0] * 49 + [1] * 50 + [2], [0, 1] * 5], ids=["rare", "few"])
-def test_classes_too_rare_to_hold_out_say_what_to_do(labels):
+@pytest.mark.parametrize(
+    "labels", [[0] * 49 + [1] * 50 + [2], [*range(12)] * 5], ids=["rare", "few"]
+)
+def test_classes_too_rare_to_hold_out_are_held_out_by_chance(labels):
     X = np.random.default_rng(0).normal(size=(len(labels), 2))
+    model = MLPClassifier(early_stopping=True, max_iter=3, random_state=0).fit(X, labels)
+    assert len(model.validation_scores_) == 3
+    assert list(model.classes_) == sorted(set(labels))
+
+
+def test_too_few_rows_to_hold_out_say_what_to_do():
+    X, y = np.random.default_rng(0).normal(size=(10, 2)), [0, 1] * 5
     with pytest.raises(ConfigError, match="raise validation_fraction, add rows, or turn early"):
-        MLPClassifier(early_stopping=True).fit(X, labels)
+        MLPClassifier(early_stopping=True).fit(X, y)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -19,14 +19,16 @@ from ..backend import (
     is_array,
     native,
     on_host,
+    to_numpy,
 )
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
-from ..ops.gather import implementation
+from ..ops.gather import gather_rows, implementation
 from ..ops.targets import check_weight
 from ..options import SEED
 from ..random import permutation
 from .dataset import check_finite, check_range
 from .normalization import Normalization, float_type_name
+from .sparse_rows import SparseRows, is_sparse
 
 _KEPT = ("uint8", "int8", "uint16", "int16")
 
@@ -42,7 +44,8 @@ class Batches:
     Parameters
     ----------
     x : array_like, shape (N, …)
-        Inputs: an array of any supported library, nested lists, or a data frame of numbers.
+        Inputs: an array of any supported library, nested lists, a data frame of numbers, or a
+        sparse matrix of SciPy's, of which each batch's rows are made dense when it is their turn.
     y : array_like, shape (N,) or (N, …), optional
         Targets. Integers stay integers; floats are converted to ``dtype``.
     sample_weight : array_like, shape (N,), optional
@@ -103,7 +106,8 @@ class Batches:
             raise ConfigError(f"`batch_size`: expected a whole number, got {batch_size!r}")
         if batch_size < 1:
             raise ConfigError(f"`batch_size`: expected at least 1, got {batch_size}; try 128")
-        x = as_array(x)
+        sparse = is_sparse(x)
+        x = x if sparse else as_array(x)
         y = None if y is None else as_array(y)
         if len(x.shape) == 0 or x.shape[0] == 0:
             raise DataError(f"`Batches`: expected at least one row, got shape {tuple(x.shape)}")
@@ -123,10 +127,13 @@ class Batches:
         self.rows = n
         self.dtype = float_type_name("float32" if dtype is None else dtype)
         dtype_of(get_backend().xp, self.dtype)  # fails here if the backend cannot hold it
-        self._converts = dtype_name(x.dtype) in _KEPT
+        self._converts = not sparse and dtype_name(x.dtype) in _KEPT
         self._mean: Any = None
         self._std: Any = None
-        if self._converts:
+        self.x: Any
+        if sparse:
+            self.x = SparseRows(x, self.dtype, normalization)
+        elif self._converts:
             self.x = asarray(x)
             if normalization is not None:
                 self._mean, self._std = _of_one_row(
@@ -174,11 +181,12 @@ class Batches:
         return self._epoch(number)
 
     def _epoch(self, number: int) -> Iterator[tuple[Any, ...]]:
-        xp, weight = array_namespace(self.x), self.sample_weight
+        sparse, weight = isinstance(self.x, SparseRows), self.sample_weight
+        xp = get_backend().xp if sparse else array_namespace(self.x)
         targets = (self.y,) if weight is None else (self.y, weight)
         size, count = self.batch_size, len(self)
         slices = [slice(i * size, min((i + 1) * size, self.rows)) for i in range(count)]
-        if not self.shuffle and not self._converts:
+        if not self.shuffle and not self._converts and not sparse:
             for rows in slices:
                 yield self.x[rows, ...], *(None if t is None else t[rows, ...] for t in targets)
             return
@@ -197,6 +205,8 @@ class Batches:
 
     def _gatherer(self, order: Array) -> Callable[[Array], Array]:
         """What makes a batch's inputs of its row numbers."""
+        if isinstance(self.x, SparseRows):
+            return self._dense_rows
         mean, std, dtype = self._mean, self._std, self.dtype
         run = implementation(self.x, order, mean, std, dtype=dtype)
 
@@ -212,6 +222,20 @@ class Batches:
             return xb
 
         return gather
+
+    def _dense_rows(self, chosen: Array) -> Array:
+        if not self._reuse or get_backend().name != "numpy":
+            return self.inputs_of(chosen)
+        if self._buffer is None:
+            size = min(self.batch_size, self.rows)
+            self._buffer = np.empty((size, self.x.shape[1]), self.x.dtype)
+        return self.x.dense(chosen, self._buffer[: len(chosen)])
+
+    def inputs_of(self, rows: Array) -> Array:
+        """Inputs (…, D) of the rows of these numbers (…), of the batches' type, normalized."""
+        if isinstance(self.x, SparseRows):
+            return asarray(self.x.dense(to_numpy(rows)))
+        return gather_rows(self.x, rows, self._mean, self._std, dtype=self.dtype)
 
 
 def as_array(values: Any) -> Array:

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..backend import Array, array_namespace, asarray, asarray_like
 from ..errors import ConfigError
-from ..ops.gather import gather_rows
 from .loader import Batches
 from .normalization import Normalization
 from .orders import Orders
@@ -106,11 +105,11 @@ class MemberBatches:
         """x (P, B, …) and y (P, B, …) of the rows (P, B), and their weights if they have any."""
         data = self._data
         chosen = asarray(np.ascontiguousarray(rows))
-        x = gather_rows(data.x, chosen, data._mean, data._std, dtype=data.dtype)
+        x = data.inputs_of(chosen)
         if self._own is not None:
             mean, std = (asarray_like(values, x) for values in self._own)
             x = (x - mean) / std
-        xp = array_namespace(data.x)
+        xp = array_namespace(x)
         flat, targets = xp.reshape(chosen, (-1,)), [data.y]
         if data.sample_weight is not None:
             targets.append(data.sample_weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from ..errors import ConfigError, DataError
 from ..losses import BCEWithLogits, Loss, SoftmaxCrossEntropy
+from .class_weights import with_class_weights
 from .estimator import BaseMLP
+from .host import as_given
+from .parameters import with_more
 from .rates import goes_by_batches
 
 
@@ -21,7 +25,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     It minimises the softmax cross-entropy, for two classes as well (two outputs, where
     scikit-learn's has one); for several yes/no labels a row, the binary cross-entropy of each.
-    Labels may be numbers or strings. Sample weights are not supported.
+    Labels may be numbers or strings.
 
     Parameters
     ----------
@@ -73,7 +77,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     validation_fraction : float
     beta_1, beta_2, epsilon : float
         For adam, adamw and muon; epsilon also for adagrad and rmsprop.
-    n_iter_no_change : int
+    n_iter_no_change : int, or inf
         Epochs without improvement to wait for before stopping.
     max_fun : int
         Evaluations of the loss at most, for lbfgs.
@@ -86,6 +90,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         above 10 or below ½, or whose standard deviation is less than a tenth of their mean. The
         others are taken as they are. ``partial_fit`` goes by all rows that have come so far.
         Without it, as in scikit-learn, such inputs are for a ``StandardScaler``.
+    class_weight : {None, "balanced"} or dict
+        What rows of each class count for, times their ``sample_weight``: by label, 1 for those that
+        are left out; or ``n / (C n_c)`` of n rows of which ``n_c`` are of the class. Not for
+        several labels a row; "balanced" not for ``partial_fit``.
     dtype : {None, "float32", "float64"}
         What to compute in. None: the dtype of X if that is float32 or float64, else float64 (or
         float32 where the backend has no float64). float32 is about twice as fast.
@@ -118,6 +126,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     out_activation_ : str
         ``"softmax"`` or ``"logistic"``.
 
+    Notes
+    -----
+    Rows with weights give the weighted mean of their losses over each batch (:meth:`Loss.weighted
+    <xpmlp.losses.Loss.weighted>`), in training, early stopping and ``loss_curve_``, and ``alpha``
+    is divided by what a batch's rows weigh together, as in scikit-learn. Rows of weight 0 are as if
+    they were not there, but for the labels in ``classes_``. A sparse X stays sparse: a batch's
+    rows are made dense when it is their turn.
+
     Examples
     --------
     >>> from sklearn.pipeline import make_pipeline
@@ -128,8 +144,28 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     _output = "softmax"
 
-    def fit(self, X: Any, y: Any) -> MLPClassifier:
-        """Train on X (N, D) and labels y (N,), or 0/1 labels (N, M).
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str = "relu",
+        *,
+        class_weight: str | dict | None = None,
+        **others: Any,
+    ):
+        super().__init__(hidden_layer_sizes, activation, **others)
+        self.class_weight = class_weight
+
+    # Which scikit-learn reads parameters from.
+    __init__.__signature__ = with_more(BaseMLP.__init__, last={"class_weight": None})  # type: ignore
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPClassifier:
+        """Train on X (N, D), dense or sparse, and labels y (N,), or 0/1 labels (N, M).
+
+        Parameters
+        ----------
+        X, y : array_like
+        sample_weight : array_like, shape (N,), optional
+            What each row counts for, at least 0.
 
         Raises
         ------
@@ -138,36 +174,43 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         DataError
             If the loss does not stay finite (a ValueError).
         """
-        return self._fit(X, y)
+        return self._fit(X, y, sample_weight)
 
     @available_if(goes_by_batches)
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
+    ) -> MLPClassifier:
         """One epoch over X (N, D) and y (N,), going on from where the last call ended.
 
-        ``classes`` are all labels that will ever come; needed in the first call.
+        ``sample_weight`` (N,) is as in :meth:`fit`. ``classes`` are all labels that will ever
+        come; needed in the first call.
         """
         if classes is None and not self.__sklearn_is_fitted__():
             raise ConfigError(
                 f"`{type(self).__name__}.partial_fit`: expected classes=, all labels that will "
                 "ever come, in the first call; got None"
             )
-        return self._fit(X, y, classes, incremental=True)
+        return self._fit(X, y, sample_weight, classes, incremental=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable label (N,) of every row; 0/1 (N, M) for multilabel targets."""
+        """The most probable label (N,) of every row; 0/1 (N, M) for multilabel targets.
+
+        With scikit-learn's ``array_api_dispatch``, of the library and on the device of X, as
+        probabilities are; labels that are text are NumPy's.
+        """
         probabilities = self._outputs(X)
         if self._output == "sigmoid":
-            return (probabilities > 0.5).astype(np.int64)
-        return self.classes_[probabilities.argmax(axis=1)]
+            return as_given(X, (probabilities > 0.5).astype(np.int64))
+        return as_given(X, self.classes_[probabilities.argmax(axis=1)])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities (N, C) of the classes in ``classes_``."""
-        return self._outputs(X)
+        return as_given(X, self._outputs(X))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of :meth:`predict_proba`."""
         with np.errstate(divide="ignore"):  # a probability may round to 0
-            return np.log(self._outputs(X))
+            return as_given(X, np.log(self._outputs(X)))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -183,6 +226,20 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _monitor(self, targets: np.ndarray) -> str:
         return "val_loss" if self._output == "sigmoid" else "val_accuracy"
+
+    def _weights(
+        self, targets: np.ndarray, sample_weight: np.ndarray | None, incremental: bool
+    ) -> np.ndarray | None:
+        if self.class_weight is None:
+            return sample_weight
+        if targets.ndim == 2 or (incremental and isinstance(self.class_weight, str)):
+            what = "several labels a row" if targets.ndim == 2 else "partial_fit"
+            raise ConfigError(
+                f"`{type(self).__name__}`: expected class_weight to be None"
+                f"{'' if targets.ndim == 2 else ' or a dict'} for {what}, got "
+                f"{self.class_weight!r}; give sample_weight"
+            )
+        return with_class_weights(self, targets, sample_weight)
 
     def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
         y = y.toarray() if hasattr(y, "toarray") else y

@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from ..backend import array_namespace, get_backend, has_wide_types, to_numpy, use_backend
-from ..data import Normalization
+from ..backend import get_backend, has_wide_types
 from ..errors import ConfigError, DataError
 from ..losses import Loss
-from ..models import FullyConnectedNet
 from ..optim import Optimizer
 from ..penalties import L2
 from ..training import History, Trainer
+from .class_weights import checked_weights
+from .fitted import FittedMLP
 from .held_out import hold_out
 from .host import numbers_on_host
-from .lbfgs import train_by_lbfgs
-from .network import build_network, freeze, linear_layers, put_back, snapshot, thaw
+from .lbfgs import batches_of_all, train_by_lbfgs
+from .network import build_network, put_back, snapshot
 from .parameters import DECOUPLED, batch_rows, check_parameters, check_same_network, optimizer_of
 from .rates import is_open_ended, schedule_of, waiting_of
 from .scaling import Moments, change_scaling, no_scaling
 
 
-class BaseMLP(BaseEstimator):
+class BaseMLP(FittedMLP):
     """Parameters and training; subclasses say what targets and outputs mean."""
-
-    _network: FullyConnectedNet
-    """Between scaled inputs and, of a regressor, scaled targets."""
-    _inputs: Normalization
-    _targets: Normalization
-    n_features_in_: int
-    classes_: np.ndarray
 
     def __init__(
         self,
@@ -103,57 +95,6 @@ class BaseMLP(BaseEstimator):
         self.backend = backend
         self.device = device
 
-    @property
-    def model_(self) -> FullyConnectedNet:
-        """The network from inputs to outputs in their own units, as a copy."""
-        check_is_fitted(self)
-        with self._on_backend():
-            network = freeze(self._network, self._optimizer)
-            model, _ = thaw(network["_network"], network["_optimizer"])
-            change_scaling(
-                model,
-                (self._inputs, no_scaling(self.n_features_in_)),
-                (self._targets, no_scaling(self.n_outputs_)),
-            )
-        return model
-
-    @property
-    def coefs_(self) -> list[np.ndarray]:
-        """The weight matrices (D, M) of the fully connected layers, on the host."""
-        return [to_numpy(layer.W) for layer in linear_layers(self.model_)]
-
-    @property
-    def intercepts_(self) -> list[np.ndarray]:
-        """Their biases (M,)."""
-        return [to_numpy(layer.b) for layer in linear_layers(self.model_)]
-
-    @property
-    def loss_(self) -> float:
-        """The training loss of the last epoch."""
-        return self.loss_curve_[-1]
-
-    @property
-    def n_layers_(self) -> int:
-        """The number of layers, the inputs' and the outputs' included."""
-        check_is_fitted(self)
-        return len(linear_layers(self._network)) + 1
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return "_network" in vars(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: Any = super().__getstate__()
-        if "_network" not in state:
-            return state
-        # Host arrays only: a model trained on a GPU must load where there is none.
-        return state | freeze(state["_network"], state["_optimizer"])
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_network" in state:
-            with self._on_backend():
-                self._network, self._optimizer = thaw(state["_network"], state["_optimizer"])
-
     # What subclasses fill in.
 
     _output: str
@@ -177,7 +118,20 @@ class BaseMLP(BaseEstimator):
 
     # The training.
 
-    def _fit(self, X: Any, y: Any, classes: Any = None, incremental: bool = False) -> Any:
+    def _weights(
+        self, targets: np.ndarray, sample_weight: np.ndarray | None, incremental: bool
+    ) -> np.ndarray | None:
+        """What each row counts for."""
+        return sample_weight
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        classes: Any = None,
+        incremental: bool = False,
+    ) -> Any:
         """Train: from scratch, or on with ``incremental`` (one epoch) or ``warm_start``."""
         check_parameters(self, incremental)
         fitted = self.__sklearn_is_fitted__()
@@ -190,18 +144,24 @@ class BaseMLP(BaseEstimator):
                 numbers_on_host(self, "X", X),
                 numbers_on_host(self, "y", y),
                 reset=first,
+                accept_sparse="csr",
                 multi_output=True,
                 y_numeric=self._output == "identity",
                 dtype=self._dtypes(first),
             )
             targets = self._encode(y, classes, first)
+            weights = checked_weights(self, sample_weight, X.shape[0])
+            if weights is not None and not weights.all():  # as if these rows were not there
+                counted = np.flatnonzero(weights)
+                X, targets, weights = X[counted], targets[counted], weights[counted]
+            weights = self._weights(targets, weights, incremental)
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             if first:
                 self._build(X, targets, seed)
             else:
                 self._network, self._optimizer = self._on_current_library()
                 self._optimizer = self._optimizer_to_go_on_with(incremental)
-            history = self._train(X, targets, seed, incremental)
+            history = self._train(X, targets, weights, seed, incremental)
         self._warn(history, incremental)
         return self
 
@@ -259,39 +219,51 @@ class BaseMLP(BaseEstimator):
         self.validation_scores_: list[float] | None = [] if holds_out else None
         self.best_validation_score_: float | None = None
 
-    def _train(self, X: np.ndarray, targets: np.ndarray, seed: int, incremental: bool) -> History:
-        held_out = None
-        self._scale(X, targets, incremental)
+    def _train(
+        self,
+        X: Any,
+        targets: np.ndarray,
+        weights: np.ndarray | None,
+        seed: int,
+        incremental: bool,
+    ) -> History:
+        held_out: Any = None
+        self._scale(X, targets, weights, incremental)
+        mass = 1.0 if weights is None else float(weights.mean())  # of a row
+        data = [X, targets]
+        if weights is not None and weights.min() < weights.max():
+            data.append(weights / mass)
+        rows = X.shape[0]
         if targets.dtype.kind == "f":
-            targets = self._targets.apply(targets).astype(X.dtype, copy=False)
+            data[1] = self._targets.apply(targets).astype(X.dtype, copy=False)
         if self.solver == "lbfgs":
             history = train_by_lbfgs(
                 self._network,
                 self._loss(),
-                self._inputs.apply(X),
-                targets,
-                penalty=L2(self.alpha / len(X)) if self.alpha > 0 else None,
+                batches_of_all(data, self._inputs, self._network.dtype),
+                penalty=L2(self.alpha / (rows * mass)) if self.alpha > 0 else None,
                 max_iter=self.max_iter,
                 max_fun=self.max_fun,
                 tol=self.tol,
             )
-            self._record(history, len(X), "train_loss")
+            self._record(history, rows, "train_loss")
             return history
         if self.early_stopping:
-            X, targets, held_out = hold_out(self, X, targets, seed)
-        size = batch_rows(self, len(X))
+            data, held_out = hold_out(self, data, seed)
+            rows = data[0].shape[0]
+        size = batch_rows(self, rows)
         monitor = "train_loss" if held_out is None else self._monitor(held_out[1])
         coupled = self.alpha > 0 and self.solver not in DECOUPLED
-        steps = -(-len(X) // size)
-        self._optimizer.schedule = schedule_of(self, len(X), steps, self._optimizer.steps)
+        steps = -(-rows // size)
+        self._optimizer.schedule = schedule_of(self, rows, steps, self._optimizer.steps)
         trainer = Trainer(
             self._network,
             self._loss(),
             self._optimizer,
             epochs=1 if incremental else self.max_iter,
             batch_size=size,
-            # As scikit-learn counts it: λ of the mean loss is alpha over the rows of a batch.
-            penalty=L2(self.alpha / size) if coupled else None,
+            # As scikit-learn counts it: λ of the mean loss is alpha over what a batch's rows weigh.
+            penalty=L2(self.alpha / (size * mass)) if coupled else None,
             normalization=self._inputs,
             monitor=monitor if held_out else None,
             callbacks=() if incremental else (waiting_of(self, monitor),),
@@ -299,21 +271,25 @@ class BaseMLP(BaseEstimator):
             seed=seed + self.n_iter_,  # or every call of partial_fit would repeat one order
             shuffle=self.shuffle,
         )
-        history = trainer.resume(X, targets) if incremental else trainer.fit(X, targets, held_out)
+        own: dict[str, Any] = {"sample_weight": data[2] if len(data) > 2 else None}
+        train = trainer.resume if incremental else trainer.fit
+        history = train(data[0], data[1], held_out, **own)
         self._optimizer = trainer.optimizer
-        self._record(history, len(X), monitor)
+        self._record(history, rows, monitor)
         return history
 
-    def _scale(self, X: np.ndarray, targets: np.ndarray, incremental: bool) -> None:
+    def _scale(
+        self, X: Any, targets: np.ndarray, weights: np.ndarray | None, incremental: bool
+    ) -> None:
         """Take the scalings from these rows, with ``partial_fit`` from all that have come."""
         before = self._inputs, self._targets
         if self.scale_inputs:
-            moments = Moments.of(X)
+            moments = Moments.of(X, weights)
             if incremental and self._input_moments is not None:
                 moments = self._input_moments.joined(moments)
             self._input_moments, self._inputs = moments, moments.of_inputs()
         if self._scales_targets:
-            moments = Moments.of(targets)
+            moments = Moments.of(targets, weights)
             if incremental and self._target_moments is not None:
                 moments = self._target_moments.joined(moments)
             self._target_moments, self._targets = moments, moments.of_targets()
@@ -354,34 +330,6 @@ class BaseMLP(BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-    # The outputs.
-
-    def _outputs(self, X: Any) -> np.ndarray:
-        """Raw outputs, or probabilities of a classifier, (N, M) on the host."""
-        check_is_fitted(self)
-        with self._on_backend():
-            X = numbers_on_host(self, "X", X)
-            X = validate_data(self, X, reset=False, dtype=self._network.dtype)
-            network, _ = self._on_current_library()
-            X = self._inputs.apply(X)
-            if network.output != "identity":
-                return to_numpy(network.predict_proba(X))
-            return self._targets.undo(to_numpy(network.outputs(X)).astype(np.float64))
-
-    def _on_current_library(self) -> tuple[FullyConnectedNet, Optimizer]:
-        """Network and optimizer; copies, if they were trained on another library."""
-        if array_namespace(linear_layers(self._network)[0].W) is get_backend().xp:
-            return self._network, self._optimizer
-        frozen = freeze(self._network, self._optimizer)
-        return thaw(frozen["_network"], frozen["_optimizer"])
-
-    # Parameters.
-
-    def _on_backend(self) -> AbstractContextManager[Any]:
-        if self.backend is None and self.device is None:
-            return nullcontext()
-        return use_backend(self.backend or get_backend().name, self.device)
 
     def _dtypes(self, first: bool) -> Any:
         """The dtypes that X may have; the first one is what others are converted to."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,32 +13,30 @@ from ..errors import ConfigError
 
 
 def hold_out(
-    estimator: Any, X: np.ndarray, targets: np.ndarray, seed: int
-) -> tuple[Any, Any, tuple[Any, Any]]:
-    """Inputs and targets to train on, and both to validate on.
+    estimator: Any, data: Sequence[np.ndarray], seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What to train on and what to validate on, of inputs, targets and, where given, weights.
+
+    Every class is spread evenly over both, where both have room for all of them.
 
     Raises
     ------
     ConfigError
         If there are too few rows for that.
     """
-    try:
-        X_train, X_val, y_train, y_val = train_test_split(
-            X,
-            targets,
-            test_size=estimator.validation_fraction,
-            random_state=seed,
-            stratify=targets if targets.ndim == 1 else None,
-        )
-    except ValueError as error:
+    targets, share = data[1], estimator.validation_fraction
+    rows = len(targets)
+    held = math.ceil(share * rows)
+    if held < 2 or rows - held < 1:
         raise ConfigError(
-            f"`{type(estimator).__name__}.fit`: expected rows to hold out for early_stopping, of "
-            f"every class at least one, got {str(error).rstrip('.')}; raise "
+            f"`{type(estimator).__name__}.fit`: expected at least 2 rows to validate on and one to "
+            f"train on, got {held} and {rows - held}: the validation set is too small; raise "
             "validation_fraction, add rows, or turn early_stopping off"
-        ) from error
-    if len(X_val) < 2:
-        raise ConfigError(
-            f"`{type(estimator).__name__}.fit`: expected at least 2 rows to validate on, got "
-            f"{len(X_val)}; raise validation_fraction or turn early_stopping off"
         )
-    return X_train, y_train, (X_val, y_val)
+    stratify = None
+    if targets.ndim == 1:
+        _, counts = np.unique(targets, return_counts=True)
+        if counts.min() > 1 and len(counts) <= min(held, rows - held):
+            stratify = targets
+    parts: Any = train_test_split(*data, test_size=share, random_state=seed, stratify=stratify)
+    return parts[::2], parts[1::2]

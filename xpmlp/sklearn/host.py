@@ -5,11 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn import get_config
 
-from ..backend import is_array, to_numpy
+from ..backend import asarray_like, is_array, to_numpy
 from ..errors import DTypeError
 
 _NO_NUMBERS = {"M": "dates", "m": "times", "V": "records"}
+
+
+def as_given(X: Any, values: np.ndarray) -> Any:
+    """Predictions as an array of the library, and on the device, that X is of.
+
+    Where scikit-learn has been told to keep to it (``array_api_dispatch``) and the library can hold
+    them: text stays NumPy's.
+    """
+    plain = not is_array(X) or isinstance(X, np.ndarray) or values.dtype.kind not in "biuf"
+    if plain or not get_config()["array_api_dispatch"]:
+        return values
+    return asarray_like(values, X)
 
 
 def numbers_on_host(estimator: Any, name: str, values: Any) -> Any:

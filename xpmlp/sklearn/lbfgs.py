@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 
-from ..backend import asarray, asarray_like, to_numpy
+from ..backend import Array, asarray_like, to_numpy
+from ..data import Batches, Normalization
+from ..data.sparse_rows import is_sparse
 from ..errors import DataError
 from ..losses import Loss
 from ..models import FullyConnectedNet
@@ -15,12 +18,13 @@ from ..optim import SGD
 from ..penalties import Penalty
 from ..training import History, TrainStep
 
+_SPARSE = 1024  # sparse rows that are dense at a time
+
 
 def train_by_lbfgs(
     network: FullyConnectedNet,
     loss: Loss,
-    x: np.ndarray,
-    y: np.ndarray,
+    batches: Batches,
     *,
     penalty: Penalty | None,
     max_iter: int,
@@ -34,8 +38,8 @@ def train_by_lbfgs(
     network : FullyConnectedNet
         Has the parameters that were found afterwards.
     loss : Loss
-    x, y : ndarray
-        All rows, scaled.
+    batches : Batches
+        All rows, not shuffled: the loss and the gradient are those of all of them.
     penalty : Penalty or None
     max_iter, max_fun : int
         Iterations, and evaluations of the loss, at most.
@@ -53,7 +57,6 @@ def train_by_lbfgs(
         If a loss is not finite.
     """
     step = TrainStep(network, loss, SGD(0.0))  # a rate of 0 leaves all as it is
-    x, y = asarray(x), asarray(y)
     names = list(network.params)
     shapes = [tuple(network.params[name].shape) for name in names]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
@@ -69,7 +72,7 @@ def train_by_lbfgs(
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         put(flat)
-        value, gradients = float(step(x, y)), dict(network.grads)
+        value, gradients = _of_all_rows(step, batches)
         if penalty is not None:
             weights = network.weight_params
             value += float(penalty.forward(network.params, weights))
@@ -99,6 +102,38 @@ def train_by_lbfgs(
         history.rows.append({"epoch": 1, "train_loss": float(result.fun)})
     history.ending = "finished" if result.status == 1 else "converged"
     return history
+
+
+def batches_of_all(data: Sequence[Any], normalization: Normalization, dtype: str) -> Batches:
+    """Inputs, targets and perhaps weights as one batch; sparse inputs as several."""
+    x, y, *weights = data
+    return Batches(
+        x,
+        y,
+        sample_weight=weights[0] if weights else None,
+        batch_size=_SPARSE if is_sparse(x) else len(y),
+        shuffle=False,
+        normalization=normalization,
+        dtype=dtype,
+        reuse=True,
+    )
+
+
+def _of_all_rows(step: TrainStep, batches: Batches) -> tuple[float, dict[str, Array]]:
+    """The mean loss and its gradients, from those of each batch by what its rows count for."""
+    total, counted, sums = 0.0, 0.0, {}
+    for x, y, *weights in batches.epoch():
+        mean = float(step(x, y, *weights))
+        gradients = step.model.grads
+        if len(batches) == 1:
+            return mean, dict(gradients)
+        units = float(step.loss.units(step.lent_outputs, y, *weights))
+        total, counted = total + units * mean, counted + units
+        sums = {
+            name: units * gradient + (sums[name] if sums else 0.0)
+            for name, gradient in gradients.items()
+        }
+    return total / counted, {name: gradient / counted for name, gradient in sums.items()}
 
 
 def _flat(arrays: Any, names: list[str]) -> np.ndarray:

@@ -33,7 +33,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 COUNT = Number("[1, inf)", whole=True)
 _BOUNDS: dict[str, Number | Flag] = {
-    **dict.fromkeys(("max_iter", "n_iter_no_change", "max_fun"), COUNT),
+    **dict.fromkeys(("max_iter", "max_fun"), COUNT),
     **dict.fromkeys(("alpha", "tol", "power_t"), Number("[0, inf)")),
     **dict.fromkeys(("learning_rate_init", "epsilon"), Number("(0, inf)")),
     **dict.fromkeys(("momentum", "beta_1", "beta_2", "dropout"), Number("[0, 1)")),
@@ -65,6 +65,8 @@ def check_parameters(estimator: Any, incremental: bool) -> None:
         check_choice(where, name, getattr(estimator, name), choices)
     for name, option in _BOUNDS.items():
         option.check(where, name, getattr(estimator, name))
+    if estimator.n_iter_no_change != np.inf:  # which is: as long as max_iter
+        COUNT.check(where, "n_iter_no_change", estimator.n_iter_no_change)
     if incremental and estimator.early_stopping:
         raise ConfigError(
             f"`{where}`: expected early_stopping to be False for partial_fit, got "
@@ -94,13 +96,22 @@ def check_batch_size(where: str, size: Any) -> None:
         Number("[1, inf)", whole=True, hint="or 'auto'").check(where, "batch_size", size)
 
 
-def with_first(init: Any, **parameters: Any) -> inspect.Signature:
-    """A constructor's signature with more parameters before its own, and their defaults."""
-    signature = inspect.signature(init)
+def with_more(init: Any, first: Any = (), last: Any = ()) -> inspect.Signature:
+    """A constructor's signature with more parameters and their defaults.
+
+    Parameters
+    ----------
+    init : function
+    first, last : dict of str to value
+        Those that come before its own, also by their place, and those behind, by keyword alone.
+    """
+    signature, kinds = inspect.signature(init), inspect.Parameter
     own, *rest = signature.parameters.values()
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    first = [inspect.Parameter(n, kind, default=value) for n, value in parameters.items()]
-    return signature.replace(parameters=[own, *first, *rest])
+    before, behind = (
+        [kinds(name, kind, default=value) for name, value in dict(given).items()]
+        for given, kind in ((first, kinds.POSITIONAL_OR_KEYWORD), (last, kinds.KEYWORD_ONLY))
+    )
+    return signature.replace(parameters=[own, *before, *rest, *behind])
 
 
 def check_same_network(estimator: Any, config: dict[str, Any]) -> None:

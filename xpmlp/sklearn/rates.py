@@ -50,11 +50,12 @@ def schedule_of(estimator: Any, rows: int, steps: int, first: int) -> Any:
 
 def waiting_of(estimator: Any, monitor: str) -> Callback:
     """What ends the training when it no longer improves, or first lowers the rate."""
+    patience = int(min(estimator.n_iter_no_change, estimator.max_iter + 1))
     options: dict[str, Any] = {"monitor": monitor, "min_delta": estimator.tol}
     if estimator.learning_rate == "adaptive" and estimator.solver == "sgd":
         options |= {"factor": 0.2, "stop_at": _LEAST}
-        return ReduceOnPlateau(estimator.n_iter_no_change, **options)
-    return EarlyStopping(estimator.n_iter_no_change, **options)
+        return ReduceOnPlateau(patience, **options)
+    return EarlyStopping(patience, **options)
 
 
 def is_open_ended(estimator: Any) -> bool:

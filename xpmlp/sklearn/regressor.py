@@ -13,7 +13,8 @@ from sklearn.utils.metaestimators import available_if
 from ..errors import ConfigError, DataError
 from ..losses import HalfSSE, Loss, PoissonNLL
 from .estimator import BaseMLP
-from .parameters import with_first
+from .host import as_given
+from .parameters import with_more
 from .rates import goes_by_batches
 
 
@@ -23,7 +24,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     It minimises half the mean squared error of targets that it shifts and scales to mean 0 and
     standard deviation 1, each for itself, so that their unit does not matter: ``alpha`` and ``tol``
     are for standardized targets. Predictions and losses are in the targets' own units.
-    ``partial_fit`` goes by all targets that have come so far. Sample weights are not supported.
+    ``partial_fit`` goes by all targets that have come so far.
 
     Parameters
     ----------
@@ -74,10 +75,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.loss = loss
 
     # Which scikit-learn reads parameters from: those of both, the loss first, as there.
-    __init__.__signature__ = with_first(BaseMLP.__init__, loss="squared_error")  # type: ignore
+    __init__.__signature__ = with_more(BaseMLP.__init__, first={"loss": "squared_error"})  # type: ignore
 
-    def fit(self, X: Any, y: Any) -> MLPRegressor:
-        """Train on X (N, D) and targets y (N,) or (N, M).
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+        """Train on X (N, D), dense or sparse, and targets y (N,) or (N, M).
+
+        ``sample_weight`` (N,) is what each row counts for, as for :class:`MLPClassifier`.
 
         Raises
         ------
@@ -86,18 +89,21 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         DataError
             If the loss does not stay finite (a ValueError).
         """
-        return self._fit(X, y)
+        return self._fit(X, y, sample_weight)
 
     @available_if(goes_by_batches)
-    def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """One epoch over X (N, D) and y, going on from where the last call ended."""
-        return self._fit(X, y, incremental=True)
+        return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predictions, float64 of shape (N,) or (N, M) as the targets were."""
+        """Predictions, float64 of shape (N,) or (N, M) as the targets were.
+
+        With scikit-learn's ``array_api_dispatch``, of the library and on the device of X.
+        """
         outputs = self._outputs(X)
         outputs = np.exp(outputs) if self.out_activation_ == "exp" else outputs
-        return outputs[:, 0] if self._single else outputs
+        return as_given(X, outputs[:, 0] if self._single else outputs)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

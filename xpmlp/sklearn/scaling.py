@@ -10,12 +10,16 @@ that the network still computes the same function (as in [1]_).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from ..backend import asarray, to_numpy
 from ..data import Normalization
+from ..data.sparse_rows import is_sparse
 from ..layers import Linear
 from ..models import FullyConnectedNet
 from .network import linear_layers
@@ -27,24 +31,44 @@ USUAL_SPREAD = 0.1
 EQUAL_TARGETS = 1e-6
 """The spread, as a share of the mean, given to targets that are all equal: close to none, so that
 they are predicted to a millionth of themselves."""
+_ROWS = 4096  # of weighted moments at a time
 
 
 @dataclass(frozen=True)
 class Moments:
     """Count, mean, variance and largest magnitude of each column of the rows seen so far."""
 
-    count: int
+    count: float
     mean: np.ndarray
     variance: np.ndarray
     largest: np.ndarray
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Moments:
-        """Those of an array (N, M)."""
-        norm = Normalization.fit(values)
-        constant = values.min(axis=0) == values.max(axis=0)
-        variance = np.where(constant, 0.0, norm.std**2)
-        return cls(len(values), norm.mean, variance, np.abs(values).max(axis=0))
+    def of(cls, values: Any, weights: np.ndarray | None = None) -> Moments:
+        """Those of an array (N, M) or a sparse matrix, whose rows may have weights (N,)."""
+        if is_sparse(values):
+            return cls._of_sparse(values, weights)
+        low, high = values.min(axis=0), values.max(axis=0)
+        count = float(len(values) if weights is None else weights.sum())
+        if weights is None or weights.min() == weights.max():
+            norm = Normalization.fit(values)
+            mean, variance = norm.mean, norm.std**2
+        else:
+            mean = _weighted_mean(values, weights, lambda rows: rows)
+            mean = np.where(low == high, low, mean)
+            variance = _weighted_mean(values, weights, lambda rows: (rows - mean) ** 2)
+        variance = np.where(low == high, 0.0, variance)
+        return cls(count, mean, variance, np.maximum(np.abs(low), np.abs(high)))
+
+    @classmethod
+    def _of_sparse(cls, values: Any, weights: np.ndarray | None) -> Moments:
+        wide = values.astype(np.float64)
+        found: Any = mean_variance_axis(wide, axis=0, weights=weights)
+        bounds: Any = min_max_axis(wide, axis=0)
+        (mean, variance), (low, high) = found, bounds
+        count = float(values.shape[0] if weights is None else weights.sum())
+        mean, variance = np.where(low == high, low, mean), np.where(low == high, 0.0, variance)
+        return cls(count, mean, variance, np.maximum(np.abs(low), np.abs(high)))
 
     def joined(self, more: Moments) -> Moments:
         """Those of both sets of rows (Chan, Golub, LeVeque 1983)."""
@@ -77,6 +101,17 @@ class Moments:
         usual &= np.sqrt(self.variance) >= USUAL_SPREAD * np.abs(self.mean)
         std = self._spread(1.0)
         return Normalization(np.where(usual, 0.0, self.mean), np.where(usual, 1.0, std))
+
+
+def _weighted_mean(
+    values: np.ndarray, weights: np.ndarray, of: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """``Σ w f(row) / Σ w`` in float64, some rows after others."""
+    total = np.zeros(values.shape[1])
+    for begin in range(0, len(values), _ROWS):
+        part = slice(begin, begin + _ROWS)
+        total += weights[part] @ of(values[part].astype(np.float64))
+    return total / weights.sum()
 
 
 def no_scaling(columns: int) -> Normalization:

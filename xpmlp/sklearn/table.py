@@ -10,11 +10,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _num_samples,
-    check_is_fitted,
-)
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ..backend import get_backend, to_numpy, use_backend
 from ..data.tables import Column, NumberCodes, TableEncoder
@@ -39,6 +35,7 @@ from ..onnx.table import Classes, Numbers, export_table
 from ..optim import AdamW
 from ..training import EarlyStopping, PopulationTrainer, TimeLimit, load_model, save_model
 from ..training.out_of_fold import LOSS
+from .class_weights import checked_weights
 from .frames import columns_of
 from .table_parameters import check_parameters
 
@@ -130,12 +127,7 @@ class BaseTable(BaseEstimator):
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
         check_parameters(self)
         columns = columns_of(self, X, reset=True)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, np.empty((len(columns[0]), 1)), ensure_non_negative=True
-            )
-            if not sample_weight.sum() > 0:
-                raise DataError(f"`{type(self).__name__}`: expected a weight above 0, got none")
+        sample_weight = checked_weights(self, sample_weight, len(columns[0]))
         if y is not None and _num_samples(y) != len(columns[0]):
             raise DataError(
                 f"`{type(self).__name__}`: expected a target for each of {len(columns[0])} rows, "

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils import column_or_1d, compute_class_weight
+from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from ..calibration import fit_temperature, temper
 from ..data.tables.recipe import BINS, DECAY, EPOCHS, FOLDS, HIDDEN, MEMBERS, PATIENCE, RATE
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..losses import Loss, SoftmaxCrossEntropy
 from ..onnx.table import Classes
+from .class_weights import with_class_weights
 from .table import BaseTable
 
 
@@ -177,19 +178,7 @@ class TableClassifier(ClassifierMixin, BaseTable):
         return targets.astype(np.int64)
 
     def _weights(self, targets: np.ndarray, sample_weight: Any) -> np.ndarray | None:
-        if self.class_weight is None:
-            return sample_weight
-        try:
-            each = compute_class_weight(
-                self.class_weight, classes=self.classes_, y=self.classes_[targets]
-            )
-        except (ValueError, TypeError) as error:
-            raise ConfigError(
-                f"`{type(self).__name__}`: expected class_weight to be None, 'balanced' or a dict "
-                f"from labels to weights, got {self.class_weight!r} ({error})"
-            ) from error
-        weights = np.asarray(each, dtype=np.float64)[targets]
-        return weights if sample_weight is None else weights * sample_weight
+        return with_class_weights(self, targets, sample_weight)
 
     def _learn_from_held_out(self, mean: np.ndarray, targets: np.ndarray) -> None:
         self.temperature_ = fit_temperature(mean, targets) if self.calibrate else 1.0

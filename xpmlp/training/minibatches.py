@@ -10,6 +10,7 @@ import array_api_compat
 from ..backend import Array, dtype_name, get_backend
 from ..data.loader import Batches, as_array
 from ..data.resident import batches_on_device
+from ..data.sparse_rows import is_sparse
 from ..errors import ConfigError, ShapeError, XpmlpError
 from ..layers import Linear, PiecewiseLinear
 from ..layers.base import Layer
@@ -32,7 +33,8 @@ def minibatches(model: Layer, x: Any, y: Any, *, loss: Loss | None = None, **opt
     loss : Loss, optional
         Looks at all targets, once; see :meth:`Loss.check_targets`.
     **options
-        As for :class:`~xpmlp.data.Batches`. With weights of rows, steps are not captured.
+        As for :class:`~xpmlp.data.Batches`. With weights of rows, or sparse ones, steps are not
+        captured.
     """
     check_rows_of_members(model, x)
     batches = _minibatches(model, x, y, **options)
@@ -62,7 +64,7 @@ def count_outputs(model: Layer) -> int | None:
 
 def _minibatches(model: Layer, x: Any, y: Any, **options: Any) -> Any:
     dtype = floating_dtype(model)
-    if options.get("sample_weight") is not None:
+    if options.get("sample_weight") is not None or is_sparse(x):
         return Batches(x, y, dtype=dtype, reuse=True, **options)
     options.pop("sample_weight", None)
     if dtype in ("float32", "float64") and _is_on_cuda(model) and not why_kernels_are_off():
@@ -88,7 +90,7 @@ def check_validation(where: str, validation: Any) -> None:
 def check_rows_of_members(model: Layer, x: Any) -> None:
     """Raise ShapeError for sequences (N, T, D) that a population would take as its members'."""
     config = getattr(model, "config", None)
-    if model.population is None or config is None or len(shape := as_array(x).shape) < 3:
+    if model.population is None or config is None or len(shape := _shape(x)) < 3:
         return
     inputs = config["sizes"][0]
     if shape[-1] == inputs and math.prod(shape[1:]) != inputs:
@@ -97,6 +99,10 @@ def check_rows_of_members(model: Layer, x: Any) -> None:
             f"{inputs}, got {shape}; steps of sequences are rows: x.reshape(-1, {inputs}) and "
             "targets to match"
         )
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+    return tuple(x.shape if is_sparse(x) else as_array(x).shape)
 
 
 def width_of(model: Layer, x: Array) -> int:

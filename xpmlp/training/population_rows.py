@@ -10,6 +10,7 @@ import numpy as np
 from ..data.member_batches import MemberBatches
 from ..data.normalization import Normalization
 from ..data.orders import Orders, fold_orders, orders_for
+from ..data.sparse_rows import is_sparse
 from ..errors import ConfigError, ShapeError
 from ..memory_budget import bytes_per_member, check_fits
 from ..models import FullyConnectedNet
@@ -74,7 +75,7 @@ class TrainerOfMembers(Trainer):
         for members in self._alike(rows):
             part = model.select(members)
             taken = rows[members[0]]
-            data = [None if a is None else np.asarray(a)[taken] for a in (x, y, sample_weight)]
+            data = [_rows(values, taken) for values in (x, y, sample_weight)]
             found = self._held_out(*data, member=members[0])
             loss = select_loss(self.loss, members)
             for name, values in scores_of(part, loss, found.epoch(), self.metrics).items():
@@ -159,6 +160,12 @@ class TrainerOfMembers(Trainer):
             normalization=self._normalization_of(member),
             loss=self.loss,
         )
+
+
+def _rows(values: Any, chosen: np.ndarray) -> Any:
+    if values is None or is_sparse(values):
+        return values if values is None else values.tocsr()[chosen]
+    return np.asarray(values)[chosen]
 
 
 def member_seeds(seed: int | Sequence[int], population: int, shared: bool) -> list[int]:
