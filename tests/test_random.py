@@ -17,6 +17,7 @@ from xpmlp.random import (
     Generator,
     as_generator,
     permutation,
+    permutations,
     philox,
     random_bits,
     seed_everything,
@@ -276,3 +277,12 @@ def test_permutation_moves_every_row_to_every_place():
 def test_permutation_of_a_negative_number():
     with pytest.raises(ConfigError, match="expected n ≥ 0, got -1"):
         permutation(-1)
+
+
+def test_permutations_drawn_together_are_those_drawn_alone():
+    sizes, seeds = [5, 0, 1, 300, 300, 7001], [3, 4, 4, 2**63 + 1, 0, 9]
+    for epoch in (0, 7):
+        together = permutations(sizes, seeds, epoch)
+        for n, seed, order in zip(sizes, seeds, together, strict=True):
+            np.testing.assert_array_equal(order, permutation(n, seed=seed, epoch=epoch))
+            assert order.dtype == np.int64 and sorted(order) == list(range(n))

@@ -284,17 +284,27 @@ def permutation(n: int, *, seed: int = 0, epoch: int = 0) -> np.ndarray:
     .. [1] Luby, Rackoff: How to construct pseudorandom permutations from pseudorandom functions.
        SIAM J. Comput. 17 (1988).
     """
-    if n < 0:
-        raise ConfigError(f"`permutation`: expected n ≥ 0, got {n}")
+    return permutations([n], [seed], epoch)[0]
+
+
+def permutations(sizes: Sequence[int], seeds: Sequence[int], epoch: int = 0) -> list[np.ndarray]:
+    """:func:`permutation` of several sizes, each of its seed, whose keys are drawn together."""
+    for n in sizes:
+        if n < 0:
+            raise ConfigError(f"`permutation`: expected n ≥ 0, got {n}")
+    generator = Generator(list(seeds), _PERMUTATION_STREAM)
+    blocks = np.arange(2, dtype=np.int64)[None, :]
+    words = philox(np, (blocks, epoch & _LOW, generator.stream, 0), generator.key(np, 2))
+    keys = np.stack(words, axis=-1).reshape(len(generator.seeds), -1).tolist()
+    return [_permuted(n, own) for n, own in zip(sizes, keys, strict=True)]
+
+
+def _permuted(n: int, round_keys: Sequence[int]) -> np.ndarray:
+    """0 … n−1 in the order of a Feistel network with these keys."""
     if n < 2:
         return np.arange(n, dtype=np.int64)
     half_bits = max(1, -(-(n - 1).bit_length() // 2))
     mask = (1 << half_bits) - 1
-    generator = Generator(seed, _PERMUTATION_STREAM)
-    blocks = np.arange(2, dtype=np.int64)
-    words = philox(np, (blocks, epoch & _LOW, generator.stream, 0), generator.key(np, 1))
-    round_keys = [int(w) for w in np.stack(words, axis=-1).reshape(-1)]
-
     # Where the network sends each integer, as a table: at most 4n of them, and then walking a cycle
     # is looking up. Made piece by piece, so that a piece's intermediate values stay in the cache.
     table = np.empty(1 << 2 * half_bits, np.uint32 if half_bits <= 16 else np.int64)

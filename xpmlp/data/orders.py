@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..ops.shapes import check_choice
-from ..random import Generator, permutation
+from ..random import Generator, permutation, permutations
 
 SAMPLINGS = ("shared", "own", "bootstrap")
 _BOOTSTRAP_STREAM = 0xFFFF0002  # beside the one of permutations, above those of layers
@@ -64,12 +64,9 @@ class Orders:
         """Row numbers (P, length) of one epoch, in order."""
         if not self.shuffle:
             return np.stack([own[: self.length] for own in self.rows])
-        return np.stack(
-            [
-                own[permutation(own.size, seed=seed, epoch=number)][: self.length]
-                for own, seed in zip(self.rows, self.seeds, strict=True)
-            ]
-        )
+        orders = permutations([own.size for own in self.rows], self.seeds, number)
+        places = zip(self.rows, orders, strict=True)
+        return np.stack([own[order[: self.length]] for own, order in places])
 
     def select(self, members: Sequence[int]) -> Orders:
         """The orders of some members; each epoch stays as long as it was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ class Average:
     """
 
     def __init__(self, model: FullyConnectedNet, keep: float):
-        self.model = model.select(range(model.population or 0))
+        self.model = copy.deepcopy(model)
         self.keep, self.epochs = keep, 0
 
     def add(self, model: FullyConnectedNet) -> None:
