@@ -1,13 +1,11 @@
 """The published numbers of CS231n's fully-connected-net notebooks, through xpmlp's own parts.
 
-``cs231n_fixtures.json`` holds the values, how their inputs are made, and where both come from.
+``xpmlp/testing/cs231n.json`` holds the values, how their inputs are made, and where both come from.
 Gradients are checked as the notebooks do it: element by element against central differences with
 h = 1e-5, by the largest relative error, which must come out as small as published.
 """
 
 import importlib
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +13,19 @@ import pytest
 from xpmlp.layers import BatchNorm, Dropout, LayerNorm, Linear, ReLU, Sequential
 from xpmlp.losses import MulticlassHinge, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
-from xpmlp.optim import SGD, Adam, RMSProp
+from xpmlp.optim import SGD
 from xpmlp.penalties import L2
 from xpmlp.schedules import Step
+from xpmlp.testing.published import (
+    CHECKS,
+    FIXTURES,
+    adam,
+    rmsprop,
+    scores_and_labels,
+    sgd_momentum,
+    two_layers,
+)
 
-FIXTURES = json.loads(Path(__file__).with_name("cs231n_fixtures.json").read_text("utf-8"))[
-    "fixtures"
-]
 COVERED = {}
 
 # A published error is itself mostly rounding noise of the differences: executed notebooks print
@@ -91,13 +95,15 @@ def assert_as_small_as(errors, expected):
 # Layers
 
 
-@fixture
-def test_affine_forward():
-    x = np.linspace(-0.1, 0.5, num=240).reshape(2, 4, 5, 6)
-    w = np.linspace(-0.2, 0.3, num=360).reshape(120, 3)
-    out = Linear.from_arrays(w, np.linspace(-0.3, 0.1, num=3)).forward(x)
-    assert rel_error(out, published("affine_forward")["out"]) < 1e-9
-    np.testing.assert_allclose(out, full_precision("affine_forward")["out"], rtol=1e-14)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_published_values(check):
+    pairs = check()
+    assert pairs
+    for ours, theirs in pairs.values():
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+COVERED.update((check.__name__, test_published_values) for check in CHECKS)
 
 
 @fixture
@@ -106,13 +112,6 @@ def test_affine_backward():
     x, w, b, dout = R.randn(10, 2, 3), R.randn(6, 5), R.randn(5), R.randn(10, 5)
     errors = layer_errors(Linear.from_arrays(w, b), x, dout, {"W": "dw"})
     assert_as_small_as(errors, FIXTURES["affine_backward"]["published_rel_errors"])
-
-
-@fixture
-def test_relu_forward():
-    out = ReLU().forward(np.linspace(-0.5, 0.5, num=12).reshape(3, 4))
-    assert rel_error(out, published("relu_forward")["out"]) < 5.1e-8
-    np.testing.assert_allclose(out, full_precision("relu_forward")["out"], rtol=1e-15)
 
 
 @fixture
@@ -245,7 +244,7 @@ def feed_masks(monkeypatch, without_kernels):
     """Make Dropout layers keep exactly the elements that ``draw(shape)`` says."""
 
     def feed(draw):
-        def bits(xp, shape, generator, step, device=None):
+        def bits(xp, shape, generator, step, device=None, first=0):
             return np.where(draw(shape), (1 << 24) - 1, 0)
 
         module = importlib.import_module("xpmlp.ops.dropout")
@@ -292,11 +291,6 @@ def test_dropout_backward(feed_masks):
 # Losses
 
 
-def scores_and_labels():
-    R = random_state()
-    return 0.001 * R.randn(50, 10), R.randint(10, size=50)
-
-
 @pytest.mark.parametrize(
     ("name", "loss"),
     [("softmax_loss", SoftmaxCrossEntropy()), ("svm_loss", MulticlassHinge())],
@@ -317,49 +311,11 @@ COVERED["softmax_loss"] = COVERED["svm_loss"] = test_loss
 # Optimizers
 
 
-def optimizer_inputs():
-    return (
-        np.linspace(-0.4, 0.6, num=20).reshape(4, 5),
-        np.linspace(-0.6, 0.4, num=20).reshape(4, 5),
-        np.linspace(0.6, 0.9, num=20).reshape(4, 5),
-    )
-
-
-def assert_published(name, **values):
-    errors = {key: rel_error(value, published(name)[key]) for key, value in values.items()}
+@pytest.mark.parametrize("check", [sgd_momentum, rmsprop, adam], ids=lambda c: c.__name__)
+def test_optimizers_are_as_near_to_what_was_printed(check):
+    name = check.__name__
+    errors = {key: rel_error(ours, published(name)[key]) for key, (ours, _) in check().items()}
     assert_as_small_as(errors, FIXTURES[name]["published_rel_errors"])
-    for key, value in values.items():
-        np.testing.assert_allclose(value, full_precision(name)[key], rtol=1e-12)
-
-
-@fixture
-def test_sgd_momentum():
-    w, dw, velocity = optimizer_inputs()
-    optimizer = SGD(1e-3, momentum=0.9)
-    # The course's velocity is the step itself: v = −lr times ours.
-    optimizer.state["w"] = (velocity / -1e-3,)
-    next_w = optimizer.update({"w": w}, {"w": dw})["w"]
-    assert_published("sgd_momentum", next_w=next_w, velocity=-1e-3 * optimizer.state["w"][0])
-
-
-@fixture
-def test_rmsprop():
-    w, dw, cache = optimizer_inputs()
-    optimizer = RMSProp(1e-2, decay=0.99, eps=1e-8)
-    optimizer.state["w"] = (cache,)
-    next_w = optimizer.update({"w": w}, {"w": dw})["w"]
-    assert_published("rmsprop", next_w=next_w, cache=optimizer.state["w"][0])
-
-
-@fixture
-def test_adam():
-    w, dw, m = optimizer_inputs()
-    optimizer = Adam(1e-2, beta1=0.9, beta2=0.999, eps=1e-8)
-    optimizer.state["w"] = m, np.linspace(0.7, 0.5, num=20).reshape(4, 5)
-    optimizer.steps = 5
-    next_w = optimizer.update({"w": w}, {"w": dw})["w"]
-    m, v = optimizer.state["w"]
-    assert_published("adam", next_w=next_w, m=m, v=v)
 
 
 # Networks
@@ -396,15 +352,7 @@ TWO_LAYERS = {"0.W": "W1", "0.b": "b1", "2.W": "W2", "2.b": "b2"}
 @fixture
 def test_two_layer_net_fc():
     expected, exact = published("two_layer_net_fc"), full_precision("two_layer_net_fc")
-    net = Sequential(
-        Linear.from_arrays(
-            np.linspace(-0.7, 0.3, num=250).reshape(5, 50), np.linspace(-0.1, 0.9, num=50)
-        ),
-        ReLU(),
-        Linear.from_arrays(
-            np.linspace(-0.3, 0.4, num=350).reshape(50, 7), np.linspace(-0.9, 0.1, num=7)
-        ),
-    )
+    net = two_layers()
     x, y = np.linspace(-5.5, 4.5, num=15).reshape(5, 3).T, np.array([0, 5, 1])
     scores = net.forward(x)
     assert np.abs(scores - expected["scores"]).sum() < 1e-6

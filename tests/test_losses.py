@@ -9,10 +9,8 @@ from xpmlp.backend import dtype_name
 from xpmlp.errors import ConfigError, DTypeError, ShapeError, StateError
 from xpmlp.layers import Linear
 from xpmlp.losses import (
-    MAE,
     MSE,
     NLL,
-    BCEWithLogits,
     HalfSSE,
     Huber,
     MulticlassHinge,
@@ -22,26 +20,10 @@ from xpmlp.losses import (
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD
 from xpmlp.testing import gradcheck
+from xpmlp.testing.samples import CLASSIFIERS, LOSSES, REGRESSIONS, ROWS, C, loss_inputs
 from xpmlp.training import Trainer, TrainStep
 
-N, C, P = 6, 4, 3
-CLASSIFIERS = {
-    "ce": SoftmaxCrossEntropy,
-    "ce-options": lambda **options: SoftmaxCrossEntropy(
-        label_smoothing=0.1, class_weights=[0.5, 1.0, 2.0, 1.5], z_loss=1e-2, **options
-    ),
-    "nll": NLL,
-    "hinge": MulticlassHinge,
-}
-REGRESSIONS = {
-    "mse": MSE,
-    "halfsse": HalfSSE,
-    "mae": MAE,
-    "huber": Huber,
-    "bce": BCEWithLogits,
-    "poisson": PoissonNLL,
-}
-LOSSES = {**CLASSIFIERS, **REGRESSIONS}
+N, P = ROWS, 3
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -49,14 +31,6 @@ REDUCTIONS = ("mean", "sum", "none")
 def torch():
     """torch as an independent reference."""
     return pytest.importorskip("torch", reason="torch is the reference here; pip install torch")
-
-
-def example(rng, name, lead=()):
-    """Outputs and targets that fit the loss."""
-    outputs = 2.0 * rng.normal(size=(*lead, N, C))
-    if name in CLASSIFIERS:
-        return outputs, rng.integers(C, size=(*lead, N))
-    return outputs, rng.uniform(0.05, 0.95, size=(*lead, N, C))
 
 
 def torch_loss(functional, name, reduction):
@@ -78,7 +52,7 @@ def torch_loss(functional, name, reduction):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "ce-options"])
 def test_values_and_gradients_equal_torch(torch, library, rng, name, reduction):
-    outputs, targets = example(rng, name)
+    outputs, targets = loss_inputs(name, rng)
     y = torch.tensor(outputs, requires_grad=True)
     expected = torch_loss(torch.nn.functional, name, reduction)(y, torch.tensor(targets))
     expected.sum().backward()
@@ -92,7 +66,7 @@ def test_values_and_gradients_equal_torch(torch, library, rng, name, reduction):
 
 
 def test_cross_entropy_options_equal_torch(torch, rng):
-    outputs, targets = example(rng, "ce")
+    outputs, targets = loss_inputs("ce", rng)
     targets[1] = targets[4] = 2
     weights = [0.5, 1.0, 2.0, 1.5]
     y = torch.tensor(outputs, requires_grad=True)
@@ -111,7 +85,7 @@ def test_cross_entropy_options_equal_torch(torch, rng):
 
 @pytest.mark.parametrize("delta", [0.3, 2.5])
 def test_huber_turns_at_delta(torch, rng, delta):
-    outputs, targets = example(rng, "huber")
+    outputs, targets = loss_inputs("huber", rng)
     y = torch.tensor(outputs, requires_grad=True)
     expected = torch.nn.functional.huber_loss(y, torch.tensor(targets), delta=delta)
     expected.backward()
@@ -123,13 +97,13 @@ def test_huber_turns_at_delta(torch, rng, delta):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_the_derivatives_of_the_value(rng, name, reduction):
-    outputs, targets = example(rng, name)
+    outputs, targets = loss_inputs(name, rng)
     gradcheck(LOSSES[name](reduction=reduction), outputs, targets)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_library_dtype_and_inputs_are_kept(library, rng, name):
-    outputs, targets = example(rng, name)
+    outputs, targets = loss_inputs(name, rng)
     outputs = outputs.astype("float32")
     targets = targets.astype("int64" if name in CLASSIFIERS else "float32")
     y, t = library.array(outputs), library.array(targets)
@@ -151,7 +125,7 @@ def test_library_dtype_and_inputs_are_kept(library, rng, name):
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_population_equals_separate_losses(rng, name, shared, reduction):
-    outputs, targets = example(rng, name, (P,))
+    outputs, targets = loss_inputs(name, rng, (P,))
     targets = targets[0] if shared else targets
     together = LOSSES[name](reduction=reduction)
     value = together.forward(outputs, targets)
@@ -164,7 +138,7 @@ def test_a_population_equals_separate_losses(rng, name, shared, reduction):
 
 
 def test_each_member_has_its_own_label_smoothing(library, rng):
-    outputs, targets = example(rng, "ce", (P,))
+    outputs, targets = loss_inputs("ce", rng, (P,))
     rates = [0.0, 0.1, 0.5]
     together = SoftmaxCrossEntropy(label_smoothing=rates)
     value = library.numpy(together.forward(library.array(outputs), library.array(targets)))
@@ -291,7 +265,7 @@ def test_huber_needs_a_positive_delta(delta):
 
 def test_class_weights_of_another_length_are_refused(rng):
     with pytest.raises(ShapeError, match=r"expected class_weights of shape \(4,\)"):
-        SoftmaxCrossEntropy(class_weights=[1.0, 2.0]).forward(*example(rng, "ce"))
+        SoftmaxCrossEntropy(class_weights=[1.0, 2.0]).forward(*loss_inputs("ce", rng))
 
 
 def test_repr_shows_what_is_not_default():

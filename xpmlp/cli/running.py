@@ -11,11 +11,11 @@ from typing import Any
 
 from ..errors import XpmlpError
 from ..training.terminal import Unbroken
-from . import afterwards, sweeping, warned
+from . import afterwards, selfcheck, sweeping, warned
 from . import tables as t
 from .app import app
 
-assert afterwards and sweeping  # have added its commands
+assert afterwards and selfcheck and sweeping  # have added their commands
 
 
 def run() -> None:
