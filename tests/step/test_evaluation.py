@@ -40,7 +40,7 @@ from xpmlp.metrics import right_answers
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import Adam
 from xpmlp.step import evaluation
-from xpmlp.step.compiled.program import Rows
+from xpmlp.step.compiled.later import Rows
 from xpmlp.training import Evaluation, TrainStep
 from xpmlp.training.scores import scores_of
 

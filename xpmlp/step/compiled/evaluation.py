@@ -16,8 +16,9 @@ import numpy as np
 from ...layers import Residual, Sequential
 from ...layers.base import Layer
 from ...losses import Loss
+from .later import Address, Rows
 from .losses import lower_loss
-from .program import Address, NotCompiled, Program, Rows
+from .program import NotCompiled, Program
 from .step import check_arrays, compiling, given_batch, lower_model
 
 
