@@ -83,10 +83,9 @@ class Communicator:
             raise value
         return value
 
-    def agree(self, wish: str | None) -> str | None:
-        """The wish of the lowest rank that has one: the same answer for all."""
-        wishing = np.flatnonzero(self.gather(wish is not None))
-        return None if wishing.size == 0 else self.broadcast(wish, int(wishing[0]))
+    def everyone(self, value: Any) -> list[Any]:
+        """What each rank gives, in their order, on every rank."""
+        return [self.broadcast(value, root) for root in range(self.size)]
 
 
 @dataclass(frozen=True)
@@ -190,6 +189,9 @@ class MPI(Communicator):
     def broadcast(self, value: Any, root: int = 0) -> Any:
         return self._comm.bcast(value, root)
 
+    def everyone(self, value: Any) -> list[Any]:
+        return self._comm.allgather(value)
+
     def abort(self) -> None:
         self._comm.Abort(1)
 
@@ -292,6 +294,11 @@ def ranks_started(environment: Mapping[str, str] | None = None) -> int:
 
 _LAUNCHED = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def is_first(ranks: Communicator | None) -> bool:
+    """Whether this process is the one that draws and writes."""
+    return ranks is None or ranks.rank == 0
 
 
 def communicator(parallel: Any) -> Communicator | None:

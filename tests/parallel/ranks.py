@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +50,7 @@ class ThreadRank(Communicator):
         buffer[...] = total
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
-        return self._exchange(value)[root]
+        return pickle.loads(self._exchange(pickle.dumps(value))[root])  # as between processes
 
     def abort(self) -> None:
         self._meeting.barrier.abort()

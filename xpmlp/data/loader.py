@@ -21,6 +21,7 @@ from ..backend import (
     on_host,
     to_numpy,
 )
+from ..communication import Communicator, Share
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
 from ..ops.gather import gather_rows, implementation
 from ..ops.targets import check_weight
@@ -68,6 +69,10 @@ class Batches:
         library's arrays can be written to. For loops that are done with a batch when they ask for
         the next, and run one epoch at a time.
 
+    ranks : Communicator, optional
+        Other processes with the same data: each batch is this one's share of its rows alone, which
+        may be none.
+
     Raises
     ------
     ConfigError
@@ -101,6 +106,7 @@ class Batches:
         normalization: Normalization | None = None,
         dtype: Any = None,
         reuse: bool = False,
+        ranks: Communicator | None = None,
     ):
         if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool):
             raise ConfigError(f"`batch_size`: expected a whole number, got {batch_size!r}")
@@ -147,7 +153,7 @@ class Batches:
             else:
                 check_finite(narrow, "x, normalized")
             self.x = asarray(narrow)
-        self._reuse = bool(reuse)
+        self._reuse, self._ranks = bool(reuse), ranks
         self._buffer: Any = None
         self.y = None if y is None else _targets(y, self.dtype)
         self.sample_weight = None
@@ -184,8 +190,7 @@ class Batches:
         sparse, weight = isinstance(self.x, SparseRows), self.sample_weight
         xp = get_backend().xp if sparse else array_namespace(self.x)
         targets = (self.y,) if weight is None else (self.y, weight)
-        size, count = self.batch_size, len(self)
-        slices = [slice(i * size, min((i + 1) * size, self.rows)) for i in range(count)]
+        slices = self._slices()
         if not self.shuffle and not self._converts and not sparse:
             for rows in slices:
                 yield self.x[rows, ...], *(None if t is None else t[rows, ...] for t in targets)
@@ -203,17 +208,34 @@ class Batches:
                 taken = [None if t is None else t[rows, ...] for t in targets]
             yield gather(chosen), *taken
 
+    def _slices(self) -> list[slice]:
+        """The places in an epoch's order of each batch's rows, or of this rank's share of them."""
+        begins = [i * self.batch_size for i in range(len(self))]
+        if self._ranks is None:
+            return [slice(begin, min(begin + self.batch_size, self.rows)) for begin in begins]
+        own = zip(begins, self.shares(), strict=True)
+        return [slice(b + part.first, b + part.first + part.rows) for b, part in own]
+
+    def shares(self) -> list[Share]:
+        """With ``ranks``, what this rank has of each batch."""
+        assert self._ranks is not None
+        size, count = self.batch_size, len(self)
+        return [Share.of(min(size, self.rows - i * size), self._ranks) for i in range(count)]
+
     def _gatherer(self, order: Array) -> Callable[[Array], Array]:
         """What makes a batch's inputs of its row numbers."""
         if isinstance(self.x, SparseRows):
             return self._dense_rows
         mean, std, dtype = self._mean, self._std, self.dtype
+        empty = dtype_of(array_namespace(self.x), dtype)
         run = implementation(self.x, order, mean, std, dtype=dtype)
 
         def gather(chosen: Array) -> Array:
             if not self._reuse:
                 return run(self.x, chosen, mean, std, dtype=dtype)
             rows, out = chosen.shape[0], self._buffer
+            if not rows:
+                return array_namespace(self.x).zeros(tuple(self.x[:0, ...].shape), dtype=empty)
             if out is not None and out.shape[0] != rows:
                 out = out[:rows, ...]
             xb = run(self.x, chosen, mean, std, dtype=dtype, out=out)

@@ -29,9 +29,13 @@ class Callback:
     steers : bool
         Whether it may end or change a training: then a checkpoint of a training with other options
         of it is another training's.
+    first_rank_only : bool
+        Whether it draws, prints or writes files: of several ranks, only the first has it then. All
+        others are called on every rank, with the same rows.
     """
 
     steers = False
+    first_rank_only = False
 
     @property
     def sees_steps(self) -> bool:
@@ -253,6 +257,8 @@ class SaveHistory(Callback):
     path : path
     """
 
+    first_rank_only = True
+
     def __init__(self, path: str | Path):
         self.path = path
 
@@ -278,6 +284,8 @@ class OnEpoch(Callback):
     function : callable
         Of one dict.
     """
+
+    first_rank_only = True
 
     def __init__(self, function: Callable[[dict[str, Any]], None]):
         self.function = function

@@ -60,6 +60,7 @@ class Checkpoint(Callback):
     >>> trainer.fit(x, y, resume="run.safetensors")          # in another process, goes on there
     """
 
+    first_rank_only = True
     every: Any = Number("[0, inf)")
     share: Any = Number("(0, 1]")
 

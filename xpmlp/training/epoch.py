@@ -30,6 +30,8 @@ def run_epoch(trainer: Trainer, step: TrainStep, batches: Any) -> EpochFigures:
         losses, hits = step.run_epoch(batches, number, lambda: trainer._ending is not None)
         step.settle()
         tally.take(losses, hits, list(batches.sizes())[: losses.shape[0]])
+    elif trainer.ranks is not None:
+        _together(trainer, step, batches, number)
     else:
         _step_by_step(trainer, step, islice(batches.epoch(number), tally.steps, None))
         step.settle()
@@ -74,3 +76,28 @@ def row_of(trainer: Trainer, figures: EpochFigures) -> dict[str, Any]:
     row["seconds"] = figures.seconds
     row["samples_per_second"] = figures.samples / figures.seconds
     return row
+
+
+def _together(trainer: Trainer, step: TrainStep, batches: Any, number: int) -> None:
+    """The same with other ranks: what all know of each step is theirs together."""
+    loss, population, tally = trainer.loss, trainer.model.population, trainer._tally
+    counts_rows = not loss.weighs_rows and loss.answers in ("classes", "numbers")
+    begun = tally.steps
+    parts = zip(batches.epoch(number), batches.shares(), strict=True)
+    for (xb, yb, *weights), share in islice(parts, begun, None):
+        step.wish = trainer.wish is not None
+        value = step(xb, yb, *weights, share=share)
+        figures = step.figures
+        assert figures is not None
+        tally.losses.append(value)
+        plain = step.lent_outputs.ndim == (2 if population is None else 3)
+        if weights or not (counts_rows and plain):
+            tally.units.append(figures.units)
+            tally.given.append(figures.given)
+        if figures.correct is not None:
+            tally.hits.append(figures.correct)
+        tally.sizes.append(figures.rows)
+        for callback in trainer.callbacks:
+            callback.on_step(trainer, value)
+        if figures.stopping:
+            break

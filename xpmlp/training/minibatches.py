@@ -67,7 +67,9 @@ def _minibatches(model: Layer, x: Any, y: Any, **options: Any) -> Any:
     if options.get("sample_weight") is not None or is_sparse(x):
         return Batches(x, y, dtype=dtype, reuse=True, **options)
     options.pop("sample_weight", None)
-    if dtype in ("float32", "float64") and _is_on_cuda(model) and not why_kernels_are_off():
+    stays = dtype in ("float32", "float64") and options.get("ranks") is None
+    if stays and _is_on_cuda(model) and not why_kernels_are_off():
+        options.pop("ranks", None)
         return batches_on_device(x, y, dtype=dtype, **options)
     return Batches(x, y, dtype=dtype, reuse=True, **options)
 

@@ -124,6 +124,11 @@ class PopulationTrainer(TrainerOfMembers):
                 f"`PopulationTrainer`: expected a FullyConnectedNet with population=P, got "
                 f"{type(model).__name__}; a single network is trained by Trainer"
             )
+        if options.get("parallel") is not None:
+            raise ConfigError(
+                "`PopulationTrainer`: expected one process for each population, got parallel="
+                f"{options['parallel']!r:.100}; divide the members: each rank trains some of them"
+            )
         check_choice("PopulationTrainer", "sampling", sampling, SAMPLINGS)
         if orders is not None and folds is not None:
             raise ConfigError("`PopulationTrainer`: expected orders or folds, got both; drop one")

@@ -28,6 +28,7 @@ class Progress(Callback):
     The bar is drawn by ``rich`` where it is installed.
     """
 
+    first_rank_only = True
     _bar: Any = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..communication import Communicator
 from ..errors import CheckpointError, XpmlpError
 from .callbacks import Callback
 from .checkpoint_callback import Checkpoint
@@ -19,6 +21,7 @@ from .state_file import read_state
 from .stopping import INTERRUPTED, Stopping
 from .streams import check_known
 from .tally import Tally
+from .together import check_alike, take_from_first
 
 
 class Resumable:
@@ -28,15 +31,22 @@ class Resumable:
     ----------
     stopping : Stopping
         The signals that end a training.
+    ranks : Communicator or None
+        Other processes that train the same network.
+    wish : str or None
+        With ranks, the ending that this one would like and the others do not know of yet.
     """
 
     callbacks: list[Callback]
     history: History
+    model: Any
     optimizer: Any
     epochs: int
 
     def __init__(self) -> None:
         self.stopping = Stopping(self.stop)
+        self.ranks: Communicator | None = None
+        self.wish: str | None = None
         self.epoch = 0
         self.steps_per_epoch = 0
         self.total_steps = 0
@@ -45,7 +55,8 @@ class Resumable:
         self._begin_at(0, History())
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"stopping": None}  # for copies and pickles
+        # For copies and pickles.
+        return vars(self) | {"stopping": None, "ranks": None, "parallel": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
@@ -53,7 +64,18 @@ class Resumable:
 
     def stop(self, reason: str) -> None:
         """End the training after the current step; callbacks may call this."""
-        self._ending = reason
+        if self.ranks is None:
+            self._ending = reason
+        else:
+            self.wish = reason
+
+    def _agree(self) -> None:
+        """Have all ranks end, or none: as the first one that wishes to."""
+        if self.ranks is None:
+            return
+        wishes = [wish for wish in self.ranks.everyone(self.wish) if wish is not None]
+        if wishes:
+            self._ending, self.wish = wishes[0], None
 
     @property
     def interrupted(self) -> bool:
@@ -123,13 +145,17 @@ class Resumable:
 
         Without ``strict`` the state may be another training's: what differs is as it is here.
         """
-        if resume is None and not any(isinstance(c, Checkpoint) for c in self.callbacks):
+        checkpoints = any(isinstance(c, Checkpoint) for c in self.callbacks)
+        if resume is None and self.ranks is None and not checkpoints:
             return None
         check_known(x, y, *(validation or ())[:2])
         self._identity = own = identity_of(self._settings(), x, y, validation, weights)
+        if self.ranks is not None:
+            check_alike(self.ranks, own)
         if resume is None:
             return None
-        state = read_state(resume)
+        read = partial(read_state, resume)
+        state = read() if self.ranks is None else self.ranks.first(read)
         with _named(resume):
             if strict:
                 check_identity(resume, state["identity"], own)
@@ -146,12 +172,15 @@ class Resumable:
         """Be at the beginning of a training up to an epoch, or behind the epochs before."""
         self.history, self._last = before, int(last)
         self._ending: str | None = None
+        self.wish = None
         self._tally = Tally()
         self._losses = [before.step_losses] if len(before.step_losses) else []
         self._start = time.perf_counter() - before.seconds
 
     def _put_back(self, saved: dict[str, Any] | None, resume: Any) -> None:
         """Go on from a saved state, if there is one, and plan the steps that are left."""
+        if self.ranks is not None:
+            take_from_first(self.ranks, self.model, self.optimizer)
         if saved is not None:
             with _named(resume):
                 self.load_state_dict(saved)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_namespace, to_numpy
+from ..communication import Communicator
 from ..errors import ConfigError
 from ..layers.base import Layer
 from ..losses import Loss
@@ -70,11 +71,13 @@ def scores_of(
     loss: Loss,
     batches: Iterable[tuple[Any, ...]],
     metrics: Mapping[str, Metric] = _NO_METRICS,
+    ranks: Communicator | None = None,
 ) -> dict[str, np.ndarray]:
     """Loss and accuracy, or R² for numbers, and metrics, in evaluation mode, of shape () or (P,).
 
     Metrics are of all batches' outputs together: what is no mean over rows is no mean of batches.
-    Where batches have weights of rows as their third part, all but ``metrics`` go by them.
+    Where batches have weights of rows as their third part, all but ``metrics`` go by them. With
+    ``ranks``, batches are this rank's share, and scores those of all.
     """
     check_reduces("evaluate", loss)
     evaluation = Evaluation(model, loss)
@@ -83,6 +86,8 @@ def scores_of(
     of_rows: list[np.ndarray] = []  # weights
     numeric = False
     for xb, yb, *weights in batches:
+        if ranks is not None and 0 in xb.shape:
+            continue  # a batch of which this rank has no rows
         found = evaluation.score(xb, yb, *weights)
         own = evaluation.outputs(xb) if found is None else found.outputs
         outputs, targets = as_rows(own, yb, model.population)
@@ -106,6 +111,12 @@ def scores_of(
             # Copies: x may be the output.
             kept.append((np.array(to_numpy(outputs)), np.array(to_numpy(targets))))
             of_rows += [to_numpy(weight) for weight in weights]
+    if ranks is not None:
+        own = values, units, right, given, kept, of_rows, [numeric]
+        parts = zip(*ranks.everyone(own), strict=True)
+        joined = [[each for part in lists for each in part] for lists in parts]
+        values, units, right, given, kept, of_rows = joined[:-1]
+        numeric = any(joined[-1])
     scores = {"loss": pooled_loss(loss, values, units)}
     if right:
         scores["accuracy"] = share(right, given)

@@ -124,6 +124,11 @@ def batches_of(model: Layer, x: Any, y: Any, *, loss: Loss, epochs: int = 1, **o
     """
     if y is None:
         check_lasts(x, epochs)
+        if options.get("ranks") is not None:
+            raise ConfigError(
+                "`fit`: expected arrays x and y for several ranks, which divide each batch's rows, "
+                f"got a {type(x).__name__}; loop over your own rows with TrainStep(..., comm=...)"
+            )
         if options.get("sample_weight") is not None:
             raise ConfigError(
                 "`fit`: expected weights in the batches, as (x, y, sample_weight), got them apart"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import to_numpy
+from ..communication import Communicator, communicator, is_first, training_together
 from ..data.normalization import Normalization
 from ..errors import ConfigError
 from ..layers.base import Layer
@@ -32,6 +33,7 @@ from .resumable import Resumable
 from .scores import check_reduces, score_of_epoch, scores_of
 from .streams import as_validation, batches_of
 from .tally import EpochFigures
+from .together import row_of_all
 
 Data = tuple[Any, ...]
 _COUNT = Number("[1, inf)", whole=True)
@@ -77,6 +79,9 @@ class Trainer(Resumable):
         Whether each epoch has an order of its own; else rows come as they are stored.
     drop_last : bool
         Whether to leave out an epoch's last batch if it is not full.
+    parallel : {None, "mpi"} or Communicator
+        "mpi": this process is one of several that ``mpiexec`` has started, which train the network
+        together, each on its share of every batch, with the results of one.
 
     Attributes
     ----------
@@ -118,6 +123,7 @@ class Trainer(Resumable):
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = False,
+        parallel: Any = None,
     ):
         check_parts(model, loss, optimizer, penalty)
         super().__init__()
@@ -136,7 +142,9 @@ class Trainer(Resumable):
         self.restore_best = restore_best
         self.monitor = monitor
         self.metrics = as_metrics(metrics, self.loss)
+        self.parallel, self.ranks = parallel, communicator(parallel)
         given = as_callbacks(callbacks) + ([Progress()] if progress else [])
+        given = [each for each in given if is_first(self.ranks) or not each.first_rank_only]
         # Checkpoints come last: what the others remember of an epoch is in them.
         self.callbacks = sorted(given, key=lambda callback: isinstance(callback, Checkpoint))
         self.seed = seed
@@ -267,9 +275,10 @@ class Trainer(Resumable):
             drop_last=self.drop_last,
             normalization=self.normalization,
             loss=self.loss,
+            ranks=self.ranks,
         )
         validation = as_validation(validation, last - self.epoch)
-        held_out = None if validation is None else self._held_out(*validation)
+        held_out = None if validation is None else self._held_out(*validation, ranks=self.ranks)
         saved = self._saved(x, y, validation, resume, strict, sample_weight)
         self.steps_per_epoch = len(batches)
         self._begin_at(last, before.behind())
@@ -284,28 +293,31 @@ class Trainer(Resumable):
             penalty=self.penalty,
             clip_norm=self.clip_norm,
             precision=self.precision,
+            comm=self.ranks,
         )
         self._put_back(saved, resume)
         self._tell_of_the_start(saved)
         history, inside = self.history, False
-        with self.stopping.listening():
+        with self.stopping.listening(), training_together(self.ranks):
             for epoch in range(self.epoch + 1, self._last + 1):
                 if self._ending is not None:
                     break
                 self.epoch = epoch
                 figures = self._run_epoch(self._step, batches)
+                self._agree()
                 inside = self.interrupted and len(figures.step_losses) < self.steps_per_epoch
                 if inside:
                     self._tell_of_the_stop()
                 self._end_epoch(figures.step_losses)
                 row = row_of(self, figures)
                 if held_out is not None:
-                    scores = self._evaluate(held_out)
+                    scores = self._evaluate(held_out, self.ranks)
                     row |= {f"val_{name}": value for name, value in scores.items()}
                     score = score_of_epoch(row, self.monitor, self.metrics)
                     if self._best is None or score > self._best[0]:
                         self._best = score, self.model.state_dict()
                         history.best_epoch = epoch
+                row = row_of_all(self.ranks, self.model, row)
                 history.rows.append(row)
                 history.seconds = time.perf_counter() - self._start
                 loss = row["train_loss"]
@@ -315,8 +327,10 @@ class Trainer(Resumable):
                     self.stop(f"diverged: the network is not finite after epoch {epoch}; {_CALM}")
                 elif not self._restores:
                     self._finite = copies_of(self.model)
+                self._agree()
                 for callback in self.callbacks:
                     callback.on_epoch(self, row)
+                self._agree()
             self._ending = self._ending or "finished"
             if not inside:
                 self._tell_of_the_stop()
@@ -379,15 +393,15 @@ class Trainer(Resumable):
         """
         return self._evaluate(self._held_out(x, y, sample_weight))
 
-    def _held_out(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    def _held_out(self, x: Any, y: Any = None, sample_weight: Any = None, **more: Any) -> Any:
         """Batches to evaluate on."""
-        options: dict[str, Any] = {"normalization": self.normalization, "loss": self.loss}
-        options["sample_weight"] = sample_weight
-        return batches_of(self.model, x, y, batch_size=4096, shuffle=False, **options)
+        more |= {"normalization": self.normalization, "loss": self.loss}
+        more["sample_weight"] = sample_weight
+        return batches_of(self.model, x, y, batch_size=4096, shuffle=False, **more)
 
     def _run_epoch(self, step: TrainStep, batches: Any) -> EpochFigures:
         return run_epoch(self, step, batches)
 
-    def _evaluate(self, batches: Any) -> dict[str, float]:
-        scores = scores_of(self.model, self.loss, batches.epoch(), self.metrics)
+    def _evaluate(self, batches: Any, ranks: Communicator | None = None) -> dict[str, float]:
+        scores = scores_of(self.model, self.loss, batches.epoch(), self.metrics, ranks)
         return {name: float(np.mean(values)) for name, values in scores.items()}
