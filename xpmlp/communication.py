@@ -230,8 +230,7 @@ class _Guard:
         return cls._one
 
     def _report(self, *error: Any) -> None:
-        if self.ranks.rank:
-            time.sleep(_LET_FIRST)  # where all fail alike, the first one's message is enough
+        let_first_speak()
         print(f"xpmlp: rank {self.ranks.rank} of {self.ranks.size} ends all:", file=sys.stderr)
         self._before(*error)
         self._abort()
@@ -272,6 +271,12 @@ class training_together:
     def __exit__(self, kind: Any, *error: Any) -> None:
         if self._guard is not None and kind is None:
             self._guard.training = False
+
+
+def let_first_speak() -> None:
+    """Wait a little, on another rank than the first: where all fail alike, it ends all."""
+    if _Guard._one is not None and _Guard._one.ranks.rank:
+        time.sleep(_LET_FIRST)
 
 
 def end_all_ranks() -> None:

@@ -103,6 +103,7 @@ def train(
     if dtype == "float64":
         os.environ.setdefault("JAX_ENABLE_X64", "1")  # JAX reads it when it is first imported
     check_choice("xpmlp train", "dtype", dtype, ("float32", "float64"))
+    ranks = o.ranks_of_launcher()
     o.choose_backend(backend, device, stopped)
     from ..data import load_dataset
     from ..training.progress import tell
@@ -148,7 +149,10 @@ def train(
         save_every=save_every,
         resume=resume,
         strict=not resume_anyway,
+        ranks=ranks,
     )
+    if result is None:  # the first rank tells
+        return
     print_result(result, folder)
     if as_json:
         print_json(result | {"run": str(folder)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,3 +52,15 @@ def widths_of(text: str) -> tuple[int, ...]:
         raise ConfigError(
             f"`--hidden`: expected widths such as 256,128 (or an empty text for none), got {text!r}"
         ) from None
+
+
+def ranks_of_launcher() -> Any:
+    """The processes that mpiexec has started with this one, or None; only the first one prints."""
+    from ..communication import communicator, ranks_started
+
+    if ranks_started() == 1:
+        return None
+    ranks = communicator("mpi")
+    if ranks is not None and ranks.rank:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
+    return ranks

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ..communication import end_all_ranks, let_first_speak
 from ..errors import XpmlpError
 from ..training.terminal import Unbroken
 from . import afterwards, selfcheck, sweeping, warned
@@ -31,11 +32,15 @@ def run() -> None:
         except XpmlpError as error:
             if os.environ.get("XPMLP_DEBUG"):
                 raise
+            let_first_speak()
             text = "; ".join([str(error), *getattr(error, "__notes__", ())])
             print(f"xpmlp: {t.plain(text, 2000)}", file=sys.stderr)
+            end_all_ranks()
             sys.exit(1)
         except KeyboardInterrupt:
+            let_first_speak()
             print("xpmlp: interrupted", file=sys.stderr)
+            end_all_ranks()
             sys.exit(130)
 
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from .. import __version__, get_backend
 from ..calibration import fit_temperature
+from ..communication import Communicator, is_first
 from ..data import Dataset, Normalization
 from ..data.tables.recipe import PATIENCE_SHARE, drops_last
+from ..errors import ConfigError
 from ..losses import MSE, SoftmaxCrossEntropy
 from ..models import FullyConnectedNet
 from ..ops.dispatch import kernel_summary
@@ -67,7 +69,8 @@ def train(
     save_every: float = 30.0,
     resume: Path | None = None,
     strict: bool = True,
-) -> tuple[Path, dict[str, Any]]:
+    ranks: Communicator | None = None,
+) -> tuple[Path, dict[str, Any] | None]:
     """Train as a recipe says, test once at the end, and leave a run folder.
 
     Parameters
@@ -87,12 +90,19 @@ def train(
         The folder of a run that was stopped, to go on with it.
     strict : bool
         Whether to refuse to go on with other data, settings or another version.
+    ranks : Communicator, optional
+        Other processes that train the same network.
 
     Returns
     -------
     folder : path
-    result : dict
-        What ``result.json`` holds.
+    result : dict or None
+        What ``result.json`` holds; of several ranks, only the first one has it, and a folder.
+
+    Raises
+    ------
+    ConfigError
+        If several ranks should train an ensemble.
     """
     backend = get_backend()
     data = prepare(dataset, recipe, seed)
@@ -108,7 +118,12 @@ def train(
         "device": device_name(backend),
         "summary": summary_of(dataset),
     }
-    with new_run(out, dataset.name) if resume is None else old_run(resume) as folder:
+    if ranks is not None and model.population is not None:
+        raise ConfigError(
+            f"`xpmlp train`: expected one network for {ranks.size} processes to train together, "
+            f"got an ensemble of {model.population}; ask for --members 1, or start one process"
+        )
+    with _folder(resume, out, dataset.name, ranks) as folder:
         trainer = _trainer(
             model,
             recipe,
@@ -121,12 +136,17 @@ def train(
             folds_of_recipe(dataset, recipe, seed),
             len(data.x),
             save_every,
+            ranks,
         )
-        if resume is None or not strict:
+        if (resume is None or not strict) and is_first(ranks):
             write_json(folder / CONFIG, config)
         # Stopped before the first checkpoint, a run begins again.
-        saved = folder / CHECKPOINT if resume is not None and is_unfinished(folder) else None
+        begun = resume is not None and is_unfinished(folder)
+        begun = begun if ranks is None else ranks.broadcast(begun)  # of the first one's folder
+        saved = folder / CHECKPOINT if begun else None
         history = trainer.fit(data.x, data.y, data.validation, resume=saved, strict=strict)
+        if not is_first(ranks):
+            return folder, None
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)  # someone may have removed it meanwhile
         temperature = _fit_temperature(trainer, data.y)
@@ -143,6 +163,13 @@ def train(
         if not history.interrupted:
             finish_run(folder)
     return folder, result
+
+
+def _folder(resume: Path | None, out: Path | None, name: str, ranks: Communicator | None) -> Any:
+    """The run's folder, for the first rank alone."""
+    if not is_first(ranks):
+        return contextlib.nullcontext(resume or out or Path("runs"))
+    return new_run(out, name) if resume is None else old_run(resume)
 
 
 def _report(
@@ -204,6 +231,7 @@ def _trainer(
     folds: Any,
     rows: int,
     save_every: float,
+    ranks: Communicator | None,
 ) -> Trainer:
     check_choice("xpmlp train", "optimizer", recipe.optimizer, tuple(OPTIMIZERS))
     callbacks: list[Callback] = [
@@ -215,7 +243,7 @@ def _trainer(
         monitor = held if validated or folds is not None else "train_loss"
         share = None if folds is None else PATIENCE_SHARE
         callbacks.append(EarlyStopping(recipe.patience, monitor=monitor, share=share))
-    options: dict[str, Any] = {"normalization": normalization}
+    options: dict[str, Any] = {"normalization": normalization, "parallel": ranks}
     maker: type[Trainer] = Trainer
     if model.population is not None:
         maker = PopulationTrainer
