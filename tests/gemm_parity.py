@@ -16,8 +16,8 @@ from xpmlp.kernels.numba import gemm, launching, simd
 ODD_SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 24, 31, 33, 48, 49, 65)
 
 
-def product(a, b, c, bias=None, gate=None, flags=0):
-    """``gemm.product`` on three-dimensional arrays of equal batches."""
+def product(a, b, c, bias=None, gate=None, flags=0, kind=None):
+    """``gemm.product``, or another kind, on three-dimensional arrays of equal batches."""
 
     def matrix(x):
         return x.ctypes.data, *(step // x.itemsize for step in x.strides)
@@ -26,14 +26,15 @@ def product(a, b, c, bias=None, gate=None, flags=0):
     _, rows, depth = a.shape
     sizes = len(a), rows, b.shape[2], depth
     of_bias, of_gate = (0 if x is None else x.ctypes.data for x in (bias, gate))
-    square = c.flags.c_contiguous and not (of_bias or of_gate or flags)
+    square = c.flags.c_contiguous and not (of_bias or of_gate or flags or kind)
     if square and len(set(sizes[1:])) == 1:
         square = gemm.are_dense(a.dtype, rows, *matrix(a)[2:], *matrix(b)[2:])
     else:
         square = False
     operands = matrix(a), matrix(b), matrix(c), (of_bias, b.shape[2])
     given = gemm.Product.plain(gemm.WHOLE, *sizes, *operands, of_gate, flags)
-    launching.launch((gemm.square_product if square else gemm.product)(a.dtype), given)
+    kind = kind or (gemm.square_product if square else gemm.product)
+    launching.launch(kind(a.dtype), given)
 
 
 def laid_out(values, how):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from xpmlp.backend import use_backend
 from xpmlp.errors import BackendError
 from xpmlp.layers import Linear, ReLU, Residual, Sequential
 from xpmlp.losses import MSE, SoftmaxCrossEntropy
@@ -81,16 +82,14 @@ def test_step_gives_a_population_one_loss_each(rng):
     assert second[0] < first[0]
 
 
-def test_precision_is_for_the_gpu(rng):
+def test_precision_is_not_for_every_library(rng):
+    torch = pytest.importorskip("torch")
     x, y = data(rng)
-    step = TrainStep(
-        FullyConnectedNet([6, 4], dtype="float32"),
-        SoftmaxCrossEntropy(),
-        SGD(0.1),
-        precision="bf16",
-    )
-    with pytest.raises(BackendError, match="expected CuPy arrays for precision='bf16', got nd"):
-        step(x.astype("float32"), y)
+    with use_backend("torch"):
+        net = FullyConnectedNet([6, 4], dtype="float32")
+    step = TrainStep(net, SoftmaxCrossEntropy(), SGD(0.1), precision="bf16")
+    with pytest.raises(BackendError, match="for precision='bf16', got Tensor"):
+        step(torch.asarray(x.astype("float32")), torch.asarray(y))
 
 
 def test_cupy_arrays_go_to_the_captured_step(rng, monkeypatch):

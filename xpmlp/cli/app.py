@@ -60,6 +60,10 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="Decay of the weights.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="In [0, 1).")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Of products: bf16 (NumPy with AVX512-BF16, CuPy), tf32 or fp16 (CuPy)."),
+    ] = None,
     validation: Annotated[
         float | None,
         typer.Option(help="Part of the training data held out: a share, or a count; 0 for none."),
@@ -103,6 +107,8 @@ def train(
     if dtype == "float64":
         os.environ.setdefault("JAX_ENABLE_X64", "1")  # JAX reads it when it is first imported
     check_choice("xpmlp train", "dtype", dtype, ("float32", "float64"))
+    if precision is not None:
+        check_choice("xpmlp train", "precision", precision, ("bf16", "tf32", "fp16"))
     ranks = o.ranks_of_launcher()
     o.choose_backend(backend, device, stopped)
     from ..data import load_dataset
@@ -129,6 +135,7 @@ def train(
             "weight_decay": weight_decay,
             "label_smoothing": label_smoothing,
             "clip_norm": clip_norm,
+            "precision": precision,
             "validation": validation,
             "patience": patience,
             "members": members,

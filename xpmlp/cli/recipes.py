@@ -43,6 +43,7 @@ class Recipe:
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    precision: str | None = None
     validation: float = 0.1
     center: bool = True
     patience: int | None = None

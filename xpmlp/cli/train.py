@@ -261,6 +261,7 @@ def _trainer(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         clip_norm=recipe.clip_norm,
+        precision=recipe.precision,
         callbacks=callbacks,
         progress=progress,
         seed=seed,

@@ -47,7 +47,10 @@ class TrainStep:
         Scale the gradients down so that their global norm is at most this (for a population, each
         member's own norm).
     precision : {None, "tf32", "bf16", "fp16"}
-        On CuPy: what products are computed in; see :class:`~xpmlp.step.CapturedStep`.
+        On CuPy: what products are computed in; see :class:`~xpmlp.step.CapturedStep`. On NumPy
+        ``"bf16"``, for a compiled step of a float32 model on processors that have AVX512-BF16:
+        the products' factors are rounded to bfloat16, while sums, parameters and all else stay
+        float32. Without it, BackendError.
     comm : Communicator, optional
         Other processes that make the same step, each on its share of a batch's rows.
 
@@ -341,7 +344,17 @@ class TrainStep:
         self, x: Array, y: Array, weight: Array | None = None, share: Share | None = None
     ) -> CompiledStep | str:
         """The program for such a batch, or why there is none."""
-        self._refuse_precision(type(x).__name__)
+        program = self._compiled(x, y, weight, share)
+        if isinstance(program, str) and self.precision is not None:
+            raise BackendError(
+                f"`TrainStep`: expected CuPy arrays, or a compiled step, for precision="
+                f"{self.precision!r}, got {type(x).__name__} ({program}); leave precision out"
+            )
+        return program
+
+    def _compiled(
+        self, x: Array, y: Array, weight: Array | None, share: Share | None
+    ) -> CompiledStep | str:
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
             return "not NumPy arrays"
         if off := why_kernels_are_off():

@@ -59,7 +59,7 @@ class Trainer(Resumable):
     clip_norm : float, optional
         Largest global norm of the gradients.
     precision : {None, "tf32", "bf16", "fp16"}
-        On CuPy: what products are computed in, as for a :class:`~xpmlp.training.TrainStep`.
+        What products are computed in, as for a :class:`~xpmlp.training.TrainStep`.
     normalization : Normalization, optional
         Applied to every batch; uint8 images stay uint8 in memory until then.
     restore_best : bool

@@ -47,7 +47,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from . import simd
-from .packing import pack
+from .packing import pack, words
 from .records import ADDRESS, fields, fields_only
 from .simd import constants, prefetch, stack_buffer
 from .tape import instruction, share
@@ -77,6 +77,14 @@ class Bias(NamedTuple):
 
     start: int
     batch: int
+
+
+class _End(NamedTuple):
+    """What follows the sums of a tile: as in :data:`Product`."""
+
+    bias: int
+    gate: int
+    flags: int
 
 
 WHOLE, BATCH, ROWS, COLUMNS, ANY = range(5)
@@ -118,7 +126,7 @@ def _moved(typingctx, matrix, distance):
 
 
 @njit(inline="always")
-def _pack_rows(zero, high, depth, a, to):
+def _pack_rows(zero, word, high, depth, a, to):
     """Copy a block of A, for each tile the elements of its rows side by side, column by column.
 
     Rows of a large matrix are often a multiple of 4096 bytes apart, and then fall into one set of
@@ -130,10 +138,10 @@ def _pack_rows(zero, high, depth, a, to):
     start = to
     for t in range(tiles):
         tall = each + 1 if t < more else each
-        pack(zero, a.start, a.col, a.row, depth, tall, width, start)
+        pack(zero, word, a.start, a.col, a.row, depth, tall, width, start)
         a = _moved(a, tall * a.row * size)
-        start += depth * width * size
-    return Matrix(to, depth * width, 1, width)
+        start += words(word, depth) * width * size
+    return Matrix(to, words(word, depth) * width, 1, width)
 
 
 @njit(inline="always")
@@ -162,16 +170,18 @@ def _fetch(zero, b, depth, columns, part, parts):
 
 
 @njit(inline="always")
-def _rows(zero, high, wide, inside, depth, a, b, next_b, c, bias, gate, flags):
+def _rows(zero, word, high, wide, inside, depth, a, b, next_b, c, end):
     """One panel of C: tiles one below the other. A block of A is packed if its batch is not 0."""
     lanes, size = constants(zero)
-    packed = a.batch != 0
+    packed, gate = a.batch != 0, end.gate
     tiles, each, more = _heights(high, MOST_ROWS[2 if packed else wide])
     for t in range(tiles):
         tall = each + 1 if t < more else each
         if packed:
             _fetch(zero, next_b, depth, wide * lanes, t, tiles)
-        tile(zero, tall, wide, inside, depth, a, b, c, bias, gate, flags)
+        deep = words(word, depth)
+        here = _End(end.bias, gate, end.flags)
+        tile(zero, word, tall, wide, inside, deep, a, b, c, here)
         a = _moved(a, (a.batch if packed else tall * a.row) * size)
         c = _moved(c, tall * c.row * size)
         if gate != 0:
@@ -179,7 +189,7 @@ def _rows(zero, high, wide, inside, depth, a, b, next_b, c, bias, gate, flags):
 
 
 @njit(inline="always")
-def _panels(zero, for_a, for_b, high, columns, depth, a, b, c, bias, gate, flags):
+def _panels(zero, word, for_a, for_b, high, columns, depth, a, b, c, end):
     """One block of rows and of depth: panels of C, one beside the other.
 
     ``for_a`` and ``for_b`` are where a block of A and a panel of B are copied to, or 0.
@@ -187,8 +197,11 @@ def _panels(zero, for_a, for_b, high, columns, depth, a, b, c, bias, gate, flags
     lanes, size = constants(zero)
     vectors = (columns + lanes - 1) // lanes
     last = columns - (vectors - 1) * lanes
-    packed = for_a != 0
-    a = _pack_rows(zero, high, depth, a, for_a) if packed else Matrix(a.start, 0, a.row, a.col)
+    packed, bias, gate = for_a != 0, end.bias, end.gate
+    if packed:
+        a = _pack_rows(zero, word, high, depth, a, for_a)
+    else:
+        a = Matrix(a.start, 0, a.row, a.col)
     while vectors > 0:
         # Two vectors across are best, and what A is packed for; three avoid one, which has too
         # little to do for each load.
@@ -198,9 +211,10 @@ def _panels(zero, for_a, for_b, high, columns, depth, a, b, c, bias, gate, flags
         panel, next_b = b, _moved(b, step * b.col)
         if for_b != 0:
             across = (wide - 1) * lanes + inside
-            pack(zero, b.start, b.row, b.col, depth, across, wide * lanes, for_b)
+            pack(zero, word, b.start, b.row, b.col, depth, across, wide * lanes, for_b)
             panel = Matrix(for_b, 0, wide * lanes, 1)
-        _rows(zero, high, wide, inside, depth, a, panel, next_b, c, bias, gate, flags)
+        here = _End(bias, gate, end.flags)
+        _rows(zero, word, high, wide, inside, depth, a, panel, next_b, c, here)
         b, c = next_b, _moved(c, step)
         if bias != 0:
             bias += step
@@ -256,7 +270,16 @@ def _share(p, part, parts, lanes, size):
 @instruction
 def product(real):
     """``C = f(A B + bias)``, gated or accumulated if asked for."""
+    return _product(real, real(0))
 
+
+@instruction
+def bfloat16_product(real):
+    """The same for float32 matrices, with each factor rounded to bfloat16, and float32 sums."""
+    return _product(real, np.int16(0))
+
+
+def _product(real, word):
     def run(arguments, part, parts):
         zero = real(0)
         lanes, size = constants(zero)
@@ -265,15 +288,19 @@ def product(real):
         if rows <= 0 or columns <= 0:
             return 0
         for_a, for_b = stack_buffer(_BLOCK_BYTES), stack_buffer(_PANEL_BYTES)
-        if min(rows, depth) < _ROWS_TO_PACK or columns < _COLUMNS_TO_PACK:
-            for_a = 0
-        if p.b.col == 1 and rows < _ROWS_TO_PACK:
-            for_b = 0
-        most_depth = _LONG if depth >= _LONG_DEPTH else _SHORT
+        per_word = 3 - words(word, 2)  # 1, or 2 of a pair, which only copies hold
+        if per_word == 1:
+            if min(rows, depth) < _ROWS_TO_PACK or columns < _COLUMNS_TO_PACK:
+                for_a = 0
+            if p.b.col == 1 and rows < _ROWS_TO_PACK:
+                for_b = 0
+        most_depth = (_LONG if depth >= _LONG_DEPTH else _SHORT) * per_word
         depth_blocks = max(1, (depth + most_depth - 1) // most_depth)
         block_depth = max(1, (depth + depth_blocks - 1) // depth_blocks)
+        block_depth += block_depth % per_word
         if for_a != 0:
-            block_rows = _BLOCK_BYTES // (block_depth * _packed_width(lanes) * size) * MOST_ROWS[2]
+            column = words(word, block_depth) * _packed_width(lanes) * size
+            block_rows = _BLOCK_BYTES // column * MOST_ROWS[2]
         else:
             # As many rows as keep their block of A and of C in the second-level cache, which C
             # leaves and enters again with every block of depth; and enough to pack B for.
@@ -304,10 +331,10 @@ def product(real):
                         only = 0
                         how &= ~RELU
                     _panels(
-                        zero, for_a, for_b, min(block_rows, rows - i), columns,
+                        zero, word, for_a, for_b, min(block_rows, rows - i), columns,
                         min(block_depth, depth - k),
                         _moved(a, (i * a.row + k * a.col) * size), _moved(b, k * b.row * size),
-                        _moved(c, i * c.row * size), start, only, how,
+                        _moved(c, i * c.row * size), _End(start, only, how),
                     )  # fmt: skip
                     k += block_depth
                     start = 0
@@ -338,7 +365,7 @@ def square_product(real):
     return run
 
 
-product.record = square_product.record = Product
+product.record = bfloat16_product.record = square_product.record = Product
 
 
 def are_dense(dtype, n, a_row, a_col, b_row, b_col) -> bool:

@@ -41,12 +41,15 @@ class Target:
         Whether a multiply-add is one instruction.
     masks : bool
         Whether a masked load or store costs no more than a plain one.
+    bfloat16 : bool
+        Whether it adds products of pairs of bfloat16 numbers to float32 ones.
     """
 
     bits: int
     registers: int
     fused: bool
     masks: bool
+    bfloat16: bool = False
 
 
 @cache
@@ -60,7 +63,7 @@ def target() -> Target:
     if machine in ("aarch64", "arm64"):
         return Target(128, 32, True, False)
     if "avx512f" in has:
-        return Target(512, 32, True, True)
+        return Target(512, 32, True, True, "avx512bf16" in has)
     if "avx2" in has and "fma" in has:
         return Target(256, 16, True, False)
     return Target(128, 16, "fma" in has or not machine.startswith("x86"), False)
@@ -149,6 +152,31 @@ class Vectors:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         fma = self._function(f"llvm.fma.{self._suffix}", self.type, [self.type] * 3)
         return self.builder.call(fma, [a, b, c])
+
+    def add_pairs(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """``a₀ b₀ + a₁ b₁ + c`` for what :meth:`pairs` made: two bfloat16 numbers in each lane."""
+        words = ir.VectorType(_INT32, self.lanes)
+        kind = [self.type, words, words]
+        dot = self._function("llvm.x86.avx512bf16.dpbf16ps.512", self.type, kind)
+        return self.builder.call(dot, [c, *(self.builder.bitcast(each, words) for each in (a, b))])
+
+    def pairs(self, first: ir.Value, second: ir.Value) -> ir.Value:
+        """Two float32 vectors in one, rounded to the nearest bfloat16 numbers, or to even ones."""
+        first, second = self._rounded(first), self._rounded(second)
+        first = self.builder.lshr(first, self._words(16))
+        second = self.builder.and_(second, self._words(0xFFFF0000))
+        return self.builder.bitcast(self.builder.or_(first, second), self.type)
+
+    def _rounded(self, value: ir.Value) -> ir.Value:
+        """The bits of float32 numbers, of which the upper half is the bfloat16 number."""
+        bits = self.builder.bitcast(value, ir.VectorType(_INT32, self.lanes))
+        odd = self.builder.and_(self.builder.lshr(bits, self._words(16)), self._words(1))
+        up = self.builder.add(self.builder.add(bits, self._words(0x7FFF)), odd)
+        quiet = self.builder.or_(bits, self._words(0x400000))
+        return self.builder.select(self.builder.fcmp_unordered("uno", value, value), quiet, up)
+
+    def _words(self, value: int) -> ir.Value:
+        return ir.Constant(ir.VectorType(_INT32, self.lanes), [value] * self.lanes)
 
     def positive(self, value: ir.Value) -> ir.Value:
         """max(value, 0), and NaN for NaN."""

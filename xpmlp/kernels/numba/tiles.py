@@ -11,6 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from . import simd
+from .packing import is_pair
 from .simd import INT, POINTER, Vectors
 
 ACCUMULATE = 1
@@ -29,9 +30,12 @@ _AHEAD_BYTES = 2048  # how far ahead it asks for memory
 _TILE = [POINTER, INT, INT, POINTER, INT, POINTER, INT, INT, INT, POINTER, POINTER, INT]
 
 
-def _tile_function(module: ir.Module, element: ir.Type, rows: int, vectors: int, masked: bool):
+def _tile_function(
+    module: ir.Module, element: ir.Type, paired: bool, rows: int, vectors: int, masked: bool
+):
     """LLVM function for a tile of ``rows`` rows by ``vectors`` vectors, the last perhaps masked."""
-    name = f"xpmlp_tile_{element}_{rows}x{vectors}{'_masked' if masked else ''}"
+    of = f"{element}_pairs" if paired else f"{element}"
+    name = f"xpmlp_tile_{of}_{rows}x{vectors}{'_masked' if masked else ''}"
     function = simd.private_function(module, name, _TILE)
     if function is None:
         return module.globals[name]
@@ -40,6 +44,7 @@ def _tile_function(module: ir.Module, element: ir.Type, rows: int, vectors: int,
     v = Vectors(builder, element)
     mask = v.mask(lanes) if masked else None
     masks = [None] * (vectors - 1) + [mask]
+    multiply_add = v.add_pairs if paired else v.multiply_add
     cells = [(i, j) for i in range(rows) for j in range(vectors)]
 
     # A's rows in groups of three: a pointer a group, and offsets of 0, 1 and 2 rows in registers
@@ -63,7 +68,7 @@ def _tile_function(module: ir.Module, element: ir.Type, rows: int, vectors: int,
     for i in range(rows):
         factor = v.splat(v.scalar(v.at(a_now[i // 3], offsets[i % 3])))
         for j in range(vectors):
-            after[i, j] = v.multiply_add(factor, across[j], sums[i, j])
+            after[i, j] = multiply_add(factor, across[j], sums[i, j])
     remaining = builder.sub(left, INT(1))
     left.add_incoming(remaining, step)
     b_now.add_incoming(v.at(b_now, b_row), step)
@@ -159,9 +164,9 @@ def _is_null(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
     return builder.icmp_signed("==", builder.ptrtoint(pointer, INT), INT(0))
 
 
-def _choice_function(module: ir.Module, element: ir.Type):
+def _choice_function(module: ir.Module, element: ir.Type, paired: bool):
     """LLVM function that runs the tile function for so many rows and vectors."""
-    name = f"xpmlp_tiles_{element}"
+    name = f"xpmlp_tiles_{element}{'_pairs' if paired else ''}"
     function = simd.private_function(module, name, [INT, INT, *_TILE])
     if function is None:
         return module.globals[name]
@@ -183,7 +188,8 @@ def _choice_function(module: ir.Module, element: ir.Type):
                 cases = {False: (number,), True: (number + 1,)}
             for masked, keys in cases.items():
                 builder.position_at_end(function.append_basic_block(f"tile{m}x{n}"))
-                builder.call(_tile_function(module, element, m, n, masked), rest).tail = "tail"
+                one = _tile_function(module, element, paired, m, n, masked)
+                builder.call(one, rest).tail = "tail"
                 for case in keys:
                     switch.add_case(INT(case), builder.block)
                 builder.ret_void()
@@ -193,24 +199,26 @@ def _choice_function(module: ir.Module, element: ir.Type):
 
 
 @intrinsic
-def tile(typingctx, zero, rows, vectors, lanes, depth, a, b, c, bias, gate, flags):
+def tile(typingctx, zero, word, rows, vectors, lanes, depth, a, b, c, end):
     """Run the tile function for so many rows and vectors, the last of so many lanes.
 
-    ``zero`` gives the element type; a, b and c are matrices as gemm.py has them, of which columns
-    of b and c are contiguous; the others are integers.
+    ``zero`` gives the type of C's elements and ``word``, as in packing.py, that of A's and B's,
+    which ``depth`` counts; a, b and c are matrices, and ``end`` what follows the sums, as gemm.py
+    has them, and columns of b and c are contiguous; the others are integers.
     """
 
     def generate(context, builder, signature, arguments):
-        function = _choice_function(builder.module, context.get_value_type(zero))
-        _, rows, vectors, lanes, depth, *matrices, bias, gate, flags = arguments
+        element = context.get_value_type(zero)
+        function = _choice_function(builder.module, element, is_pair(word))
+        _, _, rows, vectors, lanes, depth, *matrices, end = arguments
         a, b, c = (_Operand(builder, a) for a in matrices)
+        bias, gate, flags = (builder.extract_value(end, i) for i in range(3))
         bias, gate = (builder.inttoptr(value, POINTER) for value in (bias, gate))
         shape = a.start, a.row, a.col, b.start, b.row, c.start, c.row, depth, lanes
         builder.call(function, [rows, vectors, *shape, bias, gate, flags])
         return context.get_dummy_value()
 
-    integers = [types.intp] * 4
-    return types.void(zero, *integers, a, b, c, *integers[:3]), generate
+    return types.void(zero, word, *[types.intp] * 4, a, b, c, end), generate
 
 
 class _Operand:

@@ -30,9 +30,9 @@ def _linear(program: Program, name: str, layer: layers.Linear, x: Activation) ->
     ways, work = program.instructions, N * M * D / 100
     of_x, of_W, of_y = (x, x.batch, D, 1), (W, D * row, row, 1), (y.array, N * M, M)
     if program.training and members == 1 and D >= 2 * N and D >= 128:
-        halves, product = program.buffer(2, N, M), ways.product(program.dtype)
+        halves, product = program.buffer(2, N, M), program.multiply(program.dtype)
         problem = program.problem(N, M, D, of_x, of_W, (halves, 0, M), bias=b)
-        given = {"product": product, "problem": ways.product.record(**problem)}
+        given = {"product": product, "problem": program.multiply.record(**problem)}
         program.add(ways.half_products, **given, work=work)
         given = {"columns": M, "c": halves, "y": y, "rectified": 0}
         made_by = program.add(ways.joined_halves, **given, work=N * M / 25)

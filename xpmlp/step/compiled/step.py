@@ -76,7 +76,8 @@ class CompiledStep:
     ):
         model, P = task.model, task.model.population
         rows = rows_of(model, x)
-        program = Program(P, rows, given_batch(model, x, rows), memory, share=share)
+        batch, options = given_batch(model, x, rows), {"share": share, "precision": task.precision}
+        program = Program(P, rows, batch, memory, **options)
         outputs, array, append_backward = lower_model(program, model)
         self._value = program.buffer(P or 1)
         gradient = lower_loss(program, task.loss, outputs, y, self._value, weight)
