@@ -5,6 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # documents this tree, installed or not
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 import xpmlp  # noqa: E402
 
@@ -13,13 +14,20 @@ author = "the xpmlp developers"
 release = version = xpmlp.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # MyST pages and notebooks
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
     "numpydoc",
+    "mathml",
+    "pictures",
+    "summaries",
 ]
-exclude_patterns = ["_build", "examples"]
-source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build", "examples", "pictures"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "tasklist"]
 myst_heading_anchors = 3
@@ -31,6 +39,12 @@ autodoc_typehints = "none"
 numpydoc_show_class_members = False
 autosummary_generate = False
 
+html_math_renderer = "mathml"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+html_static_path = ["static"]
+html_css_files = ["narrow.css"]
 html_theme = "furo"
 html_title = f"xpmlp {version}"
 html_show_copyright = False

@@ -1,0 +1,75 @@
+"""Pictures are made by the build: by the gallery's own code, and from a page's own table."""
+
+from __future__ import annotations
+
+import re
+from contextlib import chdir
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ROW = re.compile(r"^\| (step .+?|population_step .+?|epoch .+?) \| (.+?) \|$", re.MULTILINE)
+
+
+def draw_gallery(page: Path, folder: Path) -> None:
+    """Run the page's blocks in a folder, to which they save their pictures."""
+    with chdir(folder):
+        namespace: dict = {"__name__": "gallery"}
+        for code in FENCE.findall(page.read_text(encoding="utf-8")):
+            exec(compile(code, str(page), "exec"), namespace)
+
+
+def speeds(page: Path) -> tuple[list[str], dict[str, list[float]]]:
+    """The training cases of the page of benchmarks, and how many times as long others take."""
+    text = page.read_text(encoding="utf-8").partition("**Training**")[2]
+    names = [part.strip() for part in text.partition("| case |")[2].partition("\n")[0].split("|")]
+    others = names[1 : names.index("of floor")]
+    cases, times = [], {name: [] for name in others}
+    for case, rest in ROW.findall(text):
+        cases.append(case.partition(",")[0])
+        cells = [cell.strip() for cell in rest.split("|")][1:]
+        for name, cell in zip(others, cells, strict=False):
+            times[name].append(float(cell[:-1]) if cell.endswith("×") else float("nan"))
+    return cases, times
+
+
+def draw_speed(page: Path, path: Path) -> None:
+    """Times beside xpmlp's own, on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    cases, times = speeds(page)
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    colors = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+    for (name, values), color, marker in zip(times.items(), colors, "osD^vP", strict=False):
+        axes.plot(values, range(len(cases)), marker, color=color, label=name)
+    axes.axvline(1.0, color="#0072B2", label="xpmlp")
+    axes.set_xscale("log")
+    axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5×", "1×", "2×", "5×", "10×", "20×", "50×"])
+    axes.set_yticks(range(len(cases)), cases)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as long as xpmlp takes (to the right: slower)")
+    axes.legend(loc="upper right", fontsize="small")
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def draw(app: Sphinx) -> None:
+    """Whatever is missing, or older than its page."""
+    pages, folder = Path(app.srcdir), Path(app.srcdir) / "pictures"
+    folder.mkdir(exist_ok=True)
+    for page, made, how in (
+        (pages / "benchmarks.md", folder / "speed.svg", draw_speed),
+        (pages / "gallery.md", folder, draw_gallery),
+    ):
+        mark = folder / f".{page.stem}"
+        if not mark.exists() or mark.stat().st_mtime < page.stat().st_mtime:
+            how(page, made)
+            mark.touch()
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("builder-inited", draw)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
