@@ -6,6 +6,8 @@ model, as a training step is (compiled/), where that is possible.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from ..backend import Array, from_file
 from ..errors import DataError
 from ..layers.base import Layer
+from ..layers.containers import is_sequential
 from ..losses import Loss
 from ..ops.dispatch import why_kernels_are_off
 from ..ops.targets import check_weight
@@ -126,7 +129,7 @@ class Evaluation:
         rows = shape[own - 1]
         if y is None:
             loss, rows = None, 1 << (rows - 1).bit_length()
-            rows = min(rows, _most_rows(model)) if rows > _FEW else rows
+            rows = min(rows, _most_rows(model, shape[own:])) if rows > _FEW else rows
         key = rows, own, shape[own:], x.dtype, *(() if y is None else (id(loss), y.shape, y.dtype))
         key += () if weight is None else (weight.shape, weight.dtype)
         found = vars(model).setdefault("_evaluations", {}).get(key)
@@ -176,8 +179,18 @@ class _Refusal(NamedTuple):
     loss: Loss | None
 
 
-def _most_rows(model: Layer) -> int:
+def _most_rows(model: Layer, sample: tuple[int, ...]) -> int:
     """Rows of outputs computed at a time, a power of two."""
     widest = max((array.shape[-1] for array in model.params.values()), default=1)
+    if len(sample) == 3 and is_sequential(model):  # images
+        widest = max(widest, *map(math.prod, _shapes(model, sample)))
     rows = _ELEMENTS // ((model.population or 1) * widest)
     return 1 << (max(rows, _FEW).bit_length() - 1)
+
+
+def _shapes(model: Any, sample: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Of what goes from one layer to the next, of a sample."""
+    yield sample
+    for layer in model.layers:
+        sample = layer.output_shape(sample)
+        yield sample

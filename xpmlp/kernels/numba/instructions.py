@@ -3,6 +3,7 @@
 from .activations import ACTIVATIONS
 from .adapters import adapted, scale_slopes, scaled_columns
 from .adaptive_updates import adadelta, adamax, amsgrad, lion, nadam, radam
+from .convolution import arranged, convolved, kernel_gradient, kernel_sum, turned
 from .cross_entropy import (
     check_labels,
     cross_entropy,
@@ -14,6 +15,7 @@ from .dropout import dropped
 from .elementwise import copied, gated, multiplied, rectified, scaled, summed
 from .embedding import chained, check_codes, code_sums, embedded, passed
 from .gemm import BATCH, COLUMNS, ROWS, TALL, product
+from .group_norm import channel_slopes, group_norm, group_norm_backward
 from .losses import CLASS_LOSSES, ELEMENTWISE_LOSSES, check_shares, hits, row_total, weighed
 from .normalization import (
     batch_norm_backward_rows,
@@ -32,6 +34,7 @@ from .normalization import (
 from .penalties import PENALTIES, clipping, norms, penalty_value
 from .periodic import wave_slopes, waves, waves_backward
 from .piecewise_linear import coded_gradient, coded_rows, running_sums
+from .pooling import averaged, averaged_backward, pooled, pooled_backward
 from .products import column_sums, half_products, joined_halves
 from .softmax import SOFTMAXES
 from .update import adagrad, adam, momentum, rmsprop, sgd
@@ -52,11 +55,15 @@ __all__ = [
     "adamax",
     "adapted",
     "amsgrad",
+    "arranged",
+    "averaged",
+    "averaged_backward",
     "batch_norm_backward_rows",
     "batch_norm_rows",
     "batch_norm_slopes",
     "batch_statistics",
     "chained",
+    "channel_slopes",
     "check_codes",
     "check_labels",
     "check_shares",
@@ -65,15 +72,20 @@ __all__ = [
     "coded_gradient",
     "coded_rows",
     "column_sums",
+    "convolved",
     "copied",
     "cross_entropy",
     "cross_entropy_of_shares",
     "dropped",
     "embedded",
     "gated",
+    "group_norm",
+    "group_norm_backward",
     "half_products",
     "hits",
     "joined_halves",
+    "kernel_gradient",
+    "kernel_sum",
     "layer_norm_backward_rows",
     "layer_norm_rows",
     "layer_norm_slopes",
@@ -86,6 +98,8 @@ __all__ = [
     "norms",
     "passed",
     "penalty_value",
+    "pooled",
+    "pooled_backward",
     "product",
     "radam",
     "rectified",
@@ -102,6 +116,7 @@ __all__ = [
     "summed",
     "total_loss",
     "total_loss_of_shares",
+    "turned",
     "wave_slopes",
     "waves",
     "waves_backward",

@@ -13,7 +13,7 @@ from ...layers import masked
 from ...layers.activations import ACTIVATIONS
 from ...layers.base import Layer
 from ...ops.dispatch import load_kernels
-from . import embedding, normalization, periodic, shared_linear
+from . import embedding, images, normalization, periodic, shared_linear
 from .normalization import Lowered, mask_of, refuse_shared_batch, scaled_by
 from .program import Activation, Backward, NotCompiled, Program
 from .shared import dropout_by_mask
@@ -117,6 +117,9 @@ def _activation(program: Program, name: str, layer: layers.Activation, x: Activa
 
 
 def _flatten(program: Program, name: str, layer: layers.Flatten, x: Activation) -> Lowered:
+    if x.channels_last:
+        turned = images.channels_first(program, x)
+        return images.after(turned, lambda x: _flatten(program, name, layer, x))
     if x.axes:
         lead = (program.rows,) if program.population is None else (program.members, program.rows)
         if layer._joined((*lead, *x.axes)) != (*lead, x.features):
@@ -268,6 +271,7 @@ LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     layers.Dropout: _dropout,
     layers.Periodic: periodic.periodic,
     layers.Residual: _residual,
+    **images.LAYERS,
     layers.SharedLinear: shared_linear.shared_linear,
 }
 
@@ -285,6 +289,25 @@ def lower_layer(program: Program, name: str, layer: Layer, x: Activation) -> Low
         lower = _sequential
     if lower is None:
         raise NotCompiled(f"there are no instructions for {type(layer).__name__}")
-    if x.axes and lower not in (_flatten, _sequential):
+    if type(layer) in images.LAYERS:
+        turned = images.channels_last(program, x)
+        return images.after(turned, lambda x: lower(program, name, layer, x))
+    if not x.axes or lower in (_flatten, _sequential):
+        return lower(program, name, layer, x)
+    return _lower_axes(program, name, layer, x, lower)
+
+
+def _lower_axes(
+    program: Program, name: str, layer: Layer, x: Activation, lower: Callable[..., Lowered]
+) -> Lowered:
+    """A layer of rows, on samples of several axes."""
+    if lower is _linear and layer.params["W"].shape[-2] == x.features != x.axes[-1]:
+        flat = _flatten(program, name, layers.Flatten(len(x.axes)), x)
+        return images.after(flat, lambda x: lower(program, name, layer, x))
+    if len(x.axes) != 3 or lower not in (_relu, _activation, _dropout):
         raise NotCompiled(f"{name}{type(layer).__name__} acts on samples of several axes")
-    return lower(program, name, layer, x)
+    if lower is _dropout and program.training and x.channels_last:  # draws by place
+        turned = images.channels_first(program, x)
+        return images.after(turned, lambda x: _lower_axes(program, name, layer, x, lower))
+    y, backward = lower(program, name, layer, x)
+    return replace(y, axes=x.axes, channels_last=x.channels_last), backward

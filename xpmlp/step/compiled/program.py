@@ -43,6 +43,8 @@ class Activation:
         Others read it too: it must stay as it is.
     axes : tuple of ints
         Of a row, where it has several layer by layer, so that what follows must flatten it.
+    channels_last : bool
+        Of an image, whose axes are (C, H, W), memory has (H, W, C).
     """
 
     array: np.ndarray | None
@@ -52,6 +54,7 @@ class Activation:
     product: np.ndarray | None = None
     shared: bool = False
     axes: tuple[int, ...] = ()
+    channels_last: bool = False
 
 
 Backward = Callable[[np.ndarray, bool], "np.ndarray | None"]
@@ -207,7 +210,7 @@ class Program:
         for position, argument in enumerate(arguments):
             if isinstance(argument, np.ndarray):
                 self._kept.append(argument)
-            elif argument is self.x:
+            elif isinstance(argument, Activation) and argument.array is None:
                 self._x_arguments.append((row, position))
             elif isinstance(argument, Later):
                 self.later.append((row, position, argument))
@@ -370,6 +373,13 @@ class Program:
         copy = self.buffer(*dy.shape)
         self._copy(dy, Activation(copy, dy.shape[-1], 0))
         return copy
+
+    @contextmanager
+    def rows_are(self, rows: int) -> Iterator[None]:
+        """Instructions that are appended meanwhile have so many rows, such as pixels."""
+        own, self.rows = self.rows, rows
+        yield
+        self.rows = own
 
     @contextmanager
     def holding(self, dy: np.ndarray) -> Iterator[None]:

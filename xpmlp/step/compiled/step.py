@@ -24,6 +24,7 @@ from ...ops.dispatch import give_up, is_compilers
 from ...ops.targets import check_weight
 from ..task import Task
 from ..together import Sums, tail_size
+from .images import LAYERS as IMAGES
 from .layers import lower_layer
 from .losses import lower_loss
 from .memory import StepMemory
@@ -198,7 +199,15 @@ def given_batch(model: Layer, x: np.ndarray, rows: int) -> Activation:
     """
     features = _features(model, x)
     shared = model.population is None or x.ndim == 2
-    return Activation(None, features, 0 if shared else rows * features)
+    axes = x.shape[-3:] if x.ndim > 3 and type(_first(model)) in IMAGES else ()
+    return Activation(None, features, 0 if shared else rows * features, axes=axes)
+
+
+def _first(model: Layer) -> Layer:
+    """The layer that a batch comes to."""
+    while isinstance(model, Sequential) and model.layers:
+        model = model.layers[0]
+    return model
 
 
 def _features(model: Layer, x: np.ndarray) -> int:
@@ -209,12 +218,11 @@ def _features(model: Layer, x: np.ndarray) -> int:
         raise NotCompiled(f"a batch of shape {shape}")
     features = math.prod(shape[own:])
     if x.ndim > own + 1:
-        first = model
-        while isinstance(first, Sequential) and first.layers:
-            first = first.layers[0]
+        first = _first(model)
         flattens = isinstance(first, Flatten) and first._joined(shape) == (*shape[:own], features)
         if isinstance(first, Linear | SharedLinear):
             flattens = first.W.shape[-2] == features != shape[-1]
+        flattens |= type(first) in IMAGES and x.ndim == own + 3
         if not flattens:
             raise NotCompiled(f"a batch of shape {shape}, which the first layer keeps")
     return features
