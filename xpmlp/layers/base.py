@@ -207,11 +207,12 @@ class Layer:
                 setattr(layer, name, int(values.get(prefix + name, getattr(layer, name))))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: without what the last forward saved, and compiled programs."""
+        """For copies and pickles: parameters and state, without what the last forward saved, the last
+        backward's gradients, and compiled programs."""
         own = dict(vars(self))
         own.pop("_evaluations", None)
         if "_grads" in own:
-            own["_grads"] = self.grads
+            own["_grads"] = {}
         if "_saved" in own:
             own["_saved"] = None
         return own
