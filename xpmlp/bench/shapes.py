@@ -15,7 +15,7 @@ SOFTMAX_CROSS_ENTROPY = (
 )
 SOFTMAX_QUICK = ((128, 10), (4096, 100))
 
-# (matrices, I, K, J): squares and one oblong, in batches whose three arrays fill 6 to 25 MB.
+# (matrices, I, K, J): squares and one oblong, in batches whose three arrays fill 6 to 50 MB.
 MATMUL = (
     (32768, 4, 4, 4),
     (16384, 8, 8, 8),
@@ -24,6 +24,9 @@ MATMUL = (
     (512, 64, 64, 64),
     (128, 128, 128, 128),
     (32, 256, 256, 256),
+    (4, 512, 512, 512),
+    (1, 1024, 1024, 1024),
+    (1, 2048, 2048, 2048),
     (128, 128, 64, 128),
 )
 MATMUL_QUICK = ((4096, 16, 16, 16), (512, 64, 64, 64))
@@ -76,6 +79,7 @@ STEPS = (
     Net((784, 256, 128, 10), 128, quick=True),
     Net((784, 512, 512, 10), 512),
     Net((784, 1024, 1024, 10), 2048),
+    Net((3072, 2048, 2048, 10), 1024),
     Net((784, 512, 256, 10), 128, "adamw", 1e-3, batchnorm=True, dropout=0.2, quick=True),
 )
 
