@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,15 @@ import numpy as np
 
 from . import calibration
 from .backend import to_numpy
-from .errors import CheckpointError, ConfigError
+from .data import Normalization
+from .errors import CheckpointError, ConfigError, WorkerError
 from .models import FullyConnectedNet
 from .population import stack
-from .training import load_model, save_model
+from .sweep import Settings
+from .sweep.plan import plan
+from .sweep.run import trainer_for
+from .training import Callback, EarlyStopping, load_model, save_model
+from .units import EndWhenAsked, Pool, Units
 
 _KEY = "ensemble"
 _ROWS = 65_536  # at a time, of all members together
@@ -75,6 +82,116 @@ class Ensemble:
     def output(self) -> str:
         """What the outputs mean: softmax, sigmoid or identity."""
         return self.population.output
+
+    @classmethod
+    def train(
+        cls,
+        x: Any,
+        y: Any,
+        validation: tuple[Any, Any] | None,
+        setting: Settings,
+        *,
+        members: int,
+        outputs: int,
+        output: str = "softmax",
+        sampling: str = "own",
+        seed: int = 0,
+        normalization: Normalization | None = None,
+        patience: int | None = None,
+        memory: int | None = None,
+        dtype: str = "float32",
+        executor: Executor | Callable[[], Executor] | None = None,
+    ) -> Ensemble:
+        """Train networks that differ in their seeds, as populations that fit into memory.
+
+        Parameters
+        ----------
+        x, y : array_like, shape (N, …) and (N,) or (N, M)
+        validation : (x, y) or None
+            What tells each member's best epoch.
+        setting : Settings
+            A network and how to train it.
+        members : int
+        outputs : int
+            M, or the number of classes.
+        output : {"softmax", "sigmoid", "identity"}
+        sampling : {"own", "bootstrap", "shared"}
+            As for :class:`~xpmlp.training.PopulationTrainer`.
+        seed : int
+            Of the first member; the others have those that follow.
+        normalization : Normalization, optional
+            Of the inputs in training; predictions then take inputs that it was applied to.
+        patience : int, optional
+            Stop each member after so many epochs without a better validation loss.
+        memory : int, optional
+            Bytes that a population may take. Default: most of what is free.
+        dtype : str
+        executor : concurrent.futures.Executor, or a function that makes one, optional
+            Whose workers train the members; see :mod:`xpmlp.units`.
+
+        Returns
+        -------
+        Ensemble
+            Without members that no worker could train, which is a warning. Ctrl-C raises
+            KeyboardInterrupt.
+
+        Raises
+        ------
+        ConfigError
+            If there are no members, or not even one fits into memory.
+        WorkerError
+            If no worker could train any member.
+        """
+        if members < 1:
+            raise ConfigError(f"`Ensemble.train`: expected at least one member, got {members}")
+        inputs = int(np.prod(np.shape(x)[1:]))
+        data = {
+            "data": (x, y, validation),
+            "setting": setting,
+            "patience": patience,
+            "order": seed if sampling == "shared" else None,
+            "options": {
+                "inputs": inputs,
+                "outputs": outputs,
+                "output": output,
+                "sampling": sampling,
+                "normalization": normalization,
+                "dtype": dtype,
+            },
+        }
+        found: dict[int, FullyConnectedNet] = {}
+        failure = ""
+        with Pool(executor) as pool:
+            groups = plan(
+                [setting] * members,
+                1,
+                inputs,
+                outputs,
+                sampling,
+                dtype,
+                memory,
+                workers=pool.workers,
+                sharing=pool.sharing,
+            )
+            units = Units(_train_members, [[seed + n for n in own] for own in groups], data, pool)
+            for outcome in units:
+                if outcome.failure is not None:
+                    failure = outcome.failure
+                elif outcome.result is None:
+                    raise KeyboardInterrupt
+                else:
+                    for place, number in enumerate(groups[outcome.number]):
+                        found[number] = outcome.result.member(place)
+        if units.interrupted:
+            raise KeyboardInterrupt
+        if not found:
+            raise WorkerError(f"`Ensemble.train`: no member could be trained; {failure}")
+        if failure:
+            warnings.warn(
+                f"{members - len(found)} of {members} members could not be trained; {failure}",
+                stacklevel=2,
+            )
+        return cls([found[number] for number in sorted(found)])
 
     def predict_proba(self, x: Any, batch_size: int = _ROWS) -> np.ndarray:
         """Probabilities of the classes (N, C), or of independent questions (N, M).
@@ -234,3 +351,20 @@ class Ensemble:
             raise ConfigError(
                 f"`Ensemble.{where}`: expected networks of classes, got output={self.output!r}"
             )
+
+
+def _train_members(shared: dict[str, Any], seeds: list[int]) -> FullyConnectedNet | None:
+    """A population with these seeds; None if it was interrupted."""
+    callbacks: list[Callback] = [EndWhenAsked()]
+    if shared["patience"] is not None:
+        callbacks.append(EarlyStopping(shared["patience"]))
+    trainer = trainer_for(
+        [shared["setting"]] * len(seeds),
+        seeds,
+        seed=seeds if shared["order"] is None else shared["order"],
+        callbacks=callbacks,
+        progress=False,
+        **shared["options"],
+    )
+    x, y, validation = shared["data"]
+    return None if trainer.fit(x, y, validation).interrupted else trainer.model

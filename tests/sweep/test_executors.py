@@ -12,6 +12,7 @@ from unit_work import kills
 
 from xpmlp.cross_validation import cross_validate
 from xpmlp.data import load_digits
+from xpmlp.ensemble import Ensemble
 from xpmlp.errors import CheckpointError, ConfigError, WorkerError
 from xpmlp.sweep import Settings, SweepCheckpoints, expand, sweep
 from xpmlp.sweep.plan import plan
@@ -194,3 +195,33 @@ def test_a_setting_that_fails_scores_nan(digits, monkeypatch):
     assert found.cv_results_["rank_test_score"][1] == 3 and found.best_index_ != 1
     with pytest.raises(WorkerError, match="no setting could be trained; failed: OSError"):
         cross_validate(*digits[:2], GRID[:3], folds=2, executor=Luckless(0, 1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", ["own", "shared"])
+def test_an_ensemble_is_the_same(digits, sampling):
+    options = {"members": 5, "outputs": 10, "seed": 3, "sampling": sampling}
+    whole = Ensemble.train(*digits, BASE, **options)
+    parted = Ensemble.train(*digits, BASE, **options, executor=Processes(2))
+    assert len(whole) == len(parted) == 5
+    for name, array in whole.population.params.items():
+        ours = parted.population.params[name]
+        np.testing.assert_allclose(ours, array, rtol=1e-3, atol=1e-5)
+    for number in (0, 4):  # each was a population of its own
+        alone = Ensemble.train(*digits, BASE, **options | {"members": 1, "seed": 3 + number})
+        if sampling == "own":
+            ours = parted.population.member(number)
+            for name, array in alone.population.member(0).params.items():
+                assert array.tobytes() == ours.params[name].tobytes()
+
+
+def test_members_that_fail_are_left_out(digits, monkeypatch):
+    monkeypatch.setattr(Pool, "workers", 2)
+    options = {"members": 4, "outputs": 10, "executor": Luckless(2)}
+    with pytest.warns(UserWarning, match=r"1 of 4 members could not be trained; failed: OSError"):
+        found = Ensemble.train(*digits, BASE, **options)
+    assert len(found) == 3
+    with pytest.raises(WorkerError, match="no member could be trained"):
+        Ensemble.train(*digits, BASE, **options | {"executor": Luckless(0, 1, 2, 3)})
+    with pytest.raises(ConfigError, match="at least one member"):
+        Ensemble.train(*digits, BASE, members=0, outputs=10)

@@ -207,8 +207,7 @@ class Layer:
                 setattr(layer, name, int(values.get(prefix + name, getattr(layer, name))))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: parameters and state, without what the last forward saved, the last
-        backward's gradients, and compiled programs."""
+        """For copies and pickles: without what the last forward saved, gradients, and programs."""
         own = dict(vars(self))
         own.pop("_evaluations", None)
         if "_grads" in own:
