@@ -145,12 +145,14 @@ def test_borders_of_the_kernel():
     takes = "kernel numba (fits these shapes and dtypes)"
     assert why(ones(70, 4, 4), ones(70, 4, 4)) == takes
     assert "so small" in why(ones(60, 4, 4), ones(60, 4, 4))
-    assert why(ones(66, 64), ones(64, 66)) == takes
-    assert "so small" in why(ones(64, 64), ones(64, 64))
+    assert why(ones(126, 64), ones(64, 126)) == takes
+    assert "so small" in why(ones(124, 64), ones(64, 124))
     assert "so small" in why(ones(100, 2, 2), ones(2, 2))  # one product of 200 rows
     assert "vector" in why(ones(300, 50, 30), ones(300, 30, 1))
     assert "vector" in why(ones(300, 1, 30), ones(300, 30, 50))
-    assert why(ones(300, 1, 30), ones(30, 50)) == takes
+    assert "few vectors" in why(ones(5000, 100), ones(100, 4))
+    assert why(ones(5000, 100), ones(100, 5)) == takes
+    assert why(ones(700, 1, 30), ones(30, 50)) == takes
     big = ones(200, 8, 8)
     for other in ("float64", "float16", "int32", ">f4"):
         assert "not both float" in why(big, big.astype(other))

@@ -180,6 +180,8 @@ def layer_norm_backward(
 
 
 _WORTH_CALLING = 70  # products, where one more counts for every 4000 multiply-adds
+_WORTH_ALONE = 1_000_000  # multiply-adds of one product, beside OpenBLAS with AVX-512
+_NARROW = 4  # columns, with which most lanes of a vector would be empty
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> str | None:
@@ -201,7 +203,10 @@ def matmul(a: np.ndarray, b: np.ndarray) -> str | None:
         count = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
     if rows == 1 or columns == 1:
         return "a matrix by a vector: NumPy's product is as fast"
-    if count + count * rows * depth * columns / 4000 < _WORTH_CALLING:
+    work = rows * depth * columns
+    if count == 1 and columns <= _NARROW:
+        return "a matrix by a few vectors: NumPy's product is the faster one"
+    if (count == 1 and work < _WORTH_ALONE) or count + count * work / 4000 < _WORTH_CALLING:
         return "so small that NumPy's product is done before a kernel is called"
     return None
 
