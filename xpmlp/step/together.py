@@ -71,6 +71,7 @@ class Sums:
         self._weighted = weighted
         self._units: Any = None
         self._has_hits, self._rows = False, 0
+        self._told: np.ndarray | None = None
 
     def weigh(self, outputs: Array, targets: Array, *weights: Array) -> Any:
         """What the loss of a rank's own rows, and its gradient, count for in that of all."""
@@ -91,7 +92,18 @@ class Sums:
         *weights: Array,
         hits: Any = None,
     ) -> None:
-        """Write a rank's own figures where they are summed."""
+        """Write a rank's own figures where they are summed.
+
+        Of batches whose rows all count the same, only loss and right answers change.
+        """
+        if self._told is not None and (hits is not None or not self._has_hits):
+            tail[:] = self._told
+            members = self.population or 1
+            if self.share.rows:
+                tail[:members] = _on_host(value) * self.part
+                if hits is not None:
+                    tail[members : 2 * members] = hits
+            return
         if self.known:
             self.weigh(outputs, targets, *weights)
         if hits is None or weights:
@@ -106,13 +118,18 @@ class Sums:
                 table[1] = _on_host(hits)
                 table[3] = _on_host(answers_given(self.loss, outputs, targets, *weights))
         self._rows = outputs.shape[-2] // max(1, self.share.rows) * self.share.total
+        if not (self._weighted or self.loss.weighs_rows):
+            self._told = tail.copy()
 
     def read(self, tail: np.ndarray) -> Figures:
         """Those of all ranks, after the sum."""
-        single = self.population is None
-        value, hits, units, given = (row[0] if single else row.copy() for row in self._table(tail))
-        dtype = np.float64 if self._weighted else np.int64
-        correct = np.asarray(hits).astype(dtype)[()] if self._has_hits else None
+        if self.population is None:
+            value, hits, units, given = tail[:_KINDS]
+        else:
+            value, hits, units, given = self._table(tail).copy()
+        correct = None
+        if self._has_hits:
+            correct = hits.astype(np.float64 if self._weighted else np.int64)
         return Figures(value, correct, units, given, self._rows, bool(tail[-1] > 0))
 
     def _table(self, tail: np.ndarray) -> np.ndarray:
@@ -189,4 +206,5 @@ def _flat(arrays: Any) -> np.ndarray:
 
 
 def _on_host(value: Any) -> Any:
-    return to_numpy(value) if hasattr(value, "dtype") else value
+    known = isinstance(value, np.ndarray | np.generic) or not hasattr(value, "dtype")
+    return value if known else to_numpy(value)

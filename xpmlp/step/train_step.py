@@ -190,7 +190,8 @@ class TrainStep:
             raise ConfigError(
                 f"`TrainStep`: expected no precision for several ranks, got {self.precision!r}"
             )
-        x, y, weight = self._with_a_row(x, y, weight, share)
+        if not share.rows or type(x) is not np.ndarray or type(y) is not np.ndarray:
+            x, y, weight = self._with_a_row(x, y, weight, share)
         program = self._program(x, y, weight, share)
         if isinstance(program, str):
             given = x, y, weight, share, self.wish
