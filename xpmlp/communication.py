@@ -121,6 +121,14 @@ class Share:
         """Of the batch."""
         return slice(self.first, self.first + self.rows)
 
+    def of_all(self, own: int) -> int:
+        """How many rows, or pixels, or steps, all ranks have where this one is given ``own``."""
+        return own // max(1, self.rows) * self.total
+
+    def on_average(self, own: int) -> int:
+        """How many a rank has, two at least: the same number on all."""
+        return max(2, self.of_all(own) // self.ranks.size)
+
     def sum(self, values: np.ndarray) -> np.ndarray:
         """The sum over all ranks of float64 numbers, in their place."""
         if not self.rows:

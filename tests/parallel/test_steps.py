@@ -164,6 +164,40 @@ def test_members_of_a_population(way):
         assert_same_arrays(found[1], arrays)
 
 
+@pytest.mark.parametrize("statistics", ["global", "rank"])
+def test_images(way, statistics):
+    def work(comm):
+        parts = (
+            layers.Conv2D(1, 4, 3, rng=0, dtype="float64"),
+            layers.BatchNorm2D(4, dtype="float64"),
+        )
+        net = layers.Sequential(
+            *parts,
+            layers.ReLU(),
+            layers.Dropout(0.3, rng=1),
+            layers.Flatten(3),
+            layers.Linear(4 * 3 * 4, CLASSES, rng=2, dtype="float64"),
+        )
+        step = TrainStep(net, losses.SoftmaxCrossEntropy(), optim.SGD(0.1), comm=comm)
+        told = []
+        for x, y in batches(class_numbers()):
+            images = np.tile(x, 3)[:, :30].reshape(-1, 1, 5, 6)
+            part = slice(None) if comm is None else Share.of(len(x), comm).slice
+            told.append(float(step(images[part], y[part])))
+        if way == "compiled" and comm is not None:
+            assert step.explain(images[part], y[part]).startswith("compiled")
+        return told, step.model.state_dict()
+
+    told, arrays = work(None)
+    everyone = run_ranks(3, work, statistics)
+    for found in everyone:
+        for name, array in everyone[0][1].items():
+            np.testing.assert_array_equal(found[1][name], array)
+        if statistics == "global":
+            np.testing.assert_allclose(found[0], told, rtol=1e-12)
+            assert_same_arrays(found[1], arrays)
+
+
 def test_an_optimizer_without_instructions(way):
     class Own(optim.SGD):
         pass

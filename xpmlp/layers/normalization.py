@@ -149,7 +149,7 @@ class BatchNorm(_Scaled):
         share = self.share
         rows = math.prod(x.shape[:-1]) // (self.population or 1)
         if share is not None and share.ranks.statistics == "global":
-            rows = rows // max(1, share.rows) * share.total
+            rows = share.of_all(rows)
         if rows == 1 and (share is None or share.rows):
             raise ShapeError(
                 "`BatchNorm.forward`: expected a batch of at least 2 rows in training, got 1 (x of "
@@ -163,7 +163,7 @@ class BatchNorm(_Scaled):
             y, saved, mean, var = batch_norm(x, self.gamma, self.beta, self.eps, share)
             self._saved = x, *saved
             if share.ranks.statistics == "rank":
-                rows = max(2, share.total // share.ranks.size)  # the same on every rank
+                rows = share.on_average(rows)
         correction = rows / (rows - 1) if self.unbiased else 1.0
         self.running_mean = self._move(self.running_mean, mean)
         self.running_var = self._move(self.running_var, var * correction)

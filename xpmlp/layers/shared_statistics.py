@@ -52,8 +52,7 @@ def batch_norm_backward(
     dx, dgamma, dbeta = ops.batch_norm_inference_backward(dy, x, gamma, mean, var, eps)
     xp = array_namespace(x)
     wide = working_dtype(xp, x)
-    own_rows = math.prod(x.shape[:-1]) // math.prod(gamma.shape[:-1])
-    rows = own_rows // max(1, share.rows) * share.total
+    rows = share.of_all(math.prod(x.shape[:-1]) // math.prod(gamma.shape[:-1]))
     sums = share.sum(np.stack([np.asarray(to_numpy(a), np.float64) for a in (dgamma, dbeta)]))
     tilt, level = (per_feature(xp, asarray_like(values / rows, var)) for values in sums)
     inverse = 1.0 / xp.sqrt(var + eps)

@@ -117,7 +117,7 @@ class Sums:
             if hits is not None:
                 table[1] = _on_host(hits)
                 table[3] = _on_host(answers_given(self.loss, outputs, targets, *weights))
-        self._rows = outputs.shape[-2] // max(1, self.share.rows) * self.share.total
+        self._rows = self.share.of_all(outputs.shape[-2])
         if not (self._weighted or self.loss.weighs_rows):
             self._told = tail.copy()
 

@@ -173,8 +173,6 @@ def _pooled(
 
 def batch_norm(program: Program, name: str, layer: layers.BatchNorm2D, x: Activation) -> Lowered:
     """The other batch norm, with each pixel as a row."""
-    if program.share is not None:
-        raise NotCompiled(f"{name}BatchNorm2D is divided among ranks")
     C, H, W = x.axes
     pixels = replace(x, features=C, product=None)
     with program.rows_are(program.rows * (H * W)):

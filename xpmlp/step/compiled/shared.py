@@ -92,10 +92,10 @@ def share_statistics(
             mean[...], var[...] = share.statistics(mean, var)
 
         program.cut(take)
-        return mean, var, share.total
+        return mean, var, share.of_all(program.rows)
     both = program.buffer(2, *mean.shape)
     program.cut(lambda: np.copyto(both, share.average(mean, var)))
-    return both[0], both[1], max(2, share.total // share.ranks.size)
+    return both[0], both[1], share.on_average(program.rows)
 
 
 def share_slopes(
@@ -103,7 +103,7 @@ def share_slopes(
 ) -> dict[str, np.ndarray]:
     """Gradients of γ and β by all ranks' rows, as dx takes them: per row of this rank."""
     both = program.buffer(2, program.members, dgamma.size // program.members)
-    rows = program.rows / share.total
+    rows = program.rows / share.of_all(program.rows)
 
     def take() -> None:
         sums = share.sum(np.stack([dgamma, dbeta]).astype(np.float64))
