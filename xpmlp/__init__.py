@@ -32,6 +32,7 @@ __all__ = [
 
 _SUBMODULES = (
     "calibration",
+    "communication",
     "cross_validation",
     "data",
     "ensemble",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class _Logger(Callback):
     """Base: opens something, writes numbers to it by their columns, and closes it."""
 
+    first_rank_only = True
+
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_to": None}  # for pickles and copies
 

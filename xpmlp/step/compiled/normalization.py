@@ -21,8 +21,9 @@ def batch_norm(program: Program, name: str, layer: layers.BatchNorm, x: Activati
     _check(program, name, layer, x)
     share = program.share
     if program.training:
-        of_own = share is None or share.ranks.statistics == "rank"
-        alone = N if of_own else share.of_all(N)
+        alone = N
+        if share is not None and share.ranks.statistics == "global":
+            alone = share.of_all(N)
         if alone == 1 and (share is None or share.rows):
             raise NotCompiled(f"{name}BatchNorm has only one row")  # which the layer refuses
         mean, var = program.buffer(members, F), program.buffer(members, F)
