@@ -64,9 +64,11 @@ class Orders:
         """Row numbers (P, length) of one epoch, in order."""
         if not self.shuffle:
             return np.stack([own[: self.length] for own in self.rows])
-        orders = permutations([own.size for own in self.rows], self.seeds, number)
-        places = zip(self.rows, orders, strict=True)
-        return np.stack([own[order[: self.length]] for own, order in places])
+        keys = [(own.size, seed) for own, seed in zip(self.rows, self.seeds, strict=True)]
+        sizes, seeds = zip(*dict.fromkeys(keys), strict=True)  # members may have one order
+        orders = dict(zip(dict.fromkeys(keys), permutations(sizes, seeds, number), strict=True))
+        places = zip(self.rows, keys, strict=True)
+        return np.stack([own[orders[key][: self.length]] for own, key in places])
 
     def select(self, members: Sequence[int]) -> Orders:
         """The orders of some members; each epoch stays as long as it was."""

@@ -14,7 +14,14 @@ except ImportError as error:
 
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor
+from .search import PopulationSearchCV
 from .table_classifier import TableClassifier
 from .table_regressor import TableRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor", "TableClassifier", "TableRegressor"]
+__all__ = [
+    "MLPClassifier",
+    "MLPRegressor",
+    "PopulationSearchCV",
+    "TableClassifier",
+    "TableRegressor",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from ..errors import ConfigError, DataError
 from ..losses import Loss
 from ..optim import Optimizer
 from ..penalties import L2
-from ..training import History, Trainer
+from ..training import History
 from .class_weights import checked_weights
 from .fitted import FittedMLP
 from .held_out import hold_out
 from .host import numbers_on_host
+from .job import SEARCH, Job
 from .lbfgs import batches_of_all, train_by_lbfgs
 from .network import build_network, put_back, snapshot
 from .parameters import DECOUPLED, batch_rows, check_parameters, check_same_network, optimizer_of
@@ -133,6 +135,12 @@ class BaseMLP(FittedMLP):
         incremental: bool = False,
     ) -> Any:
         """Train: from scratch, or on with ``incremental`` (one epoch) or ``warm_start``."""
+        search = SEARCH.get()
+        if search is None:
+            return self._fit_now(X, y, sample_weight, classes, incremental)
+        return search.fit(self, partial(self._fit_now, X, y, sample_weight, classes, incremental))
+
+    def _fit_now(self, X: Any, y: Any, sample_weight: Any, classes: Any, incremental: bool) -> Any:
         check_parameters(self, incremental)
         fitted = self.__sklearn_is_fitted__()
         first = not fitted or not (incremental or self.warm_start)
@@ -162,7 +170,8 @@ class BaseMLP(FittedMLP):
                 self._network, self._optimizer = self._on_current_library()
                 self._optimizer = self._optimizer_to_go_on_with(incremental)
             history = self._train(X, targets, weights, seed, incremental)
-        self._warn(history, incremental)
+        if history is not None:
+            self._warn(history, incremental)
         return self
 
     @contextmanager
@@ -226,7 +235,8 @@ class BaseMLP(FittedMLP):
         weights: np.ndarray | None,
         seed: int,
         incremental: bool,
-    ) -> History:
+    ) -> History | None:
+        """The training's history; None if it has been put off, to be made with others."""
         held_out: Any = None
         self._scale(X, targets, weights, incremental)
         mass = 1.0 if weights is None else float(weights.mean())  # of a row
@@ -255,28 +265,37 @@ class BaseMLP(FittedMLP):
         monitor = "train_loss" if held_out is None else self._monitor(held_out[1])
         coupled = self.alpha > 0 and self.solver not in DECOUPLED
         steps = -(-rows // size)
-        self._optimizer.schedule = schedule_of(self, rows, steps, self._optimizer.steps)
-        trainer = Trainer(
+        schedule = schedule_of(self, rows, steps, self._optimizer.steps)
+        self._optimizer.schedule = schedule
+        job = Job(
+            self,
             self._network,
             self._loss(),
             self._optimizer,
-            epochs=1 if incremental else self.max_iter,
+            data,
+            held_out,
+            normalization=self._inputs,
+            epochs=self.max_iter,
             batch_size=size,
             # As scikit-learn counts it: λ of the mean loss is alpha over what a batch's rows weigh.
-            penalty=L2(self.alpha / (size * mass)) if coupled else None,
-            normalization=self._inputs,
-            monitor=monitor if held_out else None,
-            callbacks=() if incremental else (waiting_of(self, monitor),),
-            progress=bool(self.verbose),
+            strength=self.alpha / (size * mass) if coupled else 0.0,
+            waiting=waiting_of(self, monitor),
+            monitor=monitor,
             seed=seed + self.n_iter_,  # or every call of partial_fit would repeat one order
             shuffle=self.shuffle,
+            schedule=schedule,
         )
-        own: dict[str, Any] = {"sample_weight": data[2] if len(data) > 2 else None}
-        train = trainer.resume if incremental else trainer.fit
-        history = train(data[0], data[1], held_out, **own)
-        self._optimizer = trainer.optimizer
+        search = SEARCH.get()
+        if search is not None and search.takes(job):
+            return None
+        history = job.alone(incremental)
         self._record(history, rows, monitor)
         return history
+
+    def _finish(self, history: History, job: Job) -> None:
+        """Take what came of a training that had been put off."""
+        self._record(history, job.rows, job.monitor)
+        self._warn(history, False)
 
     def _scale(
         self, X: Any, targets: np.ndarray, weights: np.ndarray | None, incremental: bool
@@ -322,13 +341,13 @@ class BaseMLP(FittedMLP):
     def _warn(self, history: History, incremental: bool) -> None:
         """About how the training ended; after it, since a warning may be made an error."""
         if history.interrupted:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warnings.warn("Training interrupted by user.", stacklevel=5)
         elif history.ending == "finished" and not incremental and is_open_ended(self):
             warnings.warn(
                 f"{type(self).__name__}: reached max_iter={self.max_iter} epochs while still "
                 "improving; raise max_iter, or tol",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _dtypes(self, first: bool) -> Any:

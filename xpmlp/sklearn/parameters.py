@@ -165,6 +165,6 @@ def batch_rows(estimator: Any, rows: int) -> int:
         warnings.warn(
             f"{type(estimator).__name__}: batch_size={estimator.batch_size} is more than the "
             f"{rows} rows there are; all rows make one batch",
-            stacklevel=5,
+            stacklevel=6,
         )
     return min(int(estimator.batch_size), rows)
