@@ -11,8 +11,10 @@ from xpmlp.layers import Linear
 from xpmlp.losses import (
     MSE,
     NLL,
+    BCEWithLogits,
     HalfSSE,
     Huber,
+    KLDivergence,
     MulticlassHinge,
     PoissonNLL,
     SoftmaxCrossEntropy,
@@ -33,6 +35,22 @@ def torch():
     return pytest.importorskip("torch", reason="torch is the reference here; pip install torch")
 
 
+def bce_of_answered(functional, y, t, reduction):
+    """torch has no ignored targets: the mean is taken over those that are left."""
+    each = functional.binary_cross_entropy_with_logits(
+        y, t, pos_weight=y.new_tensor([0.5, 1.0, 2.0, 1.5]), reduction="none"
+    )
+    kept = (t != 0.5).to(each.dtype)
+    each = each * kept
+    return {"none": each, "sum": each.sum(), "mean": each.sum() / kept.sum()}[reduction]
+
+
+def kl_of_rows(functional, y, t, reduction):
+    if reduction == "none":
+        return functional.kl_div(y, t, reduction="none").sum(-1)
+    return functional.kl_div(y, t, reduction="batchmean" if reduction == "mean" else "sum")
+
+
 def torch_loss(functional, name, reduction):
     """The same loss in torch, where it has one."""
     return {
@@ -40,12 +58,17 @@ def torch_loss(functional, name, reduction):
         "nll": lambda y, t: functional.nll_loss(y, t, reduction=reduction),
         # torch divides a row's sum by C.
         "hinge": lambda y, t: C * functional.multi_margin_loss(y, t, reduction=reduction),
+        "nll-options": lambda y, t: functional.nll_loss(
+            y, t, y.new_tensor([0.5, 1.0, 2.0, 1.5]), ignore_index=1, reduction=reduction
+        ),
         "mse": lambda y, t: functional.mse_loss(y, t, reduction=reduction),
         "halfsse": lambda y, t: 0.5 * functional.mse_loss(y, t, reduction=reduction),
         "mae": lambda y, t: functional.l1_loss(y, t, reduction=reduction),
         "huber": lambda y, t: functional.huber_loss(y, t, reduction=reduction, delta=1.0),
         "bce": lambda y, t: functional.binary_cross_entropy_with_logits(y, t, reduction=reduction),
         "poisson": lambda y, t: functional.poisson_nll_loss(y, t, reduction=reduction),
+        "bce-options": lambda y, t: bce_of_answered(functional, y, t, reduction),
+        "kl": lambda y, t: kl_of_rows(functional, y, t, reduction),
     }[name]
 
 
@@ -334,3 +357,67 @@ def test_poisson_far_from_0_compiled_and_by_layers(dtype):
     np.testing.assert_allclose(*values, rtol=1e-6)
     gradients = compiled.loss.backward(), plain.loss.backward()
     np.testing.assert_allclose(*gradients, rtol=1e-6, atol=5e-7)
+
+
+# --- What counts for more, or not at all ----------------------------------------------------------
+
+
+def test_rows_that_count_nothing_are_in_no_figure(library, rng):
+    """The mean over uneven batches, and the accuracy, are those of the rows that count."""
+    outputs, y = rng.normal(size=(9, 3)), np.array([0, 1, 2, -100, 1, -100, 0, 2, 2])
+    kept, weights = y >= 0, np.array([1.0, 2.0, 0.5])
+    loss = NLL(ignore_index=-100, class_weights=weights)
+    whole = float(loss.forward(library.array(outputs), library.array(y)))
+    expected = -np.sum(weights[y[kept]] * outputs[kept, y[kept]]) / weights[y[kept]].sum()
+    assert whole == pytest.approx(expected)
+    assert float(loss.forward(library.array(outputs[3:4]), library.array(y[3:4]))) == 0.0
+    assert not library.numpy(loss.backward()).any()
+
+
+def test_questions_without_an_answer_are_in_no_figure(rng):
+    outputs = rng.normal(size=(9, 2)).astype(np.float32)
+    y = rng.integers(0, 2, (9, 2)).astype(np.float32)
+    y[2:6, 0] = y[4, 1] = -1
+    loss = BCEWithLogits(ignore_index=-1)
+    layer = Linear.from_arrays(np.eye(2, dtype="float32"), np.zeros(2, "float32"))
+    trainer = Trainer(layer, loss, metrics="auc", progress=False)
+    found, kept = trainer.evaluate(outputs, y), y >= 0
+    each = np.logaddexp(0, outputs) - y * outputs
+    assert found["loss"] == pytest.approx(each[kept].mean(), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(((outputs > 0) == (y > 0.5))[kept].mean())
+    parts = [(outputs[:4], y[:4]), (outputs[4:5], y[4:5]), (outputs[5:], y[5:])]
+    assert trainer.evaluate(parts) == pytest.approx(found, rel=1e-5)
+    nothing = loss.forward(outputs[4:5], y[4:5])
+    assert float(nothing) == 0.0 and not np.any(loss.backward())
+    weights = rng.integers(0, 3, 9).astype(np.float32)
+    repeated = np.repeat(np.arange(9), weights.astype(int))
+    assert trainer.evaluate(outputs, y, weights)["loss"] == pytest.approx(
+        trainer.evaluate(outputs[repeated], y[repeated])["loss"], rel=1e-5
+    )
+
+
+def test_a_yes_that_counts_more_stays_exact_far_from_0():
+    y = np.array([[1e4, -1e4]])
+    loss = BCEWithLogits(pos_weight=3.0)
+    assert float(loss.forward(y, np.array([[1.0, 0.0]]))) == 0.0
+    assert float(loss.forward(y, np.array([[0.0, 1.0]]))) == pytest.approx((1e4 + 3e4) / 2)
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, "balanced", [[1.0]], []], ids=str)
+def test_a_pos_weight_that_is_none_is_refused(weight):
+    with pytest.raises(ConfigError, match="expected pos_weight"):
+        BCEWithLogits(pos_weight=weight)
+
+
+def test_a_pos_weight_for_each_output():
+    with pytest.raises(ShapeError, match=r"pos_weight of shape \(2,\)"):
+        BCEWithLogits(pos_weight=[1.0, 2.0, 3.0]).forward(np.ones((4, 2)), np.ones((4, 2)))
+
+
+def test_the_divergence_of_equals_is_0_and_empty_classes_count_nothing(library):
+    t = np.array([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0]])
+    loss = KLDivergence()
+    with np.errstate(divide="ignore"):
+        y = np.log(t)
+    assert float(loss.forward(library.array(y), library.array(t))) == pytest.approx(0.0, abs=1e-12)
+    np.testing.assert_allclose(library.numpy(loss.backward()), -t / 2)

@@ -28,6 +28,7 @@ PROMISED = {
     "LogSoftmax Log BatchNorm LayerNorm RMSNorm Dropout Flatten Residual Sequential",
     "xpmlp.models": "FullyConnectedNet",
     "xpmlp.losses": "SoftmaxCrossEntropy NLL BCEWithLogits MSE HalfSSE MAE Huber PoissonNLL "
+    "KLDivergence "
     "MulticlassHinge",
     "xpmlp.penalties": "L1 L2 L2Norm",
     "xpmlp.optim": "SGD AdaGrad RMSProp Adam AdamW Muon clip_by_global_norm",

@@ -91,7 +91,7 @@ def right_answers(
 
     For classes, rows whose largest output is at the target class, or at the largest target; rows
     that the loss ignores are never right. For yes/no questions, outputs on the side of 0 that the
-    target, 0 or 1, is of ½.
+    target, 0 or 1, is of ½; those that the loss ignores are never right.
     """
     kind = kind_of_answers(loss, outputs, targets)
     if kind == "classes" and targets is not None:
@@ -104,6 +104,8 @@ def right_answers(
         xp = array_namespace(outputs, targets)
         yes = xp.astype(targets, outputs.dtype, copy=False) > 0.5
         right = (outputs > 0) == yes
+        kept = _answered(loss, targets)
+        right = right if kept is None else right & kept
         if weight is not None:
             return xp.sum(
                 xp.where(right, weight[..., None], 0.0 * weight[..., None]), axis=(-2, -1)
@@ -115,12 +117,23 @@ def right_answers(
 def answers_given(loss: Loss, outputs: Array, targets: Array, weight: Array | None = None) -> Any:
     """How many answers :func:`right_answers` counts among, a number or of shape (…,)."""
     if kind_of_answers(loss, outputs, targets) == "yes_no":
+        kept = _answered(loss, targets)
+        if kept is not None:
+            xp = array_namespace(kept)
+            each = xp.sum(xp.astype(xp.broadcast_to(kept, outputs.shape), xp.int32), axis=-1)
+            return xp.sum(each if weight is None else each * weight, axis=-1)
         rows = outputs.shape[-2] if weight is None else array_namespace(weight).sum(weight, axis=-1)
         return rows * outputs.shape[-1]
     counted = loss.counted(targets) if loss.weighs_rows else None
     if counted is None or not are_classes(outputs, targets):
         return outputs.shape[-2] if weight is None else array_namespace(weight).sum(weight, axis=-1)
     return _count(array_namespace(counted), counted, weight)
+
+
+def _answered(loss: Loss, targets: Array | None) -> Array | None:
+    """Which yes/no questions have an answer, as booleans; None for all of them."""
+    counted = getattr(loss, "counted_elements", None)
+    return None if counted is None or targets is None else counted(targets)
 
 
 def _count(xp: Any, rows: Array, weight: Array | None) -> Array:

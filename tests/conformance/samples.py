@@ -85,9 +85,27 @@ def _hinge(module: nn.MultiMarginLoss) -> losses.Loss | None:
 
 
 def _nll(module: nn.NLLLoss) -> losses.Loss | None:
-    if module.weight is not None or module.ignore_index != -100:
+    if module.weight is not None:
+        module.weight = module.weight.abs()  # torch draws negative ones too, which we refuse
+    return losses.NLL(
+        module.reduction,
+        ignore_index=None if module.ignore_index == -100 else module.ignore_index,
+        class_weights=None if module.weight is None else module.weight.tolist(),
+    )
+
+
+def _bce(module: nn.BCEWithLogitsLoss) -> losses.Loss | None:
+    if module.weight is not None:
         return None
-    return losses.NLL(reduction=module.reduction)
+    own = module.pos_weight
+    return losses.BCEWithLogits(module.reduction, pos_weight=None if own is None else own.tolist())
+
+
+def _divergence(module: nn.KLDivLoss) -> losses.Loss | None:
+    # A mean over rows is "batchmean" there; its "mean" is over elements.
+    if module.log_target or module.reduction not in ("batchmean", "sum"):
+        return None
+    return losses.KLDivergence("mean" if module.reduction == "batchmean" else "sum")
 
 
 def _poisson(module: nn.PoissonNLLLoss) -> losses.Loss | None:
@@ -103,7 +121,8 @@ LOSSES: dict[type, Callable[[Any], losses.Loss | None]] = {
     nn.L1Loss: _plain(losses.MAE),
     nn.HuberLoss: lambda m: losses.Huber(m.delta, reduction=m.reduction),
     nn.PoissonNLLLoss: _poisson,
-    nn.BCEWithLogitsLoss: _plain(losses.BCEWithLogits, "weight", "pos_weight"),
+    nn.BCEWithLogitsLoss: _bce,
+    nn.KLDivLoss: _divergence,
     nn.MultiMarginLoss: _hinge,
 }
 
@@ -141,4 +160,7 @@ def samples(table: dict[type, Callable[[Any], Any]]) -> Iterator[Sample]:
 
             name = f"{info.name.removeprefix('nn.')}-{number} {given.desc}".strip()
             forward = given.forward_input
-            yield Sample(name, make, (*forward.args, *forward.kwargs.values()), ours)
+            tensors = (*forward.args, *forward.kwargs.values())
+            if info.module_cls is nn.KLDivLoss:  # torch's are logarithms of negative numbers too
+                tensors = tuple(torch.softmax(torch.nan_to_num(one), -1) for one in tensors)
+            yield Sample(name, make, tensors, ours)

@@ -12,11 +12,11 @@ from typing import Any
 
 from . import elementwise
 from .base import Loss
-from .classes import NLL, MulticlassHinge
+from .classes import NLL, KLDivergence, MulticlassHinge
 from .cross_entropy import SoftmaxCrossEntropy
 from .elementwise import *  # noqa: F403
 
-__all__ = ["NLL", "Loss", "MulticlassHinge", "SoftmaxCrossEntropy", "loss_for"]
+__all__ = ["NLL", "KLDivergence", "Loss", "MulticlassHinge", "SoftmaxCrossEntropy", "loss_for"]
 __all__ += elementwise.__all__
 
 

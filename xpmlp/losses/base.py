@@ -102,6 +102,10 @@ class Loss:
         """Which rows count at all, (…, N) booleans; None for all of them."""
         return None
 
+    def counted_elements(self, targets: Array) -> Array | None:
+        """Which elements count at all, as booleans of the targets' shape; None for all of them."""
+        return None
+
     def check_targets(self, targets: Array, classes: int) -> None:
         """Look at the targets' values: once a data set, before the first step.
 

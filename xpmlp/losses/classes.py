@@ -1,4 +1,4 @@
-"""Losses of class numbers beside cross-entropy: log-likelihood and hinge."""
+"""Losses of classes beside cross-entropy: log-likelihood, divergence and hinge."""
 
 from __future__ import annotations
 
@@ -9,18 +9,51 @@ import array_api_compat
 from ..backend import Array, array_namespace, dtype_name, on_host
 from ..errors import DTypeError, ShapeError
 from ..ops.shapes import working_dtype
-from ..ops.targets import check_classes
+from ..ops.targets import check_classes, check_shares
 from ..options import Number
-from .base import Loss, check_arrays
+from .base import check_arrays
+from .class_weights import ClassLoss
 
 
-class NLL(Loss):
+class _RowLoss(ClassLoss):
+    """A loss that is a sum or mean over rows."""
+
+    def _reduce_rows(
+        self, rows: Array, gradient: Array, dtype: Any, units: Array | None = None
+    ) -> Array:
+        """The loss, of the rows' losses and the gradients of those, and what the rows count for."""
+        xp = array_namespace(rows)
+        if units is not None:
+            nothing = units == 0  # 0 times what is not finite is 0
+            rows = xp.where(nothing, xp.zeros_like(rows), rows) * units
+            units = xp.broadcast_to(units, rows.shape)
+            gradient = gradient * xp.expand_dims(units, axis=-1)
+        if self.reduction == "mean" and units is not None:
+            total = xp.sum(units, axis=-1)
+            total = xp.where(total > 0, total, xp.ones_like(total))  # a batch of which none counts
+            gradient = gradient / total[..., None, None]
+            rows = xp.sum(rows, axis=-1) / total
+        elif self.reduction == "mean":
+            gradient, rows = gradient / rows.shape[-1], xp.mean(rows, axis=-1)
+        elif self.reduction == "sum":
+            rows = xp.sum(rows, axis=-1)
+        self._gradient = xp.astype(gradient, dtype, copy=False)
+        return xp.astype(rows, dtype, copy=False)
+
+
+class NLL(_RowLoss):
     """Negative log-likelihood ``−mean log p[target]`` of log-probabilities (…, N, C).
 
     Follows a LogSoftmax layer. SoftmaxCrossEntropy does both in one pass.
-    """
 
-    answers = "classes"
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+    ignore_index : int, optional
+        The class number of rows that count nothing.
+    class_weights : array_like, shape (C,), optional
+        What a row counts for, by its class; the mean is over these.
+    """
 
     def forward(self, outputs: Array, targets: Array) -> Array:
         """outputs: log-probabilities (…, N, C); targets: class numbers (…, N)."""
@@ -28,11 +61,12 @@ class NLL(Loss):
         xp = array_namespace(outputs)
         # where, not a product: 0 · log 0 would be NaN.
         picked = xp.where(onehot, outputs, xp.zeros_like(outputs))
-        return self._reduce_rows(-xp.sum(picked, axis=-1), -xp.astype(onehot, outputs.dtype), dtype)
+        rows, gradient = -xp.sum(picked, axis=-1), -xp.astype(onehot, outputs.dtype)
+        return self._reduce_rows(rows, gradient, dtype, self.row_units(outputs, targets))
 
     def check_targets(self, targets: Array, classes: int) -> None:
-        """Class numbers in 0 … C−1."""
-        check_classes(type(self).__name__, targets, classes)
+        """Class numbers in 0 … C−1, or ``ignore_index``."""
+        check_classes(type(self).__name__, targets, classes, self.ignore_index)
 
     def _prepare(self, outputs: Array, targets: Array) -> tuple[Array, Array, Any]:
         """Each row's class as a boolean, the outputs to compute with, and the dtype to give."""
@@ -42,15 +76,6 @@ class NLL(Loss):
         xp = array_namespace(outputs)
         wide = working_dtype(xp, outputs)
         return onehot, xp.astype(outputs, wide, copy=False), outputs.dtype
-
-    def _reduce_rows(self, rows: Array, gradient: Array, dtype: Any) -> Array:
-        xp = array_namespace(rows)
-        if self.reduction == "mean":
-            gradient, rows = gradient / rows.shape[-1], xp.mean(rows, axis=-1)
-        elif self.reduction == "sum":
-            rows = xp.sum(rows, axis=-1)
-        self._gradient = xp.astype(gradient, dtype, copy=False)
-        return xp.astype(rows, dtype, copy=False)
 
 
 class MulticlassHinge(NLL):
@@ -79,6 +104,49 @@ class MulticlassHinge(NLL):
         count = xp.sum(violated, axis=-1, keepdims=True)
         gradient = violated - xp.where(onehot, count, zero)
         return self._reduce_rows(xp.sum(margins * violated, axis=-1), gradient, dtype)
+
+
+class KLDivergence(_RowLoss):
+    """Kullback–Leibler divergence ``mean Σ_c t_c (ln t_c − y_c)``; gradient ``−t / N``.
+
+    Of log-probabilities y from probabilities t, such as those of a larger network (Hinton, Vinyals
+    and Dean 2015). The mean is over rows, as the divergence is defined: torch's ``"batchmean"``.
+    ``0 ln 0`` is 0.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        "none" leaves a divergence for each row.
+    """
+
+    def __init__(self, reduction: str = "mean"):
+        super().__init__(reduction)
+
+    def forward(self, outputs: Array, targets: Array) -> Array:
+        """outputs: log-probabilities (…, N, C); targets: probabilities of their shape."""
+        where = type(self).__name__
+        check_arrays(where, outputs, targets)
+        shape = tuple(outputs.shape)
+        if len(shape) < 2 or tuple(targets.shape) not in (shape, shape[-2:]) or 0 in shape:
+            raise ShapeError(
+                f"`{where}`: expected targets of the outputs' shape {shape}, (…, N, C) with N ≥ 1, "
+                f"got {tuple(targets.shape)}; class numbers go with NLL"
+            )
+        if on_host(targets):
+            self.check_targets(targets, shape[-1])
+        xp = array_namespace(outputs, targets)
+        wide = working_dtype(xp, outputs)
+        y, t = xp.astype(outputs, wide, copy=False), xp.astype(targets, wide, copy=False)
+        t = xp.broadcast_to(t, shape)
+        some = t > 0
+        one, nothing = xp.ones_like(t), xp.zeros_like(t)
+        # Before the product: 0 · ∞ would be NaN.
+        values = t * (xp.log(xp.where(some, t, one)) - xp.where(some, y, nothing))
+        return self._reduce_rows(xp.sum(values, axis=-1), -t, outputs.dtype)
+
+    def check_targets(self, targets: Array, classes: int) -> None:
+        """Probabilities ≥ 0."""
+        check_shares(type(self).__name__, targets)
 
 
 def _one_hot(where: str, outputs: Array, targets: Array) -> Array:

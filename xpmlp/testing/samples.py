@@ -195,6 +195,9 @@ CLASSIFIERS: dict[str, Callable[..., losses.Loss]] = {
         label_smoothing=0.1, class_weights=[0.5, 1.0, 2.0, 1.5], z_loss=1e-2, **options
     ),
     "nll": losses.NLL,
+    "nll-options": lambda **options: losses.NLL(
+        ignore_index=1, class_weights=[0.5, 1.0, 2.0, 1.5], **options
+    ),
     "hinge": losses.MulticlassHinge,
 }
 REGRESSIONS: dict[str, Callable[..., losses.Loss]] = {
@@ -203,6 +206,10 @@ REGRESSIONS: dict[str, Callable[..., losses.Loss]] = {
     "mae": losses.MAE,
     "huber": losses.Huber,
     "bce": losses.BCEWithLogits,
+    "bce-options": lambda **options: losses.BCEWithLogits(
+        pos_weight=[0.5, 1.0, 2.0, 1.5], ignore_index=0.5, **options
+    ),
+    "kl": losses.KLDivergence,
     "poisson": losses.PoissonNLL,
 }
 LOSSES = {**CLASSIFIERS, **REGRESSIONS}
@@ -215,7 +222,10 @@ def loss_inputs(
     outputs = 2.0 * rng.normal(size=(*lead, ROWS, C))
     if name in CLASSIFIERS:
         return outputs, rng.integers(C, size=(*lead, ROWS))
-    return outputs, rng.uniform(0.05, 0.95, size=(*lead, ROWS, C))
+    targets = rng.uniform(0.05, 0.95, size=(*lead, ROWS, C))
+    if name == "bce-options":
+        targets[..., ::3, 1] = 0.5  # which is ignored
+    return outputs, targets
 
 
 def kernel_calls(rng: np.random.Generator) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:

@@ -196,15 +196,19 @@ def values_of(
         targets, classes = targets.argmax(axis=-1), True
     found = {}
     members = [(own, targets)] if population is None else zip(own, targets, strict=True)
-    pairs = [_counted(loss, y, t) if classes else (y, t) for y, t in members]
+    pairs = [_counted(loss, y, t, classes) for y, t in members]
     for name, metric in metrics.items():
         values = np.array([metric(t, y) for y, t in pairs])
         found[name] = values[0] if population is None else values
     return found
 
 
-def _counted(loss: Loss, outputs: np.ndarray, targets: np.ndarray) -> tuple[Any, Any]:
-    rows = loss.counted(targets) if hasattr(loss, "counted") else None
+def _counted(loss: Loss, outputs: np.ndarray, targets: np.ndarray, classes: bool) -> Any:
+    """The rows that count: of yes/no questions those of which all have an answer."""
+    rows = loss.counted(targets) if classes and hasattr(loss, "counted") else None
+    if not classes and hasattr(loss, "counted_elements"):
+        rows = loss.counted_elements(targets)
+        rows = None if rows is None else rows.all(axis=-1)
     return (outputs, targets) if rows is None else (outputs[rows], targets[rows])
 
 

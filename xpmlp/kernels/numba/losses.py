@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .activations import softplus
-from .elementary import exp_nonpositive
+from .elementary import exp_nonpositive, log_positive
 from .records import (
     EACH_ROW,
     NUMBER,
@@ -157,6 +157,13 @@ def _poisson(y, t, c):
     return rate - t * y, rate - t
 
 
+@formula
+def _divergence(y, t, c):
+    some = t > 0
+    logarithm = log_positive(t if some else type(t)(1))
+    return t * (logarithm - y) if some else type(t)(0), -t
+
+
 ELEMENTWISE_LOSSES = {
     "squared": _elementwise(_squared),
     "half_squared": _elementwise(_half_squared),
@@ -164,6 +171,7 @@ ELEMENTWISE_LOSSES = {
     "huber": _elementwise(_huber),
     "binary": _elementwise(_binary),
     "poisson": _elementwise(_poisson),
+    "divergence": _elementwise(_divergence),
 }
 
 

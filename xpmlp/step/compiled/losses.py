@@ -88,19 +88,25 @@ def _check_shares(program: Program, targets: np.ndarray, most: float) -> None:
 
 
 def _elementwise(
-    kind: str, constant: str | None = None, most: float | None = None
+    kind: str,
+    constant: str | None = None,
+    most: float | None = None,
+    without: tuple[str, ...] = (),
+    by_rows: bool = False,
 ) -> Callable[..., np.ndarray]:
     """The lowering of a sum or mean over elements, whose constant is an attribute of the loss.
 
-    Targets are in 0 … most, if there is one.
+    Targets are in 0 … most, if there is one; a mean may be that over rows. There are no
+    instructions for the options ``without`` which it is.
     """
 
     def lower(program: Program, loss: losses.Loss, outputs: Activation, y: np.ndarray, to: Any):
         M, size = outputs.features, program.rows * outputs.features
+        _check_without(program, loss, without)
         targets = program.bind_targets(y, program.dtype, (M,))
         if most is not None:
             _check_shares(program, targets, most)
-        given = _options(program, loss, constant, size)
+        given = _options(program, loss, constant, program.rows if by_rows else size)
         given |= {"y": outputs, "targets": targets, "apart": 0 if y.ndim == 2 else size}
         instruction = program.instructions.ELEMENTWISE_LOSSES[kind]
         return _reduced(program, loss, outputs, instruction, given, to)
@@ -114,6 +120,7 @@ def _by_class(kind: str, constant: str | None = None) -> Callable[..., np.ndarra
     def lower(program: Program, loss: losses.Loss, outputs: Activation, y: np.ndarray, to: Any):
         if y.dtype.kind not in "iu":
             raise NotCompiled("targets are not class numbers")
+        _check_without(program, loss, ("ignore_index", "class_weights"))
         labels, C = _labels(program, y), outputs.features
         _check_labels(program, labels, C)
         _count_hits(program, outputs, labels)
@@ -122,6 +129,14 @@ def _by_class(kind: str, constant: str | None = None) -> Callable[..., np.ndarra
         return _reduced(program, loss, outputs, instruction, given, to)
 
     return lower
+
+
+def _check_without(program: Program, loss: losses.Loss, options: tuple[str, ...]) -> None:
+    """Refuse a loss some of whose options have been given."""
+    program.watch(loss, *options)
+    for name in options:
+        if getattr(loss, name) is not None:
+            raise NotCompiled(f"{type(loss).__name__} has {name}")
 
 
 def _options(
@@ -189,8 +204,9 @@ LOSSES: dict[type, Callable[[Program, Any, Activation, np.ndarray, Any], np.ndar
     losses.HalfSSE: _elementwise("half_squared"),
     losses.MAE: _elementwise("absolute"),
     losses.Huber: _elementwise("huber", "delta"),
-    losses.BCEWithLogits: _elementwise("binary", most=1.0),
+    losses.BCEWithLogits: _elementwise("binary", most=1.0, without=("pos_weight", "ignore_index")),
     losses.PoissonNLL: _elementwise("poisson", most=np.inf),
+    losses.KLDivergence: _elementwise("divergence", most=np.inf, by_rows=True),
     losses.NLL: _by_class("log_likelihood"),
     losses.MulticlassHinge: _by_class("hinge", "margin"),
 }
