@@ -17,6 +17,8 @@ import guarded_memory
 import numpy as np
 import test_random_steps
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_random_steps import steps
 
 from xpmlp.step.compiled import memory, program
 
@@ -36,7 +38,7 @@ if __name__ == "__main__":
     memory.zeros = program.zeros = np.zeros  # without the room for a cache line
     pages = guarded_memory.install(asked.place)
     limits = settings(max_examples=asked.examples, **test_random_steps.COMMON)
-    limits(given(test_random_steps.steps())(run))()
+    limits(given(st.one_of(steps(), steps(sharing=True)))(run))()
     assert pages.given > 100 * asked.examples
     print("done")
     sys.stdout.flush()

@@ -5,6 +5,8 @@ Networks of random layers, sizes and options; examples are the same in every run
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -59,10 +61,13 @@ WIDTHS = st.sampled_from([1, 2, 3, 5, 8, 17, 33, 70])
 
 
 @st.composite
-def steps(draw, dtypes=("float32", "float64")):
-    """What makes a step, again and again the same, and a batch for it."""
+def steps(draw, dtypes=("float32", "float64"), sharing=False):
+    """What makes a step, again and again the same, and a batch for it.
+
+    With ``sharing``, members that have one learning rate share the matrices of hidden layers.
+    """
     dtype = draw(st.sampled_from(dtypes))
-    population = draw(st.sampled_from([None, None, 1, 3]))
+    population = draw(st.sampled_from([1, 3] if sharing else [None, None, 1, 3]))
     rows = draw(st.sampled_from([1, 2, 3, 7, 16, 37]))
     D = draw(WIDTHS)
     blocks = []
@@ -90,6 +95,7 @@ def steps(draw, dtypes=("float32", "float64")):
     own_y = population is not None and draw(st.booleans())
     flattened = D % 2 == 0 and draw(st.booleans()) and not own_x
     member_rates = population == 3 and draw(st.booleans())
+    sharing = sharing and not member_rates
     lr = [0.01, 0.03, 0.1] if member_rates else 0.03
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
 
@@ -101,8 +107,9 @@ def steps(draw, dtypes=("float32", "float64")):
         for kind, wanted, bias, norm, activation, rate in blocks:
             wide = width if kind == "residual" else wanted
             # A bias before a batch norm has a gradient of rounding errors alone.
+            affine: Any = L.SharedLinear if sharing else L.Linear
             block: list[L.Layer] = [
-                L.Linear(width, wide, bias=bias and norm != "batch", rng=streams, **common)
+                affine(width, wide, bias=bias and norm != "batch", rng=streams, **common)
             ]
             if norm is not None and not (norm == "batch" and rows < 3):
                 of = {"batch": L.BatchNorm, "layer": L.LayerNorm, "rms": L.RMSNorm}[norm]
@@ -175,6 +182,12 @@ COMMON = {
 @settings(max_examples=50, **COMMON)
 @given(steps())
 def test_random_steps_compiled_and_by_layers(step):
+    compare(*step)
+
+
+@settings(max_examples=30, **COMMON)
+@given(steps(dtypes=("float64",), sharing=True))
+def test_random_steps_of_members_that_share(step):
     compare(*step)
 
 
