@@ -50,6 +50,7 @@ from xpmlp.layers import (
     Sequential,
     Softmax,
     Tanh,
+    Unflatten,
 )
 from xpmlp.models import ACTIVATIONS, FullyConnectedNet
 from xpmlp.onnx import export_onnx
@@ -78,6 +79,7 @@ LAYERS: dict[str, Layer] = {
     "Periodic with a map": Periodic(D, 5, dim=4, rng=1),
     "Dropout": Dropout(0.5, rng=1),
     "Flatten": Flatten(),
+    "Unflatten": Unflatten((3, 2)),
     "Residual": Residual(Sequential(Linear(D, D, rng=2), Tanh())),
     "Sequential": Sequential(Linear(D, 5, rng=3), Sequential(ReLU(), Linear(5, 3, rng=4))),
     "Sequential of nothing": Sequential(),

@@ -273,8 +273,14 @@ def twins(nn: Any) -> Iterator[_Twin]:
     yield _Twin(
         L.Flatten,
         nn.Flatten,
-        lambda m: L.Flatten() if (m.start_dim, m.end_dim) == (1, -1) else None,
-        lambda f: nn.Flatten(),
+        _flatten,
+        lambda f: nn.Flatten() if f.axes is None else nn.Flatten(-f.axes),
+    )
+    yield _Twin(
+        L.Unflatten,
+        nn.Unflatten,
+        lambda m: L.Unflatten(tuple(m.unflattened_size)) if m.dim in (1, -1) else None,
+        lambda u: nn.Unflatten(1, u.shape),
     )
     yield _Twin(
         L.Softmax,
@@ -317,6 +323,12 @@ def _embedding(m: Any) -> Layer | None:
     if m.max_norm is not None or m.scale_grad_by_freq or m.sparse:
         return None
     return L.Embedding(m.num_embeddings, m.embedding_dim, padding=m.padding_idx, dtype=_dtype(m))
+
+
+def _flatten(m: Any) -> Layer | None:
+    if m.end_dim != -1 or not (m.start_dim == 1 or m.start_dim < 0):
+        return None
+    return L.Flatten() if m.start_dim == 1 else L.Flatten(-m.start_dim)
 
 
 def _convolution(m: Any) -> Layer | None:

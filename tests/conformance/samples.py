@@ -129,7 +129,7 @@ LOSSES: dict[type, Callable[[Any], losses.Loss | None]] = {
 # Ours without a module of torch's that does the same; each has tests of its own.
 WITHOUT_COUNTERPART = {
     "layers": {
-        *("Matmul", "Log", "Flatten", "Dropout", "Residual", "Sequential"),
+        *("Matmul", "Log", "Flatten", "Unflatten", "Dropout", "Residual", "Sequential"),
         "EmbedColumns",  # Embedding beside numbers that stay
         "PiecewiseLinear",
         "Periodic",

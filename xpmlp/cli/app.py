@@ -42,7 +42,12 @@ def train(
     data: Annotated[
         str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, or a file with a table")
     ] = "digits",
-    hidden: Annotated[str | None, typer.Option(help="Hidden widths, such as 256,128.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="mlp, or conv: convolutions of images (mlp).")
+    ] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Hidden widths, such as 256,128; of conv its channels.")
+    ] = None,
     activation: Annotated[str | None, typer.Option(help="relu, gelu, silu, tanh, …")] = None,
     normalization: Annotated[
         str | None, typer.Option(help="batchnorm, layernorm, rmsnorm or none.")
@@ -109,6 +114,8 @@ def train(
     check_choice("xpmlp train", "dtype", dtype, ("float32", "float64"))
     if precision is not None:
         check_choice("xpmlp train", "precision", precision, ("bf16", "tf32", "fp16"))
+    if model is not None:
+        check_choice("xpmlp train", "model", model, ("mlp", "conv"))
     ranks = o.ranks_of_launcher()
     o.choose_backend(backend, device, stopped)
     from ..data import load_dataset
@@ -121,7 +128,7 @@ def train(
     dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
     if dataset.table is not None:
         t.print_summary(console, dataset.table)
-    recipe = (stopped.recipe if stopped else recipe_for(dataset)).with_options(
+    recipe = (stopped.recipe if stopped else recipe_for(dataset, model)).with_options(
         {
             "hidden": None if hidden is None else o.widths_of(hidden),
             "activation": activation,

@@ -18,12 +18,14 @@ from ..data.tables.recipe import (
     RATE,
     batch_rows,
 )
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Networks and how to train them; most fields are options of ``xpmlp train``.
 
+    ``model`` is ``"mlp"`` or ``"conv"``, whose ``hidden`` are the channels of its convolutions;
     ``members`` networks are an ensemble, each trained without one of ``folds`` parts of the rows.
     ``bins`` are those of piecewise-linear codes of numbers. For ``average`` see
     :class:`~xpmlp.training.PopulationTrainer`. ``center`` says whether inputs are shifted to mean
@@ -51,6 +53,7 @@ class Recipe:
     folds: int = 0
     bins: int = 0
     average: float = 0.0
+    model: str = "mlp"
 
     def with_options(self, options: dict[str, Any]) -> Recipe:
         """The recipe with those options replaced that are not None."""
@@ -86,9 +89,42 @@ RECIPES = {
 }
 """Recipes for the data sets that are known by name."""
 
+_CONV = Recipe(
+    hidden=(32, 64, 128),
+    epochs=15,
+    batch_size=128,
+    lr=4e-3,
+    dropout=0.3,
+    label_smoothing=0.05,
+    weight_decay=0.05,
+    validation=5000,
+    center=False,
+    model="conv",
+)
+CONVOLUTIONAL = {
+    "digits": replace(_CONV, hidden=(32, 64), epochs=30, validation=0.1),
+    "mnist": replace(_CONV, hidden=(32, 64), epochs=5),
+    "fashion-mnist": replace(_CONV, hidden=(32, 64), epochs=10),
+    "cifar10": replace(_CONV, center=True),
+}
+"""Recipes of convolutional networks, for the data sets that are images."""
 
-def recipe_for(dataset: Dataset) -> Recipe:
-    """The default recipe: the data set's own, or one that suits a table of its size."""
+
+def recipe_for(dataset: Dataset, model: str | None = None) -> Recipe:
+    """The default recipe: the data set's own, or one that suits a table of its size.
+
+    Raises
+    ------
+    ConfigError
+        For convolutions of what are no images.
+    """
+    if model == "conv":
+        if dataset.name not in CONVOLUTIONAL:
+            raise ConfigError(
+                f"`--model`: expected conv for images alone, {', '.join(CONVOLUTIONAL)}, got "
+                f"{dataset.name}; leave it out"
+            )
+        return CONVOLUTIONAL[dataset.name]
     if dataset.name in RECIPES:
         return RECIPES[dataset.name]
     rows = len(dataset.x_train)

@@ -18,7 +18,7 @@ from ..data import Dataset, Normalization
 from ..data.tables.recipe import PATIENCE_SHARE, drops_last
 from ..errors import ConfigError
 from ..losses import MSE, SoftmaxCrossEntropy
-from ..models import FullyConnectedNet
+from ..models import ConvNet, FullyConnectedNet
 from ..ops.dispatch import kernel_summary
 from ..ops.shapes import check_choice
 from ..optim import OPTIMIZERS
@@ -202,10 +202,10 @@ def _fit_temperature(trainer: Trainer, y: np.ndarray) -> float | None:
     return fit_temperature(mean[known], y[known])
 
 
-def _build(
-    data: Prepared, dataset: Dataset, recipe: Recipe, seed: int, dtype: str
-) -> FullyConnectedNet:
+def _build(data: Prepared, dataset: Dataset, recipe: Recipe, seed: int, dtype: str) -> Any:
     inputs = math.prod(data.x.shape[1:])
+    if recipe.model == "conv":
+        return _convolutional(dataset, recipe, seed, dtype)
     return FullyConnectedNet(
         [inputs, *recipe.hidden, count_outputs(dataset)],
         activation=recipe.activation,
@@ -215,6 +215,23 @@ def _build(
         population=recipe.members if recipe.members > 1 else None,
         seed=seed,
         columns=None if data.codes is None else data.codes.of_network,
+        dtype=dtype,
+    )
+
+
+def _convolutional(dataset: Dataset, recipe: Recipe, seed: int, dtype: str) -> ConvNet:
+    if recipe.members > 1:
+        raise ConfigError(
+            f"`xpmlp train`: expected one convolutional network, got {recipe.members} members; "
+            "leave out --members"
+        )
+    image = dataset.x_train.shape[1:]
+    return ConvNet(
+        [(1, *image) if len(image) == 2 else image, *recipe.hidden, count_outputs(dataset)],
+        activation=recipe.activation,
+        normalization=recipe.normalization,
+        dropout=recipe.dropout,
+        seed=seed,
         dtype=dtype,
     )
 

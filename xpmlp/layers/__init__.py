@@ -3,7 +3,7 @@
 from . import activations
 from .activations import *  # noqa: F403
 from .base import Layer, Parameter, State
-from .containers import Container, Flatten, Residual, Sequential
+from .containers import Container, Flatten, Residual, Sequential, Unflatten
 from .convolution import Conv2D
 from .dropout import Dropout
 from .embedding import EmbedColumns, Embedding
@@ -43,5 +43,6 @@ __all__ = [
     "SharedLinear",
     "Softmax",
     "State",
+    "Unflatten",
 ]
 __all__ += activations.__all__

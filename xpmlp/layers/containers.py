@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..backend import Array, array_namespace
 from ..errors import ConfigError, ShapeError
 from ..options import Number
-from .base import Layer
+from .base import Layer, check_array
 from .convolution import Conv2D
-from .linear import Linear
+from .linear import Linear, axes_kept
 from .piecewise_linear import PiecewiseLinear
 from .shared_linear import SharedLinear
 
@@ -292,6 +292,50 @@ class Flatten(Layer):
                 f"shape {shape}"
             )
         return (*shape[:kept], math.prod(shape[kept:]))
+
+    def backward(self, dy: Array) -> Array:
+        """dy in x's shape."""
+        return array_namespace(dy).reshape(dy, self._recall())
+
+
+class Unflatten(Layer):
+    """The way back of :class:`Flatten`: samples of so many numbers as arrays of a shape.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of a sample, such as (C, H, W).
+
+    Notes
+    -----
+    Trailing axes of x whose product is the shape's become it: (…, N, 784) and (…, N, 28, 28) both
+    become (…, N, 1, 28, 28).
+    """
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        size = Number("[1, inf)", whole=True)
+        if not isinstance(shape, Sequence) or not shape:
+            raise ConfigError(f"`Unflatten`: expected a shape such as (1, 28, 28), got {shape!r}")
+        self.shape = tuple(size.check("Unflatten", "shape", n) for n in shape)
+
+    def describe(self) -> str:
+        return f"{self.shape}"
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self._split("Unflatten", shape)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """x, reshaped."""
+        check_array("Unflatten.forward", "x", x)
+        shape = self._split("Unflatten.forward", tuple(x.shape))
+        self._saved = tuple(x.shape)
+        return array_namespace(x).reshape(x, shape)
+
+    def _split(self, where: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if shape[-len(self.shape) :] == self.shape:  # also where axes of 1 stand first
+            return shape
+        return (*shape[: axes_kept(shape, math.prod(self.shape), where)], *self.shape)
 
     def backward(self, dy: Array) -> Array:
         """dy in x's shape."""

@@ -223,7 +223,7 @@ def rows_for(where: str, x: Any, W: Array) -> Array:
         x = in_dtype_of(where, x, W)
     rows = x
     if x.ndim == 0 or x.shape[-1] != W.shape[-2]:
-        kept = _split(tuple(x.shape), W.shape[-2], where)
+        kept = axes_kept(tuple(x.shape), W.shape[-2], where)
         rows = array_namespace(x).reshape(x, (*x.shape[:kept], W.shape[-2]))
     if rows.ndim < W.ndim - 1:
         raise ShapeError(
@@ -235,10 +235,10 @@ def rows_for(where: str, x: Any, W: Array) -> Array:
 
 def flattened(shape: tuple[int, ...], W: Array, where: str) -> tuple[int, ...]:
     """The shape of a sample's output, whose trailing axes are flattened for W."""
-    return (*shape[: _split(shape, W.shape[-2], where)], W.shape[-1])
+    return (*shape[: axes_kept(shape, W.shape[-2], where)], W.shape[-1])
 
 
-def _split(shape: tuple[int, ...], features: int, where: str) -> int:
+def axes_kept(shape: tuple[int, ...], features: int, where: str) -> int:
     """How many leading axes stay, so that the product of the others is ``features``."""
     for kept in range(len(shape) - 1, -1, -1):
         if math.prod(shape[kept:]) == features:

@@ -290,6 +290,13 @@ def _flatten(graph: Graph, layer: L.Flatten, x: Value, at: str) -> Value:
     return graph.reshape(x, (*x.shape[:kept], size), at)
 
 
+def _unflatten(graph: Graph, layer: L.Unflatten, x: Value, at: str) -> Value:
+    if x.shape[-len(layer.shape) :] == layer.shape:
+        return x
+    kept = _axes_kept(x, math.prod(layer.shape), at)
+    return graph.reshape(x, (*x.shape[:kept], *layer.shape), at)
+
+
 def _residual(graph: Graph, layer: L.Residual, x: Value, at: str) -> Value:
     y = emit(graph, layer.inner, x, f"{at}.inner")
     if y.shape != x.shape:
@@ -335,6 +342,7 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.Embedding: _embedding,
     L.EmbedColumns: _embed_columns,
     L.Flatten: _flatten,
+    L.Unflatten: _unflatten,
     L.Periodic: _periodic,
     L.Residual: _residual,
     Mask: _mask,

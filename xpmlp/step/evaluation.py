@@ -6,6 +6,7 @@ model, as a training step is (compiled/), where that is possible.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, from_file
-from ..errors import DataError
+from ..errors import DataError, ShapeError
+from ..layers import Conv2D
 from ..layers.base import Layer
 from ..layers.containers import is_sequential
 from ..losses import Loss
@@ -182,8 +184,9 @@ class _Refusal(NamedTuple):
 def _most_rows(model: Layer, sample: tuple[int, ...]) -> int:
     """Rows of outputs computed at a time, a power of two."""
     widest = max((array.shape[-1] for array in model.params.values()), default=1)
-    if len(sample) == 3 and is_sequential(model):  # images
-        widest = max(widest, *map(math.prod, _shapes(model, sample)))
+    if is_sequential(model) and any(isinstance(each, Conv2D) for _, each in model.named_layers()):
+        with contextlib.suppress(ShapeError):  # which the layers will tell
+            widest = max(widest, *map(math.prod, _shapes(model, sample)))
     rows = _ELEMENTS // ((model.population or 1) * widest)
     return 1 << (max(rows, _FEW).bit_length() - 1)
 

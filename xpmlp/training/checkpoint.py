@@ -17,22 +17,23 @@ import numpy as np
 
 from ..errors import CheckpointError, XpmlpError
 from ..files import reading
-from ..models import FullyConnectedNet
+from ..models import ConvNet, FullyConnectedNet
+from ..models.convolutional import weights_of
+from ..models.network import Network
 from .array_file import read_arrays, write_arrays
 
 _FORMAT = "xpmlp-1"
+_NETWORKS: dict[str, Any] = {kind.__name__: kind for kind in (FullyConnectedNet, ConvNet)}
 
 
-def save_model(
-    path: str | Path, model: FullyConnectedNet, extras: Mapping[str, Any] | None = None
-) -> None:
+def save_model(path: str | Path, model: Network, extras: Mapping[str, Any] | None = None) -> None:
     """Write a model to ``.safetensors`` or ``.npz``.
 
     Parameters
     ----------
     path : path
         The suffix chooses the format; ``.safetensors`` needs the library of that name.
-    model : FullyConnectedNet
+    model : FullyConnectedNet or ConvNet
     extras : mapping, optional
         Anything JSON can hold, given back by :func:`load_model`.
 
@@ -47,6 +48,7 @@ def save_model(
         header = json.dumps(
             {
                 "format": _FORMAT,
+                "network": type(model).__name__,
                 "model": model.config,
                 "counters": model.counters(),
                 "extras": dict(extras or {}),
@@ -60,9 +62,7 @@ def save_model(
     write_arrays(path, header, arrays)
 
 
-def load_model(
-    path: str | Path, *, allow_nan: bool = False
-) -> tuple[FullyConnectedNet, dict[str, Any]]:
+def load_model(path: str | Path, *, allow_nan: bool = False) -> tuple[Any, dict[str, Any]]:
     """Read a model back, onto the current backend.
 
     Parameters
@@ -73,7 +73,7 @@ def load_model(
 
     Returns
     -------
-    model : FullyConnectedNet
+    model : FullyConnectedNet or ConvNet
     extras : dict
         As given to :func:`save_model`.
 
@@ -98,33 +98,37 @@ def load_model(
     return model, extras
 
 
-def _built(
-    described: Any, arrays: dict[str, np.ndarray]
-) -> tuple[FullyConnectedNet, dict[str, Any]]:
+def _built(described: Any, arrays: dict[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
     """The network that a file describes, with its arrays in it, and the extras."""
     if not isinstance(described, dict) or described["format"] != _FORMAT:
         raise CheckpointError(f"its format is not {_FORMAT!r}")
     options, extras = described["model"], described["extras"]
     if not isinstance(options, dict) or not isinstance(extras, dict):
         raise CheckpointError("it does not describe a network")
-    _check_numbers(options, arrays)
-    model = FullyConnectedNet(**options)
+    network = _NETWORKS[described.get("network", "FullyConnectedNet")]
+    _check_numbers(network, options, arrays)
+    model = network(**options)
     model.load_state_dict(arrays)
     model.set_counters(described.get("counters", {}))
     return model, extras
 
 
-def _check_numbers(options: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def _check_numbers(network: type, options: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Whether the file can hold the network's weights: a lie of a few bytes may ask for gigabytes
     when it is built."""
+    weights = weights_of(options) if network is ConvNet else _weights_of(options)
+    held = sum(array.size for array in arrays.values())
+    if not weights <= held:
+        raise CheckpointError(f"it holds {held} numbers, and its network has {weights} weights")
+
+
+def _weights_of(options: dict[str, Any]) -> int:
     widths = [max(size) if isinstance(size, list) else size for size in options["sizes"]]
     members, products = options["population"] or 1, [a * b for a, b in pairwise(widths)]
     weights = members * sum(products)
     if options.get("shared"):  # the last matrix is each one's own, and vectors are
         weights = sum(products[:-1]) + members * (products[-1] + sum(widths[:-1]))
-    held = sum(array.size for array in arrays.values())
-    if not weights <= held:
-        raise CheckpointError(f"it holds {held} numbers, and its network has {weights} weights")
+    return weights
 
 
 def _check_finite(arrays: dict[str, np.ndarray], path: Path) -> None:

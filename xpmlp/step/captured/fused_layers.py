@@ -15,7 +15,7 @@ from ...backend import Array, array_namespace
 from ...errors import ShapeError
 from ...layers import Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
 from ...layers.base import Layer
-from ...layers.linear import _split
+from ...layers.linear import axes_kept
 from ...ops.dropout import check_rates
 
 ACTIVATIONS: dict[type, str] = {ReLU: "relu", Tanh: "tanh", Sigmoid: "sigmoid"}
@@ -167,7 +167,7 @@ def _rows(x: Array, W: Array) -> Array:
     """x as the Linear layer takes it, with the same complaints."""
     features, rows = W.shape[-2], x
     if x.ndim == 0 or x.shape[-1] != features:
-        kept = _split(tuple(x.shape), features, "Linear.forward")
+        kept = axes_kept(tuple(x.shape), features, "Linear.forward")
         rows = array_namespace(x).reshape(x, (*x.shape[:kept], features))
     if rows.ndim < W.ndim - 1 or (W.ndim == 3 and rows.ndim == 3 and len(rows) != len(W)):
         raise ShapeError(

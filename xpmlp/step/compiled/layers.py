@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -126,6 +127,15 @@ def _flatten(program: Program, name: str, layer: layers.Flatten, x: Activation) 
             raise NotCompiled(f"{name}Flatten joins other axes than those of a sample")
         x = replace(x, axes=())
     return x, lambda dy, wanted: dy
+
+
+def _unflatten(program: Program, name: str, layer: layers.Unflatten, x: Activation) -> Lowered:
+    if x.channels_last:
+        turned = images.channels_first(program, x)
+        return images.after(turned, lambda x: _unflatten(program, name, layer, x))
+    if x.features != math.prod(layer.shape):
+        raise NotCompiled(f"{name}Unflatten is for other inputs")
+    return replace(x, axes=layer.shape, product=None), lambda dy, wanted: dy
 
 
 def _dropout(program: Program, name: str, layer: layers.Dropout, x: Activation) -> Lowered:
@@ -268,6 +278,7 @@ LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     layers.Embedding: embedding.embedding,
     layers.EmbedColumns: embedding.embed_columns,
     layers.Flatten: _flatten,
+    layers.Unflatten: _unflatten,
     layers.Dropout: _dropout,
     layers.Periodic: periodic.periodic,
     layers.Residual: _residual,
@@ -292,7 +303,7 @@ def lower_layer(program: Program, name: str, layer: Layer, x: Activation) -> Low
     if type(layer) in images.LAYERS:
         turned = images.channels_last(program, x)
         return images.after(turned, lambda x: lower(program, name, layer, x))
-    if not x.axes or lower in (_flatten, _sequential):
+    if not x.axes or lower in (_flatten, _unflatten, _sequential):
         return lower(program, name, layer, x)
     return _lower_axes(program, name, layer, x, lower)
 

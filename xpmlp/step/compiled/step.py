@@ -17,7 +17,7 @@ import numpy as np
 
 from ...communication import Share
 from ...errors import DataError
-from ...layers import Flatten, Linear, Sequential, SharedLinear
+from ...layers import Flatten, Linear, Sequential, SharedLinear, Unflatten
 from ...layers.base import Layer
 from ...ops import numba_rules
 from ...ops.dispatch import give_up, is_compilers
@@ -222,6 +222,8 @@ def _features(model: Layer, x: np.ndarray) -> int:
         flattens = isinstance(first, Flatten) and first._joined(shape) == (*shape[:own], features)
         if isinstance(first, Linear | SharedLinear):
             flattens = first.W.shape[-2] == features != shape[-1]
+        if isinstance(first, Unflatten):
+            flattens = math.prod(first.shape) == features
         flattens |= type(first) in IMAGES and x.ndim == own + 3
         if not flattens:
             raise NotCompiled(f"a batch of shape {shape}, which the first layer keeps")
