@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import runpy
 from contextlib import chdir
 from pathlib import Path
 
+import numpy as np
 from sphinx.application import Sphinx
 
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -56,6 +58,36 @@ def draw_speed(page: Path, path: Path) -> None:
     figure.savefig(path)
 
 
+def draw_convolution(example: Path, path: Path) -> None:
+    """The example's convolution as a product: windows, filter, and the gradients' two products."""
+    from matplotlib.figure import Figure
+
+    namespace = runpy.run_path(str(example))
+    x, w, found = namespace["X"], namespace["W"], namespace["solve"]()
+    patches, delta = namespace["windows"](x).T, found["delta"]
+    row, slopes = w.reshape(1, 4), delta.reshape(1, 4)
+    figure = Figure(figsize=(8.5, 5.4), layout="constrained")
+    rows = (
+        ((x, "x"), (w, "w"), (found["z"], "z = x ∗ w")),
+        ((row, "W"), (patches, "X: a window each column"), (row @ patches, "Z = W X")),
+        (
+            (delta.reshape(1, 4), "δ"),
+            (patches.T, "Xᵀ"),
+            (delta.reshape(1, 4) @ patches.T, "dW = δ Xᵀ"),
+        ),
+        ((row.T, "Wᵀ"), (slopes, "δ"), (row.T @ slopes, "dX = Wᵀ δ")),
+    )
+    for axes, (numbers, title) in zip(
+        figure.subplots(4, 3).flat, [each for line in rows for each in line], strict=True
+    ):
+        axes.imshow(numbers, cmap="coolwarm", vmin=-2.5, vmax=2.5)
+        for (i, k), number in np.ndenumerate(numbers):
+            axes.text(k, i, f"{number:.3g}", ha="center", va="center", fontsize=8)
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+    figure.savefig(path)
+
+
 def draw(app: Sphinx) -> None:
     """Whatever is missing, or older than its page."""
     pages, folder = Path(app.srcdir), Path(app.srcdir) / "pictures"
@@ -63,6 +95,11 @@ def draw(app: Sphinx) -> None:
     for page, made, how in (
         (pages / "benchmarks.md", folder / "speed.svg", draw_speed),
         (pages / "gallery.md", folder, draw_gallery),
+        (
+            pages / "examples" / "three_formulas_convolution.py",
+            folder / "convolution.svg",
+            draw_convolution,
+        ),
     ):
         mark = folder / f".{page.stem}"
         if not mark.exists() or mark.stat().st_mtime < page.stat().st_mtime:

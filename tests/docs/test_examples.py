@@ -342,3 +342,35 @@ def test_lab_mlp_takes_mnist_where_it_is(lab, monkeypatch):
     np.testing.assert_array_equal(x, images[:20] / 255.0)
     np.testing.assert_array_equal(y, labels[:20])
     assert len(x_test) == len(y_test) == 10
+
+
+# --- Convolutions ---------------------------------------------------------------------------------
+
+
+def test_three_formulas_of_a_convolution_agree():
+    example = load_example("three_formulas_convolution")
+    found = example.solve()
+    np.testing.assert_allclose(found["z"], [[1.2, -1.0], [1.45, 1.6]], rtol=1e-12)
+    np.testing.assert_allclose(found["delta"], [[-0.1, 0.0], [0.2, 0.3]], rtol=1e-12)
+    np.testing.assert_allclose(found["dw"], [[0.3, 0.2], [0.65, 0.25]], rtol=1e-12)
+    given = example.X, example.W
+    for other in (
+        example.backward_products(*given, found["delta"]),
+        example.layer_gradients(*given, found["t"]),
+        example.finite_differences(*given, found["t"]),
+    ):
+        np.testing.assert_allclose(found["error_x"], other[0], atol=1e-9)
+        np.testing.assert_allclose(found["dw"], other[1], atol=1e-9)
+    lines = example.written_out(found["delta"])
+    products = [line.count(")·(") for line in lines]
+    assert len(lines) == 4 + 9 + 4 and sum(products) == 3 * 16
+    assert "z11       = (1)·(0.5) + (0)·(-1) + (0.5)·(1) + (1)·(0.2) = 1.2" in lines
+
+
+def test_the_courses_convolutional_network():
+    example = load_example("cs231n_convnet")
+    assert abs(example.starting_loss(0.0) - math.log(10.0)) < 1e-4
+    assert 2.45 < example.starting_loss(0.5) < 2.55
+    assert example.gradient_error() < 1e-6
+    losses, right = example.learn_by_heart()
+    assert losses[-1] < 0.2 and right > 0.97
