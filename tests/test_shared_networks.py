@@ -18,6 +18,7 @@ from xpmlp.training import (
     load_model,
     save_model,
 )
+from xpmlp.training.selection import select_optimizer
 
 P, SIZES = 4, [6, 20, 8, 3]
 
@@ -196,3 +197,18 @@ def test_memory_is_counted_once():
     net = FullyConnectedNet([300, 200, 3], population=50, shared=True)
     assert sum(array.nbytes for array in net.params.values()) < 50 * 4 * 300 * 200 / 10
     assert isinstance(net.layers[0], SharedLinear)
+
+
+def test_an_optimizer_goes_on_with_all_that_is_shared(rng):
+    x, y = data(rng)
+    net = make()
+    trainer = PopulationTrainer(net, optimizer=Adam(0.01), epochs=2, progress=False)
+    trainer.fit(x, y)
+    optimizer = trainer.optimizer
+    some = net.select([3, 1])
+    chosen = select_optimizer(optimizer, [3, 1], net, some)
+    chosen.check_memory(some.params)
+    for name, slots in chosen.state.items():
+        shared = name in net.shared_params
+        for got, whole in zip(slots, optimizer.state[name], strict=True):
+            np.testing.assert_array_equal(got, whole if shared else whole[[3, 1]], err_msg=name)
