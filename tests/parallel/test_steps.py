@@ -104,6 +104,7 @@ def test_adam(way):
         losses.SoftmaxCrossEntropy(class_weights=[1.0, 0.5, 3.0, 2.0], label_smoothing=0.1),
         losses.SoftmaxCrossEntropy(ignore_index=2),
         losses.MulticlassHinge(),
+        losses.NLL(ignore_index=2, class_weights=[1.0, 0.5, 3.0, 2.0]),
     ],
     ids=lambda loss: type(loss).__name__ + loss.describe(),
 )
@@ -112,10 +113,19 @@ def test_losses_of_class_numbers(way, loss):
 
 
 @pytest.mark.parametrize(
-    "loss", [losses.MSE(), losses.HalfSSE(), losses.BCEWithLogits()], ids=lambda loss: str(loss)
+    "loss",
+    [
+        losses.MSE(),
+        losses.HalfSSE(),
+        losses.BCEWithLogits(),
+        losses.BCEWithLogits(pos_weight=2.0, ignore_index=-1.0),
+    ],
+    ids=lambda loss: str(loss),
 )
 def test_losses_of_numbers(way, loss):
     y = np.random.default_rng(2).integers(0, 2, (ROWS, CLASSES)).astype(float)
+    if getattr(loss, "ignore_index", None) is not None:
+        y[::3, :2] = y[20:40] = -1.0
     make = lambda: network(output="identity")  # noqa: E731
     check(batches(y), (3,), make=make, loss=loss, optimizer=optim.SGD(0.01))
 
