@@ -49,6 +49,7 @@ def die(data: Any, unit: tuple[str, int]) -> int:
     if tried < data.get(number, 0):
         time.sleep(0.2)  # so that another one has begun
         os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.4)  # and is lost with it
     return number
 
 
