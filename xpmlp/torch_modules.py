@@ -51,8 +51,8 @@ def from_torch(module: Any) -> Layer:
     module : torch.nn.Module
         ``nn.Sequential`` (also within one another) of Linear, Conv2d, MaxPool2d, AvgPool2d,
         AdaptiveAvgPool2d of 1, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm, Embedding,
-        Dropout, Flatten, Softmax, LogSoftmax and the activations of :mod:`xpmlp.layers`, or one of
-        them.
+        GLU, PReLU, Dropout, Flatten, Softmax, LogSoftmax and the activations of
+        :mod:`xpmlp.layers`, or one of them.
 
     Returns
     -------
@@ -264,6 +264,14 @@ def twins(nn: Any) -> Iterator[_Twin]:
             lambda layer, module=module: module(layer.features, eps=layer.eps),
             names,
         )
+    yield _Twin(L.GLU, nn.GLU, lambda m: L.GLU() if m.dim == -1 else None, lambda g: nn.GLU())
+    yield _Twin(
+        L.PReLU,
+        nn.PReLU,
+        lambda m: L.PReLU(m.num_parameters, dtype=_dtype(m)),
+        lambda p: nn.PReLU(p.features),
+        {"a": "weight"},
+    )
     yield _Twin(
         L.Dropout,
         nn.Dropout,

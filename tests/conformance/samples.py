@@ -133,6 +133,7 @@ WITHOUT_COUNTERPART = {
         "EmbedColumns",  # Embedding beside numbers that stay
         "PiecewiseLinear",
         "Periodic",
+        "SwiGLU",  # whose formula tests/layers/test_gated.py compares
         "SharedLinear",
     },
     "losses": {"HalfSSE"},

@@ -12,7 +12,7 @@ import xpmlp
 from xpmlp import layers
 
 SAMPLES = {sample.name: sample for sample in samples(LAYERS)}
-NAMES = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
+NAMES = {"a": "weight", "W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
 BASES = (layers.Layer, layers.Container, layers.Activation)
 TOLERANCE = tolerance("normalization", "float64")
 
@@ -62,7 +62,10 @@ def fits(layer, x) -> bool:
     """Whether x is laid out as here: features last, images in batches, and at least one row."""
     if isinstance(layer, layers.BatchNorm2D | layers.GroupNorm):
         return x.ndim == 4 and x.numel() > 0
-    features_last = not isinstance(layer, layers.BatchNorm) or x.ndim == 2
+    # torch's channels are axis 1, ours the last.
+    by_channel = isinstance(layer, layers.BatchNorm)
+    by_channel |= isinstance(layer, layers.PReLU) and layer.features > 1
+    features_last = not by_channel or x.ndim == 2
     return features_last and x.numel() > 0
 
 

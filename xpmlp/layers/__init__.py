@@ -7,6 +7,7 @@ from .containers import Container, Flatten, Residual, Sequential, Unflatten
 from .convolution import Conv2D
 from .dropout import Dropout
 from .embedding import EmbedColumns, Embedding
+from .gated import GLU, PReLU, SwiGLU
 from .image_norms import BatchNorm2D, GroupNorm
 from .linear import Linear, Matmul
 from .normalization import BatchNorm, LayerNorm, RMSNorm
@@ -17,6 +18,7 @@ from .shared_linear import SharedLinear
 from .softmax import LogSoftmax, Softmax
 
 __all__ = [
+    "GLU",
     "AvgPool2D",
     "BatchNorm",
     "BatchNorm2D",
@@ -34,6 +36,7 @@ __all__ = [
     "LogSoftmax",
     "Matmul",
     "MaxPool2D",
+    "PReLU",
     "Parameter",
     "Periodic",
     "PiecewiseLinear",
@@ -43,6 +46,7 @@ __all__ = [
     "SharedLinear",
     "Softmax",
     "State",
+    "SwiGLU",
     "Unflatten",
 ]
 __all__ += activations.__all__

@@ -15,7 +15,7 @@ from ..layers.base import Layer
 from ..layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
 from ..ops.activations import SELU_ALPHA, SELU_SCALE
 from ..ops.piecewise_linear import BINS, LEVELS, Columns
-from . import images
+from . import gated, images
 from .graph import BATCH, Graph, Value
 
 WHERE = "export_onnx"
@@ -326,6 +326,9 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.Sigmoid: _operator("Sigmoid"),
     L.Softplus: _operator("Softplus"),
     L.Softsign: _operator("Softsign"),
+    L.PReLU: gated.prelu,
+    L.GLU: gated.glu,
+    L.SwiGLU: gated.glu,
     L.Softmax: _operator("Softmax", ("axis", "axis")),
     L.LogSoftmax: _operator("LogSoftmax", ("axis", "axis")),
     L.Log: _log,

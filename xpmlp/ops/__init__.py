@@ -19,6 +19,7 @@ from .convolution import conv2d, conv2d_backward
 from .dispatch import explain, without_kernels
 from .dropout import dropout
 from .embedding import embedding, embedding_backward
+from .gated import glu, glu_backward, prelu, prelu_backward, swiglu, swiglu_backward
 from .gather import gather_rows
 from .group_norm import group_norm, group_norm_backward
 from .linear import linear, linear_backward
@@ -76,6 +77,8 @@ __all__ = [
     "gather_rows",
     "global_avg_pool2d",
     "global_avg_pool2d_backward",
+    "glu",
+    "glu_backward",
     "group_norm",
     "group_norm_backward",
     "layer_norm",
@@ -96,6 +99,8 @@ __all__ = [
     "periodic_backward",
     "piecewise_linear",
     "piecewise_linear_backward",
+    "prelu",
+    "prelu_backward",
     "radam_update",
     "rms_norm",
     "rms_norm_backward",
@@ -104,6 +109,8 @@ __all__ = [
     "softmax",
     "softmax_backward",
     "softmax_cross_entropy",
+    "swiglu",
+    "swiglu_backward",
     "without_kernels",
 ]
 __all__ += activations.__all__
