@@ -112,7 +112,7 @@ def documented(owner, attribute) -> bool:
 
 
 # Made by the Parameter descriptor (layer.dW); Parameter's docstring describes them.
-GENERATED = {"dW", "db", "dgamma", "dbeta", "dc", "dr", "ds"}
+GENERATED = {"da", "dW", "db", "dgamma", "dbeta", "dc", "dr", "ds"}
 
 
 def test_submodules_are_reached_from_the_package():
