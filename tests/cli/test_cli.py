@@ -116,6 +116,30 @@ def test_evaluate_gives_the_figures_of_the_run(command):
     assert "how often a class" in out
 
 
+def test_convolutions_train_and_come_back(command, tmp_path):
+    options = ("--epochs", "3", "--hidden", "8,16", "--quiet", "--no-plots", "--out", "run")
+    status, out, _ = command("train", "digits", "--model", "conv", *options)
+    assert status == 0 and "test accuracy" in out
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["recipe"]["model"] == "conv" and config["model"]["image"] == [1, 8, 8]
+    status, out, _ = command("evaluate", "run", "--json")
+    expected = json.loads(Path("run/result.json").read_text())["test_accuracy"]
+    assert status == 0 and last_json(out)["accuracy"] == pytest.approx(expected)
+    np.savez(tmp_path / "images.npz", x=load_digits().x_test)
+    status, out, _ = command("predict", "run", "images.npz")
+    assert status == 0 and "360 predictions" in out
+
+
+def test_convolutions_of_what_they_are_not_for(command, tmp_path):
+    (tmp_path / "table.csv").write_text("a,b,kind\n1,2,x\n2,1,y\n" * 10)
+    status, _, err = command("train", "table.csv", "--model", "conv")
+    assert status != 0 and "expected conv for images alone" in err
+    status, _, err = command("train", "digits", "--model", "conv", "--members", "3")
+    assert status != 0 and "one convolutional network" in err
+    status, _, err = command("train", "digits", "--model", "transformer")
+    assert status != 0 and "mlp, conv" in err
+
+
 def test_predict_reads_npz_and_writes_csv(command, tmp_path):
     command("train", "--epochs", "20", "--quiet", "--no-plots", "--out", "run")
     data = load_digits()

@@ -45,6 +45,7 @@ from ..layers import (
     Softmax,
     SwiGLU,
     Tanh,
+    Unflatten,
 )
 from ..layers.activations import ACTIVATIONS
 from ..random import Generator
@@ -100,6 +101,7 @@ LAYERS: dict[str, Callable[[str], Layer]] = {
     "dropout": lambda dtype: Dropout(0.4, rng=0),
     "flatten": lambda dtype: Flatten(),
     "flatten-axes": lambda dtype: Flatten(axes=2),
+    "unflatten": lambda dtype: Unflatten((3, 2)),
     "residual": lambda dtype: Residual(Linear(D, D, rng=0, dtype=dtype)),
     "sequential": lambda dtype: Sequential(
         Linear(D, 5, rng=0, dtype=dtype),
