@@ -189,9 +189,7 @@ def r2(outputs: Array, targets: Array, weight: Array | None = None) -> float:
     weight : array, shape (N,), optional
         w, what each row counts for, in the mean as well. Default: 1.
     """
-    y, t = to_numpy(outputs).astype(np.float64), to_numpy(targets).astype(np.float64)
-    if y.shape != t.shape:
-        raise ShapeError(f"`r2`: expected targets of the outputs' shape {y.shape}, got {t.shape}")
+    y, t = _numbers("r2", outputs, targets)
     if weight is not None:
         w = to_numpy(weight).astype(np.float64)
         y, t, w = y[w > 0], t[w > 0], w[w > 0]
@@ -214,7 +212,8 @@ def rmse(outputs: Array, targets: Array) -> float:
     ----------
     outputs, targets : array of one shape
     """
-    return float(np.sqrt(np.mean(_errors("rmse", outputs, targets) ** 2)))
+    y, t = _numbers("rmse", outputs, targets)
+    return float(np.sqrt(np.mean((y - t) ** 2)))
 
 
 def mae(outputs: Array, targets: Array) -> float:
@@ -224,16 +223,16 @@ def mae(outputs: Array, targets: Array) -> float:
     ----------
     outputs, targets : array of one shape
     """
-    return float(np.mean(np.abs(_errors("mae", outputs, targets))))
+    y, t = _numbers("mae", outputs, targets)
+    return float(np.mean(np.abs(y - t)))
 
 
-def _errors(where: str, outputs: Array, targets: Array) -> np.ndarray:
+def _numbers(where: str, outputs: Array, targets: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Both on the host in float64, once they are known to be of one shape."""
     y, t = (np.asarray(to_numpy(a), np.float64) for a in (outputs, targets))
-    if y.shape != t.shape:
-        raise ShapeError(
-            f"`{where}`: expected targets of the outputs' shape {y.shape}, got {t.shape}"
-        )
-    return y - t
+    if y.shape == t.shape:
+        return y, t
+    raise ShapeError(f"`{where}`: expected targets of the outputs' shape {y.shape}, got {t.shape}")
 
 
 def f1(outputs: Array, targets: Array) -> float:
@@ -329,8 +328,7 @@ def top_k_accuracy(outputs: Array, targets: Array, k: int) -> float:
         If there are fewer than k classes, or targets are not class numbers.
     """
     _answers("top_k_accuracy", outputs, targets)
-    values, t = to_numpy(outputs), to_numpy(targets)
-    classes = values.shape[-1]
+    values, t, classes = to_numpy(outputs), to_numpy(targets), outputs.shape[-1]
     if not isinstance(k, int | np.integer) or not 1 <= k <= classes:
         raise ConfigError(
             f"`top_k_accuracy`: expected k from 1 to the number of classes {classes}, got {k!r}"
