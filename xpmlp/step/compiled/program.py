@@ -80,15 +80,13 @@ class Program:
         Whether dropout and batch statistics are on, and a backward may follow.
     share : Share, optional
         Where the batch is a part of one that is divided among several ranks.
-    precision : str, optional
-        ``"bf16"``: the factors of products are rounded to bfloat16.
+    multiply : instruction, optional
+        Another product than that of the arrays' dtype.
 
     Attributes
     ----------
     members : int
         P, or 1.
-    multiply : instruction
-        The product of that precision.
     later : list of (array of int64, int, Later)
         A record, a place in it, and what is to be written there before each run.
     nbytes : int
@@ -112,7 +110,7 @@ class Program:
         *,
         training: bool = True,
         share: Share | None = None,
-        precision: str | None = None,
+        multiply: Any = None,
     ):
         self.share = share
         self.population, self.members = population, population or 1
@@ -121,7 +119,7 @@ class Program:
         self.instructions = load_kernels("numba", "instructions")
         self.tape = load_kernels("numba", "tape").Tape(self.members)
         self._gemm = load_kernels("numba", "gemm")
-        self.multiply = self._product_of(precision)
+        self.multiply = multiply or self._gemm.product
         self._records = load_kernels("numba", "records")
         self._kept: list[np.ndarray] = []
         self.nbytes = 0
@@ -134,17 +132,6 @@ class Program:
         self._watched: list[tuple[Any, str, Any]] = []
         self._held: list[np.ndarray] = []
         self._parts: list[tuple[Any, Callable[[], None]]] = []
-
-    def _product_of(self, precision: str | None) -> Any:
-        if precision is None:
-            return self._gemm.product
-        if precision != "bf16":
-            raise NotCompiled(f"on NumPy there is 'bf16' and no {precision!r}")
-        if not load_kernels("numba", "simd").target().bfloat16:
-            raise NotCompiled("this processor has no products of bfloat16 numbers (AVX512-BF16)")
-        if self.dtype != np.float32:
-            raise NotCompiled(f"its numbers are {self.dtype}, and only float32 ones are rounded")
-        return self._gemm.bfloat16_product
 
     def cut(self, action: Callable[[], None]) -> None:
         """Call a function between the instructions so far and those that follow."""

@@ -28,6 +28,7 @@ from .images import LAYERS as IMAGES
 from .layers import lower_layer
 from .losses import lower_loss
 from .memory import StepMemory
+from .precision import product_of
 from .program import Activation, Backward, NotCompiled, Program
 from .shared import SummedStep, weigh_gradient
 from .updates import can_update, lower_update
@@ -77,8 +78,8 @@ class CompiledStep:
     ):
         model, P = task.model, task.model.population
         rows = rows_of(model, x)
-        batch, options = given_batch(model, x, rows), {"share": share, "precision": task.precision}
-        program = Program(P, rows, batch, memory, **options)
+        batch, multiply = given_batch(model, x, rows), product_of(task.precision, memory.dtype)
+        program = Program(P, rows, batch, memory, share=share, multiply=multiply)
         outputs, array, append_backward = lower_model(program, model)
         self._value = program.buffer(P or 1)
         gradient = lower_loss(program, task.loss, outputs, y, self._value, weight)
