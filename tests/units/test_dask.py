@@ -12,7 +12,7 @@ import pytest
 import unit_work as work
 
 from xpmlp.data import load_digits
-from xpmlp.errors import ConfigError
+from xpmlp.errors import ConfigError, WorkerError
 from xpmlp.sweep import Settings, expand, sweep
 from xpmlp.units import Dask, Pool, Units
 
@@ -56,6 +56,14 @@ def test_each_unit_once_though_a_worker_is_killed(cluster, tmp_path):
     assert {o.result[2] for o in outcomes} == {1}  # threads
 
 
+def test_a_unit_that_kills_its_workers_fails_alone(cluster, tmp_path):
+    with Pool(Dask(cluster.scheduler_address)) as pool:
+        units = [(str(tmp_path), n) for n in range(6)]
+        found = {o.number: o.failure or o.result for o in Units(work.die, units, {1: 99}, pool)}
+    assert found.pop(1).startswith("failed: ")
+    assert found == {n: n for n in (0, 2, 3, 4, 5)}
+
+
 def test_a_sweep_is_what_it_is_here(cluster):
     digits = load_digits()
     x = (digits.x_train / 16.0).reshape(-1, 64).astype(np.float32)
@@ -68,6 +76,16 @@ def test_a_sweep_is_what_it_is_here(cluster):
     for number, own in enumerate(grid):
         alone = sweep(*given[:3], [own], outputs=10)
         assert alone.trials[0].scores == found.trials[number].scores
+
+
+def test_no_worker_is_an_error_in_words(monkeypatch):
+    monkeypatch.setattr("xpmlp.units.pool._WAIT", 0.5)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty,
+        Pool(Dask(empty.scheduler_address)) as pool,
+        pytest.raises(WorkerError, match="a worker of the Dask scheduler"),
+    ):
+        list(Units(work.add, [1], {"x": 1.0}, pool))
 
 
 def test_no_scheduler_is_an_error_in_words():

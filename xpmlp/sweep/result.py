@@ -10,10 +10,8 @@ import numpy as np
 
 from ..models import FullyConnectedNet
 from ..training import PopulationHistory
+from ..units.run import FAILED
 from .settings import Settings
-
-FAILED = "failed"
-"""How the ending of a trial begins that no worker could bring to its end."""
 
 
 @dataclass

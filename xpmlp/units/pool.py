@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-from ..errors import ConfigError, MissingDependencyError
+from ..errors import ConfigError, MissingDependencyError, WorkerError
 from ..ops.dispatch import thread_count
 from .worker import Task, run_task
 
@@ -146,7 +146,9 @@ class Pool:
 
     @property
     def window(self) -> int | None:
-        """How many units to hand in at a time; None for all, to an engine that does that itself."""
+        """How many units to hand in at a time, so that few are lost at once; None for all."""
+        if self._client is not None:
+            return 2 * self.workers  # a cluster that adapts grows with what waits
         return self.workers if self._local else None
 
     @property
@@ -162,7 +164,13 @@ class Pool:
         """Data as each unit is to be sent, or None where units first look for files."""
         if self._client is None:
             return None
-        self._client.wait_for_workers(1, timeout=_WAIT)
+        try:
+            self._client.wait_for_workers(1, timeout=_WAIT)
+        except TimeoutError as error:
+            raise WorkerError(
+                f"`executor`: expected a worker of the Dask scheduler, got none in {_WAIT:.0f} s; "
+                "start some: dask worker ADDRESS"
+            ) from error
         return self._client.scatter([data], broadcast=True, hash=False)[0]
 
     def make_anew(self) -> bool:

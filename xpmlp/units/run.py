@@ -21,7 +21,7 @@ RETRIES = 2
 """How often a unit is tried again."""
 
 _LOOK = 0.2  # seconds after which signals are looked for
-FINISHED = "finished"
+FINISHED, FAILED = "finished", "failed"
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class Units:
     -----
     A unit that raises an error of this library's ends all, as it would without an executor. One
     whose worker dies, or that raises anything else, is tried twice more and then given back as
-    failed. Units that a broken pool has lost go in again one at a time, so that only the one which
-    breaks it is lost again. Ctrl-C, SIGTERM and SIGHUP cancel what has not begun, and ask what has
-    begun to end where it sees the sender's temporary files (see :func:`~xpmlp.units.stop_asked`);
-    a second Ctrl-C waits for nothing.
+    failed. Units that a broken pool or Dask has lost go in again one at a time, so that only the
+    one which breaks it is lost again. Ctrl-C, SIGTERM and SIGHUP cancel what has not begun, and ask
+    what has begun to end where it sees the sender's temporary files (see
+    :func:`~xpmlp.units.stop_asked`); a second Ctrl-C waits for nothing.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class _Flight:
         self.waiting = deque(range(len(units.units)))
         self.flying: dict[Future, int] = {}
         self.tries: Counter[int] = Counter()
-        self.lost: set[int] = set()  # by a pool that broke
+        self.lost: set[int] = set()  # with the workers
         self.needy: set[int] = set()  # whose worker does not see the files
         self.sent: Any = None
         backend = get_backend()
@@ -114,7 +114,6 @@ class _Flight:
         with contextlib.closing(SharedData(self.units.data)) as self.shared:
             if not self.pool.in_process:
                 self._write()
-            self.sent = self.pool.prepare((self.units.data,))
             stopping = Stopping(self._stop)
             try:
                 with stopping.listening():
@@ -147,7 +146,7 @@ class _Flight:
         self.flying = {future: n for future, n in self.flying.items() if not future.cancel()}
 
     def _hand_in(self) -> Iterator[Outcome]:
-        """As many units as run at once; those that a broken pool has lost alone."""
+        """As many units as run at once; those that were lost before, alone."""
         window = self.pool.window or len(self.units.units)
         while self.waiting:
             suspect = self.waiting[0] in self.lost
@@ -158,6 +157,8 @@ class _Flight:
             task = Task(
                 self.units.function, self.units.units[number], self.shared.ticket, *self.task
             )
+            if self.sent is None:
+                self.sent = self.pool.prepare((self.units.data,))
             data = (self.units.data,) if number in self.needy else self.sent
             try:
                 self.flying[self.pool.submit(task, data)] = number
@@ -187,14 +188,22 @@ class _Flight:
             yield from self._again(number, error)
         except XpmlpError:
             raise
-        except CancelledError as error:  # not by us: Dask lost the data with a worker
-            self.sent = self.pool.prepare((self.units.data,))
-            yield from self._again(number, error)
+        except CancelledError as error:  # not by us: Dask lost the data with the workers
+            self.sent = None
+            yield from self._given_up(number, error)
         except Exception as error:
             if (refused := _unpicklable(error)) is not None:
                 raise refused from error
-            # The engine has tried already.
-            yield from self._again(number, error, final=type(error).__name__ == "KilledWorker")
+            if type(error).__name__ == "KilledWorker":  # Dask's, for whatever was on the worker
+                yield from self._given_up(number, error)
+            else:
+                yield from self._again(number, error)
+
+    def _given_up(self, number: int, error: BaseException) -> Iterator[Outcome]:
+        """An engine has tried a unit again and again. It may be the fault of one beside it."""
+        alone = number in self.lost
+        self.lost.add(number)
+        yield from self._again(number, error, final=alone)
 
     def _again(self, number: int, error: BaseException, final: bool = False) -> Iterator[Outcome]:
         """Hand a unit in again, or give it up."""
@@ -202,7 +211,8 @@ class _Flight:
             return
         self.tries[number] += 1
         if final or self.tries[number] > RETRIES:
-            yield Outcome(number, failure=f"failed: {type(error).__name__}: {error}")
+            words = f"{type(error).__name__}: {error}".removesuffix(": ")
+            yield Outcome(number, failure=f"{FAILED}: {words}")
         else:
             self.waiting.appendleft(number)
 
@@ -211,8 +221,8 @@ class _Flight:
             for number in self.waiting:
                 yield Outcome(
                     number,
-                    failure="failed: the executor broke, and only one that is given as a function "
-                    f"is made anew: {type(error).__name__}: {error}",
+                    failure=f"{FAILED}: the executor broke, and only one that is given as a "
+                    f"function is made anew: {type(error).__name__}: {error}",
                 )
             self.waiting.clear()
 
