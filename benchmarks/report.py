@@ -1,6 +1,6 @@
 """From saved JSON to Markdown.
 
-    xpmlp bench --json run.json
+    xpmlp bench --out run.json
     python -m benchmarks.report run.json                     # to the terminal
     python -m benchmarks.report run.json --name epyc-2       # to benchmarks/results/epyc-2.md
     python -m benchmarks.report run.json --docs              # into docs/benchmarks.md
@@ -31,7 +31,7 @@ BEGIN, END = "<!-- begin: made by benchmarks/report.py -->", "<!-- end -->"
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report")
-    parser.add_argument("json", type=Path, help="what xpmlp bench --json wrote")
+    parser.add_argument("json", type=Path, help="what xpmlp bench --out wrote")
     parser.add_argument("--name", help="write benchmarks/results/NAME.md")
     parser.add_argument(
         "--docs", action="store_true", help="put the tables into docs/benchmarks.md"

@@ -49,7 +49,7 @@ QUICK = ("--quick", "--only", "softmax", "--peers", "numpy")
 
 
 def test_a_table_json_and_a_picture_come_out(bench, tmp_path):
-    status, out, err = bench(*QUICK, "--json", "b.json", "--plot", "b.svg")
+    status, out, err = bench(*QUICK, "--out", "b.json", "--plot", "b.svg")
     assert status == 0, err
     for text in ("softmax_cross_entropy 6×3", "NumPy alone", "of floor", "geometric mean"):
         assert text in out
@@ -88,12 +88,12 @@ def test_missing_peers_are_on_the_screen(bench, monkeypatch):
         (("--only", "sofmax"), "there are softmax_cross_entropy, matmul"),
         (("--backends", "numpi"), "expected some of numpy, cupy, torch"),
         (("--peers", "pandas"), "expected some of numpy, torch, torch.compile, jax"),
-        (("--json", "no/such/folder.json"), "in a folder that exists"),
+        (("--out", "no/such/folder.json"), "in a folder that exists"),
     ],
 )
 def test_mistakes_end_with_one_line_before_anything_is_measured(bench, arguments, message):
     status, out, err = bench("--quick", *arguments)
-    assert status == 1 and out == ""
+    assert status == 2 and out == ""
     assert message in err and "Traceback" not in err
 
 

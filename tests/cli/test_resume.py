@@ -131,7 +131,7 @@ def test_a_sweep_goes_on_in_the_middle(command, stop_after, default_ctrl_c, monk
         "population-2.safetensors",
     }
     status, _, err = command("sweep", "--resume", "run", "--lr", "0.1")
-    assert status == 1 and "got --lr; leave them out" in err
+    assert status == 2 and "got --lr; leave them out" in err
     with monkeypatch.context() as patch:
         seen.clear()
         patch.setattr("xpmlp.training.Trainer._run_epoch", count)
@@ -170,7 +170,7 @@ def test_another_training_does_not_go_on_by_mistake(command, monkeypatch, tmp_pa
     assert status == 1 and "settings.optimizer.lr was 0.003, is 0.1" in err
     assert "--resume-anyway" in err and Path("run/config.json").read_bytes() == before
     status, _, err = command("train", "digits", "--target", "a", "--resume", "run")
-    assert status == 1 and "got data, --target; leave them out" in err
+    assert status == 2 and "got data, --target; leave them out" in err
     status, _, err = command("train", "--resume", tmp_path)
     assert status == 1 and "with config.json in it" in err
     arguments = ("--resume", "run", "--resume-anyway", "--epochs", "5", "--quiet", "--no-plots")

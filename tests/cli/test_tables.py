@@ -76,7 +76,7 @@ def test_predictions_carry_ids_and_fill_in_missing_values(command, run):
     rows = last_json(out)
     assert [row["key"] for row in rows] == ["n1", "n2"]
     assert list(rows[0]) == ["key", "prediction", "p(no)", "p(yes)"]
-    assert "2 missing values filled in (size 1, day 1)" in out
+    assert "2 missing values filled in (size 1, day 1)" in err
 
 
 def test_a_column_that_did_not_vary_has_no_effect(command):
@@ -164,7 +164,7 @@ def test_a_file_with_one_of_the_classes_only(command, run):
     write("other.csv", [row for row in people(30, first=100) if row[4] == "yes"])
     status, out, err = command("evaluate", "run", "other.csv", "--json")
     assert status == 0, err
-    assert last_json(out)["class_accuracy"]["no"] is None and "no rows" in out
+    assert last_json(out)["class_accuracy"]["no"] is None and "no rows" in err
 
 
 def test_the_task_of_the_run_holds_for_other_files(command):
@@ -236,7 +236,7 @@ def test_what_must_not_be_written_over_is_not(command, run, kind):
     else:
         out = "out.docx"
     status, _, err = command("predict", "run", "people.csv", "--out", out)
-    assert status == 1 and "`--out`" in err
+    assert status == 2 and "`--out`" in err
     assert Path("people.csv").read_bytes() == before
     assert kind != "link" or Path(out).is_symlink()
 

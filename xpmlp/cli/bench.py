@@ -17,6 +17,7 @@ from ..bench.report import EXPLANATION, conditions, main_table, notes, summary_t
 from ..bench.report import Table as Cells
 from ..errors import ConfigError
 from ..files import write_atomically
+from .display import fits, print_json
 
 _FILE_WIDTH = 200
 
@@ -30,6 +31,7 @@ def bench(
     quick: bool,
     json_file: Path | None,
     plot_file: Path | None,
+    as_json: bool = False,
 ) -> bool:
     """Measure, print, save.
 
@@ -71,9 +73,12 @@ def bench(
     if json_file is not None:  # before anything is printed, which may fail: `| head`
         content = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         write_atomically(json_file, content.encode())
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)  # in a file, no cell is cut
-    print_record(console, record)
+    if as_json:
+        print_json(record)
+    elif not console.is_terminal:
+        print_record(Console(width=_FILE_WIDTH), record)  # in a file there is room
+    else:
+        print_record(console, record)
     if plot_file is not None:
         from ..bench.plot import plot_record
 
@@ -83,12 +88,33 @@ def bench(
 
 def print_record(console: Console, record: dict[str, Any]) -> None:
     """The table, what it means, and what is not in it."""
-    console.print(_table(main_table(record)))
+    tables = [main_table(record)]
     if len(record["cases"]) > 1:
-        console.print(_table(summary_table(record)))
+        tables.append(summary_table(record))
+    for cells in tables:
+        table = _table(cells)
+        console.print(table if fits(console, table) else _listed(cells))
     console.print(EXPLANATION, markup=False)
     for line in (*conditions(record), *notes(record)):
         console.print(f"- {line}", markup=False, highlight=False)
+
+
+def _listed(cells: Cells) -> Table:
+    """The same for a narrow terminal: each case over its figures, one below the other."""
+    table = Table(show_header=False)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
+    for (_, (title, *texts)), ratios in zip(cells.rows, cells.ratios, strict=True):
+        table.add_section()
+        table.add_row(f"[bold]{escape(title)}[/]", "")
+        for name, text, ratio in zip(cells.headers[1:], texts, ratios[1:], strict=True):
+            table.add_row(escape(name), _styled(text, ratio))
+    return table
+
+
+def _styled(text: str, ratio: float | None) -> str:
+    color = None if ratio is None else "green" if ratio >= 1.0 else "red"
+    return f"[{color}]{escape(text)}[/]" if color else escape(text)
 
 
 def _table(cells: Cells) -> Table:
@@ -101,9 +127,6 @@ def _table(cells: Cells) -> Table:
         if last not in (None, group):
             table.add_section()
         last = group
-        styled = []
-        for text, ratio in zip(texts, ratios, strict=True):
-            color = None if ratio is None else "green" if ratio >= 1.0 else "red"
-            styled.append(f"[{color}]{escape(text)}[/]" if color else escape(text))
+        styled = [_styled(*pair) for pair in zip(texts, ratios, strict=True)]
         table.add_row(*styled)
     return table

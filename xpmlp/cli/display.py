@@ -13,6 +13,8 @@ from rich.table import Table
 from . import tables as t
 
 console = Console()
+"""Where results go: standard output, or standard error beside ``--json``."""
+_TAKEN = 3
 
 
 def print_json(values: Any) -> None:
@@ -39,7 +41,18 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
 
 
 def print_classes(result: dict[str, Any]) -> None:
-    """Which classes were taken for which."""
+    """Which classes were taken for which: as a matrix where there is room for it."""
+    matrix = _matrix(result)
+    console.print(matrix if fits(console, matrix) else _class_by_class(result))
+
+
+def fits(console: Console, table: Table) -> bool:
+    """Whether there is room for all of a table."""
+    without_bound = console.options.update(width=100_000)
+    return console.measure(table, options=without_bound).maximum <= console.width
+
+
+def _matrix(result: dict[str, Any]) -> Table:
     classes = list(result["class_accuracy"])
     table = Table(title="how often a class (row) was taken for another (column)")
     table.add_column("")
@@ -47,18 +60,62 @@ def print_classes(result: dict[str, Any]) -> None:
         table.add_column(escape(t.plain(name, 100)), justify="right")
     table.add_column("accuracy", justify="right")
     for name, counts in zip(classes, result["confusion_matrix"], strict=True):
-        accuracy = result["class_accuracy"][name]
-        share = "no rows" if accuracy is None else f"{100 * accuracy:.1f} %"
+        cells = (str(count) if count else "·" for count in counts)
+        table.add_row(escape(t.plain(name, 100)), *cells, _share(result["class_accuracy"][name]))
+    return table
+
+
+def _class_by_class(result: dict[str, Any]) -> Table:
+    """A row a class, with the classes that it was taken for most."""
+    classes = list(result["class_accuracy"])
+    table = Table(title="what each class was taken for")
+    table.add_column("class", overflow="fold")
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("right", justify="right", no_wrap=True)
+    table.add_column("taken for", overflow="fold")
+    for place, counts in enumerate(result["confusion_matrix"]):
+        wrong = [at for at in sorted(range(len(counts)), key=lambda at: -counts[at]) if at != place]
+        taken = [f"{t.plain(classes[at], 24)} ({counts[at]})" for at in wrong[:_TAKEN] if counts[at]]
         table.add_row(
-            escape(t.plain(name, 100)), *(str(count) if count else "·" for count in counts), share
+            escape(t.plain(classes[place], 40)),
+            str(sum(counts)),
+            _share(result["class_accuracy"][classes[place]]),
+            escape(", ".join(taken)),
         )
-    console.print(table)
+    return table
+
+
+def _share(accuracy: float | None) -> str:
+    return "no rows" if accuracy is None else f"{100 * accuracy:.1f} %"
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Rows as a table of as many of their columns as there is room for, the first ones."""
+    names = list(rows[0])
+    for shown in range(len(names), 0, -1):
+        table = Table()
+        for name in names[:shown]:
+            table.add_column(escape(t.plain(name, 100)), justify="right", overflow="fold")
+        for row in rows:
+            cells = (row[name] for name in names[:shown])
+            table.add_row(
+                *(
+                    f"{value:.4g}" if isinstance(value, float) else escape(t.plain(str(value), 100))
+                    for value in cells
+                )
+            )
+        if shown == 1 or fits(console, table):
+            console.print(table)
+            break
+    if shown < len(names):
+        console.print(f"{len(names) - shown} more columns are in a file: --out", markup=False)
 
 
 def as_table(values: dict[str, Any], title: str | None = None) -> Table:
     """Names and values, one below the other."""
     table = Table(show_header=False, title=title, title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
+    longest = max((len(str(name)) for name in values), default=0)
+    table.add_column(style="bold", no_wrap=longest < console.width // 2, overflow="fold")
     table.add_column(overflow="fold")
     for name, value in values.items():
         text = f"{value:.6g}" if isinstance(value, float) else str(value)

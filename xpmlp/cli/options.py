@@ -10,8 +10,29 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError
+from .display import console
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, last.")]
+
+def _beside_json(as_json: bool) -> bool:
+    """All that people read goes to standard error then."""
+    console.stderr = as_json
+    return as_json
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print the result as a line of JSON, and nothing else on standard output.",
+        callback=_beside_json,
+        is_eager=True,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Each epoch, where there is no terminal (else ten)."),
+]
 Report = Annotated[bool, typer.Option(help="Whether to leave a page, report.html, in the folder.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder to look for data sets in (else XPMLP_DATA, cache).")
@@ -37,9 +58,14 @@ ResumeAnyway = Annotated[
 def choose_backend(name: str | None, device: str | None, stopped: Any = None) -> None:
     """The backend that was asked for, or that of a run that goes on."""
     from .. import set_backend
+    from ..backend import NAMES
 
     if stopped is not None and name is None and device is None:
         name, device = stopped.backend
+    if name is not None and name not in (*NAMES, "auto"):
+        raise ConfigError(
+            f"`--backend`: expected a backend among {', '.join(NAMES)} or auto, got {name!r}"
+        )
     if name is not None or device is not None:
         set_backend(name or os.environ.get("XPMLP_BACKEND") or "numpy", device)
 
@@ -47,7 +73,10 @@ def choose_backend(name: str | None, device: str | None, stopped: Any = None) ->
 def widths_of(text: str) -> tuple[int, ...]:
     """``256,128`` as hidden widths."""
     try:
-        return tuple(int(part) for part in text.replace(" ", "").split(",") if part)
+        widths = tuple(int(part) for part in text.replace(" ", "").split(",") if part)
+        if any(width < 1 for width in widths):
+            raise ValueError
+        return widths
     except ValueError:
         raise ConfigError(
             f"`--hidden`: expected widths such as 256,128 (or an empty text for none), got {text!r}"

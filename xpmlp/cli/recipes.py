@@ -19,6 +19,9 @@ from ..data.tables.recipe import (
     batch_rows,
 )
 from ..errors import ConfigError
+from ..options import Number
+
+_ONE_AT_LEAST, _COUNT = Number("[1, inf)", whole=True), Number("[0, inf)", whole=True)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class Recipe:
     def with_options(self, options: dict[str, Any]) -> Recipe:
         """The recipe with those options replaced that are not None."""
         given = {name: value for name, value in options.items() if value is not None}
+        for name, least in (("members", _ONE_AT_LEAST), ("folds", _COUNT), ("bins", _COUNT)):
+            if name in given:
+                least.check("xpmlp train", name, given[name])
         if given.get("members") == 1 or given.get("validation", 0) > 0:
             # Rows held out take the place of folds; one network has nothing else to stop by.
             given = {"folds": 0, "validation": 0.1} | given

@@ -18,8 +18,8 @@ from .recipes import Recipe
 from .runs import CONFIG, how_to_go_on, is_unfinished, read_config
 
 # About how it runs, not about what is trained.
-_ALWAYS = {"backend", "device", "data_dir", "download", "plots", "report", "quiet", "as_json"}
-_ALWAYS |= {"resume", "resume_anyway", "save_every", "processes", "dask", "mpi"}
+_ALWAYS = {"backend", "device", "data_dir", "download", "plots", "report", "quiet", "verbose"}
+_ALWAYS |= {"as_json", "resume", "resume_anyway", "save_every", "processes", "dask", "mpi"}
 TRAINING = {field.name for field in fields(Recipe)} | {"seed"}
 """Options of ``xpmlp train`` that make another training; ``--resume-anyway`` takes them."""
 

@@ -27,7 +27,6 @@ from ..errors import CheckpointError
 from ..files import owned, remove_strays, write_atomically
 from ..models import FullyConnectedNet
 from ..training import load_model
-from ..training.progress import tell
 from ..training.state_file import CHECKPOINT
 
 MODEL = "model.safetensors"
@@ -168,8 +167,6 @@ def _kept_or_discarded(folder: Path) -> Iterator[None]:
                 pass  # says itself how to go on
             elif is_unfinished(folder):
                 error.add_note(how_to_go_on(folder))
-                if isinstance(error, KeyboardInterrupt):  # which the command line ends in silence
-                    tell(f"xpmlp: interrupted; {how_to_go_on(folder)}")
             elif {file.name for file in folder.iterdir()} <= {CONFIG, STATES}:
                 finish_run(folder)
                 (folder / CONFIG).unlink(missing_ok=True)

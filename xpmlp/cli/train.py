@@ -34,6 +34,7 @@ from ..training import (
     save_model,
 )
 from ..training.out_of_fold import LOSS
+from ..training.progress import Progress
 from ..training.state_file import CHECKPOINT
 from . import warned
 from .predict import answers_in_units
@@ -64,6 +65,7 @@ def train(
     dtype: str = "float32",
     out: Path | None = None,
     progress: bool = True,
+    verbose: bool = False,
     plots: bool = True,
     report: bool = True,
     save_every: float = 30.0,
@@ -84,6 +86,8 @@ def train(
     dtype : str
     out : path, optional
     progress, plots, report : bool
+    verbose : bool
+        Whether each epoch is told where there is no terminal.
     save_every : float
         Seconds between two checkpoints, at least.
     resume : path, optional
@@ -130,7 +134,7 @@ def train(
             seed,
             data.normalization,
             dataset.classes is None,
-            progress,
+            [Progress(verbose)] if progress else [],
             folder,
             data.validation is not None,
             folds_of_recipe(dataset, recipe, seed),
@@ -242,7 +246,7 @@ def _trainer(
     seed: int,
     normalization: Normalization,
     regression: bool,
-    progress: bool,
+    told: list[Callback],
     folder: Path,
     validated: bool,
     folds: Any,
@@ -260,6 +264,7 @@ def _trainer(
         monitor = held if validated or folds is not None else "train_loss"
         share = None if folds is None else PATIENCE_SHARE
         callbacks.append(EarlyStopping(recipe.patience, monitor=monitor, share=share))
+    callbacks += told
     options: dict[str, Any] = {"normalization": normalization, "parallel": ranks}
     maker: type[Trainer] = Trainer
     if model.population is not None:
@@ -280,7 +285,7 @@ def _trainer(
         clip_norm=recipe.clip_norm,
         precision=recipe.precision,
         callbacks=callbacks,
-        progress=progress,
+        progress=False,
         seed=seed,
         **options,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -19,17 +20,28 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 _COMPILING = "compiling for this machine, the first time only"
+_LINES = 10  # of a training, where they are not seen as it goes
+_BAR_FROM = 72  # columns; with fewer there is no bar
 _REFRESH_SECONDS = 0.2  # reading the loss waits for the device, so it is read this rarely
 
 
 class Progress(Callback):
     """One line for each finished epoch, and in a terminal a live bar for the running one.
 
-    The bar is drawn by ``rich`` where it is installed.
+    The bar is drawn by ``rich`` where it is installed. Without a terminal, about ten lines tell of
+    the whole training.
+
+    Parameters
+    ----------
+    verbose : bool
+        Whether every epoch is told without a terminal too.
     """
 
     first_rank_only = True
     _bar: Any = None
+
+    def __init__(self, verbose: bool = False):
+        self.verbose = verbose
 
     def __getstate__(self) -> dict[str, Any]:
         return {n: v for n, v in vars(self).items() if n not in ("_bar", "_task")}  # for pickles
@@ -44,19 +56,23 @@ class Progress(Callback):
         self._last = self._epoch_start = time.monotonic()
         self._total = trainer.steps_per_epoch or None  # of batches that are not counted
         self._done = 0
+        self._untold: str | None = None
+        self._width = shutil.get_terminal_size().columns if Unbroken(sys.stderr).isatty() else None
         if Unbroken(sys.stderr).isatty() and importlib.util.find_spec("rich") is not None:
             from rich import progress
             from rich.console import Console
 
-            self._bar = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(bar_width=24),
-                progress.MofNCompleteColumn(),
-                progress.TextColumn("{task.fields[figures]}"),
-                progress.TimeRemainingColumn(),
-                console=Console(file=Unbroken(sys.stderr)),  # type: ignore[arg-type]
-                transient=True,
-            )
+            console = Console(file=Unbroken(sys.stderr))  # type: ignore[arg-type]
+            self._width = console.width
+            columns: list[Any] = [progress.TextColumn("{task.description}")]
+            columns.append(progress.MofNCompleteColumn())
+            columns.append(progress.TextColumn("{task.fields[figures]}"))
+            if self._width >= _BAR_FROM:
+                columns.insert(
+                    1, progress.BarColumn(bar_width=min(24, self._width - _BAR_FROM + 4))
+                )
+                columns.append(progress.TimeRemainingColumn())
+            self._bar = progress.Progress(*columns, console=console, transient=True)
             self._bar.start()
             self._task = self._bar.add_task("epoch 1", total=self._total, figures="")
         self._hear_of_compiling(self._say_why_nothing_moves)
@@ -68,7 +84,8 @@ class Progress(Callback):
     def _say_why_nothing_moves(self) -> None:
         self._hear_of_compiling(None)  # once
         if self._bar is not None:
-            self._bar.update(self._task, description=_COMPILING)
+            room = self._width is None or self._width >= _BAR_FROM
+            self._bar.update(self._task, description=_COMPILING if room else "compiling")
         elif Unbroken(sys.stderr).isatty():
             tell(_COMPILING)
 
@@ -79,7 +96,9 @@ class Progress(Callback):
             return
         self._last = now
         rate = self._done * trainer.batch_size / (now - self._epoch_start)
-        figures = f"loss {float(np.mean(to_numpy(loss))):.4f}  {rate:,.0f} samples/s"
+        figures = f"loss {float(np.mean(to_numpy(loss))):.4f}"
+        if self._width is None or self._width >= _BAR_FROM:
+            figures += f"  {rate:,.0f}/s"
         self._bar.update(
             self._task,
             completed=self._done,
@@ -88,11 +107,14 @@ class Progress(Callback):
         )
 
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        line = describe(row, trainer.epochs)
-        if self._bar is not None:
+        line = describe(row, trainer.epochs, self._width)
+        if self._width is None and not self.verbose and not _is_told(row["epoch"], trainer.epochs):
+            self._untold = line
+        elif self._bar is not None:
             self._bar.console.print(line, highlight=False)
             self._bar.reset(self._task, total=self._total, figures="")
         else:
+            self._untold = None
             tell(line)
         self._done = 0
         self._epoch_start = time.monotonic()
@@ -101,6 +123,8 @@ class Progress(Callback):
         self._hear_of_compiling(None)
         if self._bar is not None:
             self._bar.stop()
+        if self._untold is not None:
+            tell(self._untold)
         if history.ending != "finished":
             tell(history.ending)
 
@@ -112,19 +136,40 @@ def tell(line: str) -> None:
     stream.flush()
 
 
-def describe(row: dict[str, Any], epochs: int) -> str:
-    """A row of the history as a line of text."""
-    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"]
-    for part, label in (("train", "train"), ("val", "validation")):
-        if f"{part}_loss" in row:
-            text = f"{label} loss {row[f'{part}_loss']:.4f}"
-            if f"{part}_accuracy" in row:
-                text += f" accuracy {100 * row[f'{part}_accuracy']:.2f} %"
-            elif f"{part}_r2" in row:
-                text += f" R² {row[f'{part}_r2']:.4f}"
-            own = (f"{part}_loss", f"{part}_accuracy", f"{part}_r2")
-            others = (name for name in row if name.startswith(f"{part}_") and name not in own)
-            text += "".join(f" {name.removeprefix(part)[1:]} {row[name]:.4g}" for name in others)
-            parts.append(text)
-    parts.append(f"{row['samples_per_second']:,.0f} samples/s")
-    return "  ".join(parts)
+def describe(row: dict[str, Any], epochs: int, width: int | None = None) -> str:
+    """A row of the history as a line of text, as much of it as fits into so many columns."""
+    number = f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
+    rate = f"{row['samples_per_second']:,.0f}"
+    short = [f"epoch {number}", *_figures(row, "train", "val"), f"{rate}/s"]
+    lines = [
+        [f"epoch {number}", *_figures(row, "train", "validation", full=True), f"{rate} samples/s"],
+        short,
+        short[:-1],
+        [number, *_figures(row, "", "val", with_loss="")],
+        [number, *_figures({n: v for n, v in row.items() if n.startswith("val")}, "", "val")],
+    ]
+    texts = ["  ".join(parts) for parts in lines]
+    return next((text for text in texts if width is None or len(text) <= width), texts[-1][:width])
+
+
+def _figures(
+    row: dict[str, Any], train: str, val: str, *, full: bool = False, with_loss: str = "loss "
+) -> list[str]:
+    """Loss, and accuracy or R², of each part of the data."""
+    parts = []
+    for part, label in (("train", train), ("val", val)):
+        if f"{part}_loss" not in row:
+            continue
+        text = f"{label} {with_loss}{row[f'{part}_loss']:.4f}"
+        if f"{part}_accuracy" in row:
+            word = "accuracy " if full else ""
+            text += f" {word}{100 * row[f'{part}_accuracy']:.2f} %"
+        elif f"{part}_r2" in row:
+            text += f" R² {row[f'{part}_r2']:.4f}"
+        parts.append(text.strip())
+    return parts
+
+
+def _is_told(epoch: int, epochs: int) -> bool:
+    """The first epoch, and ten more over the whole training."""
+    return epoch == 1 or epoch * _LINES // epochs > (epoch - 1) * _LINES // epochs

@@ -48,7 +48,10 @@ class Stopping:
         before = {}
         for name, free in _FREE.items():
             number = getattr(signal, name, None)  # Windows has not all of them
-            if number is not None and signal.getsignal(number) in free:
+            if number is None:
+                continue
+            now = signal.getsignal(number)
+            if now in free or getattr(now, "gives_way", False):
                 before[number] = signal.signal(number, self._receive)
         try:
             yield

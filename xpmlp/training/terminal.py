@@ -7,7 +7,8 @@ import errno
 import os
 from typing import Any
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+"""Numbers of the errors that say that a disk has no room."""
 
 
 class Unbroken:
@@ -46,7 +47,7 @@ class Unbroken:
         try:
             return getattr(self._stream, method)(*arguments)
         except (OSError, ValueError) as error:  # ValueError: it has been closed here
-            if self._holds_results and getattr(error, "errno", None) in _FULL:
+            if self._holds_results and getattr(error, "errno", None) in FULL:
                 raise
             # What is left in its buffer would be tried again, and fail, when the process ends.
             with contextlib.suppress(Exception):
