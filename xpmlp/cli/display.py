@@ -74,8 +74,9 @@ def _class_by_class(result: dict[str, Any]) -> Table:
     table.add_column("right", justify="right", no_wrap=True)
     table.add_column("taken for", overflow="fold")
     for place, counts in enumerate(result["confusion_matrix"]):
-        wrong = [at for at in sorted(range(len(counts)), key=lambda at: -counts[at]) if at != place]
-        taken = [f"{t.plain(classes[at], 24)} ({counts[at]})" for at in wrong[:_TAKEN] if counts[at]]
+        wrong = [at for at, count in enumerate(counts) if count and at != place]
+        most = sorted(wrong, key=counts.__getitem__, reverse=True)[:_TAKEN]
+        taken = [f"{t.plain(classes[at], 24)} ({counts[at]})" for at in most]
         table.add_row(
             escape(t.plain(classes[place], 40)),
             str(sum(counts)),
