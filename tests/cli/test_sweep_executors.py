@@ -126,4 +126,4 @@ def test_only_one_executor_and_good_shards(command):
         with pytest.raises(ConfigError, match="--shard"):
             parse_shard(wrong)
     status, _, err = command("sweep", "--lr", "0.1", "--epochs", "1", *REST, "--shard", "3/3")
-    assert status == 1 and "at most" in err and not list(Path("runs").iterdir())
+    assert status == 2 and "at most" in err and not list(Path("runs").iterdir())
