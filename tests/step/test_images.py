@@ -9,6 +9,7 @@ import pytest
 from step.shares import assert_shares_give_the_same_bits
 from step.test_compiled import TOLERANCES, run_both
 
+from xpmlp.errors import BackendError
 from xpmlp.layers import (
     AvgPool2D,
     BatchNorm2D,
@@ -178,3 +179,9 @@ def test_what_runs_layer_by_layer(model, shape, why, rng):
     x = rng.normal(size=shape or (N, 2, 9, 11)).astype(np.float32)
     said = step.explain(x, np.zeros(N, int))
     assert said.startswith("layer by layer") and why in said
+
+
+def test_no_precision_is_promised_that_is_not_kept(rng):
+    step = TrainStep(make(dtype="float32"), SoftmaxCrossEntropy(), SGD(0.1), precision="bf16")
+    with pytest.raises(BackendError, match="precision='bf16'"):
+        step(*batch(rng, dtype="float32"))

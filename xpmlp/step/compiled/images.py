@@ -28,6 +28,8 @@ def convolution(program: Program, name: str, layer: layers.Conv2D, x: Activation
     (C, H, W), G, N, members = x.axes, layer.groups, program.rows, program.members
     if each * G != C or layer.population != program.population:
         raise NotCompiled(f"{name}Conv2D is for other inputs")
+    if program.multiply is not program.instructions.product:
+        raise NotCompiled(f"{name}Conv2D multiplies in full precision alone")
     windows = Windows((size[0], size[1]), layer.stride, layer.padding, layer.dilation)
     Ho, Wo = windows.count(name, H, W)
     kinds, F, of_kernel = program.instructions, M * Ho * Wo, each * size[0] * size[1]
