@@ -304,3 +304,13 @@ def test_names_with_dollars_are_no_formulas(tmp_path, words):
     plot_confusion(y, y, [words, f"{words}{words}"], path=tmp_path / "c.png")
     figure = plot_history(ROWS, tmp_path / "h.png", title=words)
     assert figure.get_suptitle().replace("\\$", "$") == words.replace("\x1b", "\ufffd")
+
+
+@pytest.mark.parametrize("count", [3, 16, 40])
+def test_labels_of_a_confusion_matrix_are_inside_the_picture(count):
+    y = np.arange(count)
+    figure = plot_confusion(y, y, [f"a class {number}" for number in range(count)])
+    figure.canvas.draw()
+    inside = figure.axes[0].get_tightbbox(figure.canvas.get_renderer())
+    assert inside.x0 >= 0 and inside.y0 >= 0
+    assert inside.x1 <= figure.bbox.width and inside.y1 <= figure.bbox.height

@@ -70,7 +70,9 @@ def plot_confusion(
     from matplotlib.colors import PowerNorm
 
     # A square root makes the few mistakes visible beside the many hits.
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0))
+    # Not of aspect "equal": axes made smaller by it push their labels out of the picture.
+    norm = PowerNorm(0.5, 0.0, 1.0)
+    image = axes.imshow(shares, cmap="Blues", norm=norm, aspect="auto")
     bar = figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02, ticks=[0, 0.05, 0.25, 0.5, 1])
     bar.ax.set_yticklabels(["0 %", "5 %", "25 %", "50 %", "100 %"])
     bar.set_label("Share of the true class")
