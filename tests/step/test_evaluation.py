@@ -481,7 +481,7 @@ trainer.fit(x, y)
 trainer_of_nets._together = lambda work, figures: {}
 trainer_of_nets.fit(x, y)
 before = made()
-assert "product.<locals>.run" in {function.__qualname__ for function in tape._alive}
+assert "_product.<locals>.run" in {function.__qualname__ for function in tape._alive}
 trainer.fit(x, y, validation=(x[:25], y[:25]))
 PopulationTrainer(nets, folds=2, **quick).fit(x, y, validation=(x[:25], y[:25]))
 for each in (model, nets):
