@@ -12,15 +12,22 @@ numba = pytest.importorskip("numba", reason='needs numba: pip install "xpmlp[fas
 from xpmlp.kernels.numba import instructions, tape  # noqa: E402
 from xpmlp.layers import (  # noqa: E402
     GELU,
+    AvgPool2D,
+    BatchNorm2D,
+    Conv2D,
     EmbedColumns,
+    Flatten,
+    GroupNorm,
     Linear,
     LogSoftmax,
+    MaxPool2D,
     Periodic,
     PiecewiseLinear,
     ReLU,
     Residual,
     Sequential,
     Softmax,
+    Unflatten,
 )
 from xpmlp.losses import (  # noqa: E402
     MAE,
@@ -56,6 +63,10 @@ def one_by_one(calls, members):
     for i in range(len(calls)):
         for member in reversed(range(members)):
             assert run_share(calls, i, member, members) == 0
+
+
+def _members(linear):
+    return {"population": linear.keywords["population"]}
 
 
 CASES = {
@@ -130,6 +141,7 @@ CASES = {
         SGD,
         70,
     ),
+    "weights of rows": (dict(sizes=[20, 33, 5], weighted=True), SoftmaxCrossEntropy, SGD, 70),
     "divergence": (
         dict(sizes=[20, 33], layers=lambda linear: [linear(20, 33), LogSoftmax()], shares=True),
         KLDivergence,
@@ -150,6 +162,27 @@ CASES = {
         SoftmaxCrossEntropy,
         SGD,
         70,
+    ),
+    "images": (
+        dict(
+            sizes=[84, 5],
+            own=True,
+            layers=lambda linear: [
+                Unflatten((2, 6, 7)),
+                Conv2D(2, 4, 3, padding=1, **linear.keywords),
+                GroupNorm(2, 4, **_members(linear)),
+                ReLU(),
+                MaxPool2D(2),
+                Conv2D(4, 6, (1, 2), groups=2, **linear.keywords),
+                BatchNorm2D(6, **_members(linear)),
+                AvgPool2D((1, 2), stride=1),
+                Flatten(3),
+                linear(18, 5),
+            ],
+        ),
+        SoftmaxCrossEntropy,
+        SGD,
+        30,
     ),
     "bins and levels": (
         dict(
@@ -195,6 +228,7 @@ def program_after_a_step(case, rng, population=None):
     options = {**options, "population": population}
     sizes, shares = options.pop("sizes"), options.pop("shares", False)
     constraints = options.pop("step", {})
+    weight = (rng.random(rows).astype(np.float32),) if options.pop("weighted", False) else ()
     if "layers" in options:
         common = {"population": population, "rng": 0 if population is None else range(population)}
         model = Sequential(*options["layers"](partial(Linear, **common)))
@@ -204,11 +238,13 @@ def program_after_a_step(case, rng, population=None):
     outputs = sizes[-1]
     x = rng.normal(size=(rows, sizes[0])).astype(np.float32)
     x[:, 0] = rng.integers(0, 5, rows)  # codes, where they are some
+    if options.get("own") and population is not None:  # images, which members do not share
+        x = np.stack([x] * population)
     y = rng.integers(0, outputs, rows)
     if shares or loss in (MSE, MAE, HalfSSE, Huber, BCEWithLogits, PoissonNLL):
         y = rng.random(size=(rows, outputs)).astype(np.float32)
-    step(x, y)
-    compiled = step._program(x, y)
+    step(x, y, *weight)
+    compiled = step._program(x, y, *weight)
     assert not isinstance(compiled, str), compiled
     return step, compiled._program, x
 
