@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold
 
 from xpmlp.cross_validation import cross_validate
 from xpmlp.data import Normalization, load_digits
@@ -139,6 +140,9 @@ def test_table_is_sorted_and_a_frame_where_pandas_is(digits, monkeypatch):
         ({"folds": [[0, 0, 1]]}, "none twice"),
         ({"folds": [[150]]}, r"0…149"),
         ({"folds": []}, "got 0 folds"),
+        ({"folds": [([0, 1], [1, 2])]}, "held out too"),
+        ({"folds": [([0, 0], [1, 2])]}, "none twice"),
+        ({"folds": [([0, 200], [1, 2])]}, r"0…149"),
         ({"seeds": []}, "at least one seed"),
         ({"seeds": [1, 1]}, "each once"),
         ({"settings": []}, "at least one setting"),
@@ -162,3 +166,42 @@ def test_missing_values_are_named():
     x[7, 1] = np.nan
     with pytest.raises(DataError, match=r"NaN .* column number 1 .* row"):
         cross_validate(x, [0, 1] * 6, Settings(epochs=1), folds=2)
+
+
+@pytest.mark.parametrize(
+    "splitter",
+    [
+        KFold(4),
+        StratifiedKFold(3, shuffle=True, random_state=0),
+        ShuffleSplit(3, test_size=0.1, train_size=0.5, random_state=0),
+    ],
+)
+def test_splitters_and_their_pairs(digits, splitter):
+    x, y = digits
+    pairs = list(splitter.split(x, y))
+    found = cross_validate(x, y, BASE, folds=splitter)
+    given = cross_validate(x, y, BASE, folds=pairs)
+    for name, values in found.cv_results_.items():
+        if name != "mean_fit_time":
+            np.testing.assert_array_equal(given.cv_results_[name], values)
+    for fold, (_, test) in zip(found.folds, pairs, strict=True):
+        np.testing.assert_array_equal(fold, np.sort(test))
+
+
+def test_only_the_rows_of_a_pair_are_trained_on(digits):
+    x, y = digits
+    spoilt = x.copy()
+    spoilt[100:] = 1e3
+    pairs = [(np.arange(50), np.arange(50, 100)), (np.arange(50, 100), np.arange(50))]
+    one, other = (cross_validate(a, y, BASE, folds=pairs) for a in (x, spoilt))
+    assert one.best_score_ == other.best_score_
+
+
+def test_splitters_by_groups(digits):
+    x, y = digits
+    groups = np.arange(150) % 7
+    found = cross_validate(x, y, BASE, folds=GroupKFold(3), groups=groups)
+    for fold in found.folds:
+        assert not np.intersect1d(groups[fold], np.delete(groups, fold)).size
+    numbers = cross_validate(x, x[:, :1], BASE, folds=KFold(2), output="identity")
+    assert len(numbers.folds) == 2

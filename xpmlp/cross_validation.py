@@ -7,7 +7,7 @@ and is scored on the rows of its fold, which it has never seen in any way.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,7 +89,7 @@ def cross_validate(
     *,
     outputs: int | None = None,
     output: str = "softmax",
-    folds: int | Sequence[Any] = 5,
+    folds: Any = 5,
     seeds: int | Sequence[int] = 1,
     split_seed: int = 0,
     stratify: bool | None = None,
@@ -98,6 +98,7 @@ def cross_validate(
     dtype: str = "float32",
     progress: bool = False,
     executor: Executor | Callable[[], Executor] | None = None,
+    groups: Any = None,
 ) -> CrossValidation:
     """Train every setting with every seed on every fold's complement, and score it on the fold.
 
@@ -110,8 +111,10 @@ def cross_validate(
     outputs : int, optional
         M. Default: the number of classes, or of y's columns.
     output : {"softmax", "sigmoid", "identity"}
-    folds : int, or sequence of int arrays
-        How many, or the rows held out in each.
+    folds : int, sequence of int arrays or of pairs of them, or splitter
+        How many; or the rows held out in each, all others being trained on; or the rows trained on
+        and those held out, ``(train, test)``; or what gives such pairs by ``split(x, y, groups)``,
+        as scikit-learn's splitters do.
     seeds : int or sequence of int
         How many networks for each fold and setting, from seed 0, or which seeds. A seed fixes
         weights, masks and batch order.
@@ -130,6 +133,8 @@ def cross_validate(
     executor : concurrent.futures.Executor, or a function that makes one, optional
         Whose workers train the populations: settings are divided, each with all its folds and
         seeds. See :mod:`xpmlp.units`. The same populations give the same bits.
+    groups : array_like, shape (N,), optional
+        For a splitter that goes by groups of rows.
 
     Returns
     -------
@@ -175,10 +180,14 @@ def cross_validate(
     numbers = check_seeds("cross_validate", seeds)
     labels = y if (output == "softmax" if stratify is None else stratify) else None
     if isinstance(folds, int | np.integer):
-        held_out = fold_rows(len(x), int(folds), seed=split_seed, labels=labels)
+        parts: Any = fold_rows(len(x), int(folds), seed=split_seed, labels=labels)
+    elif hasattr(folds, "split") and hasattr(folds, "get_n_splits"):
+        # Yes or no and numbers in one column are (N,) to a splitter.
+        parts = folds.split(x, y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y, groups)
     else:
-        held_out = _check_folds(folds, len(x))
-    work = _Work(x, y, outputs, output, held_out, numbers, normalize, dtype, settings)
+        parts = folds
+    trained_on, held_out = _check_folds(parts, len(x))
+    work = _Work(x, y, outputs, output, trained_on, held_out, numbers, normalize, dtype, settings)
     work.progress = progress and executor is None
     start = time.perf_counter()
     found = np.full((3, len(settings), len(work.splits)), np.nan)  # scores, losses, seconds
@@ -223,6 +232,7 @@ class _Work:
         y: np.ndarray,
         outputs: int,
         output: str,
+        trained_on: list[np.ndarray],
         held_out: list[np.ndarray],
         seeds: list[int],
         normalize: bool,
@@ -233,7 +243,7 @@ class _Work:
         self.scoring = {"softmax": "accuracy", "identity": "r2"}.get(output, "neg_loss")
         self.x, self.y, self.held_out = x, y, held_out
         self.splits = [(fold, seed) for seed in seeds for fold in range(len(held_out))]
-        self.trained_on = [np.setdiff1d(np.arange(len(x)), fold) for fold in held_out]
+        self.trained_on = trained_on
         self.norms = None
         if normalize:
             self.norms = [
@@ -306,16 +316,36 @@ def _ranks(means: np.ndarray) -> np.ndarray:
     return np.array([1 + int(np.sum(means > own)) for own in means])
 
 
-def _check_folds(folds: Sequence[Any], n: int) -> list[np.ndarray]:
-    """Given folds as sorted int64 arrays: rows of x, each at most once in a fold, some left."""
-    checked = [np.unique(np.asarray(fold)) for fold in folds]
-    fits = len(checked) > 0 and all(
-        own.dtype.kind in "iu" and 0 < own.size == np.size(fold) < n and own[0] >= 0 and own[-1] < n
-        for own, fold in zip(checked, folds, strict=True)
-    )
-    if not fits:
+def _check_folds(folds: Iterable[Any], n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The rows trained on and those held out in each fold, as sorted int64 arrays.
+
+    Each row is at most once in a fold, and either to train on or held out.
+    """
+    trained_on, held_out = [], []
+    for fold in folds:
+        pair = isinstance(fold, tuple | list) and len(fold) == 2 and np.ndim(fold[0]) == 1
+        train, test = fold if pair else (None, fold)
+        test = _check_rows(test, n)
+        train = np.setdiff1d(np.arange(n), test) if train is None else _check_rows(train, n)
+        if train.size == 0 or np.intersect1d(train, test).size:
+            raise ConfigError(
+                "`cross_validate`: expected folds of rows with one left to train on, and none of "
+                f"these held out too, got {train.size} to train on and {test.size} held out"
+            )
+        trained_on.append(train)
+        held_out.append(test)
+    if not held_out:
+        raise ConfigError("`cross_validate`: expected folds, got 0 folds")
+    return trained_on, held_out
+
+
+def _check_rows(rows: Any, n: int) -> np.ndarray:
+    given = np.asarray(rows)
+    own = np.unique(given)
+    fits = given.ndim == 1 and own.dtype.kind in "iu" and own.size == given.size > 0
+    if not fits or own[0] < 0 or own[-1] >= n:
         raise ConfigError(
-            f"`cross_validate`: expected folds of row numbers in 0…{n - 1}, each with a row in it "
-            f"and one left to train on, and none twice; got {len(checked)} folds"
+            f"`cross_validate`: expected folds of row numbers in 0…{n - 1}, each with a row in it, "
+            f"and none twice, got {given!r:.100}"
         )
-    return [own.astype(np.int64) for own in checked]
+    return own.astype(np.int64)
