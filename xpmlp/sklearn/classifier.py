@@ -119,7 +119,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         With early stopping: accuracy (for multilabel targets minus the loss) of every epoch, and
         the best of them; else None.
     n_iter_, t_ : int
-        Epochs, and rows seen.
+        Epochs of the last ``fit`` and of ``partial_fit`` since then, and rows seen in all.
     n_features_in_, n_outputs_, n_layers_ : int
     feature_names_in_ : ndarray
         If X was a data frame.

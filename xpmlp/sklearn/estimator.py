@@ -169,6 +169,7 @@ class BaseMLP(FittedMLP):
             else:
                 self._network, self._optimizer = self._on_current_library()
                 self._optimizer = self._optimizer_to_go_on_with(incremental)
+                self.n_iter_ = self.n_iter_ if incremental else 0
             history = self._train(X, targets, weights, seed, incremental)
         if history is not None:
             self._warn(history, incremental)
@@ -281,7 +282,8 @@ class BaseMLP(FittedMLP):
             strength=self.alpha / (size * mass) if coupled else 0.0,
             waiting=waiting_of(self, monitor),
             monitor=monitor,
-            seed=seed + self.n_iter_,  # or every call of partial_fit would repeat one order
+            seed=seed
+            + len(self.loss_curve_),  # or every call of partial_fit would repeat one order
             shuffle=self.shuffle,
             schedule=schedule,
         )

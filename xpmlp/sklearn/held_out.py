@@ -30,8 +30,8 @@ def hold_out(
     if held < 2 or rows - held < 1:
         raise ConfigError(
             f"`{type(estimator).__name__}.fit`: expected at least 2 rows to validate on and one to "
-            f"train on, got {held} and {rows - held}: the validation set is too small; raise "
-            "validation_fraction, add rows, or turn early_stopping off"
+            f"train on, got {held} and {rows - held} of n_samples={rows}: the validation set is "
+            "too small; raise validation_fraction, add rows, or turn early_stopping off"
         )
     stratify = None
     if targets.ndim == 1:
