@@ -11,6 +11,7 @@ import pytest
 
 import xpmlp
 from xpmlp.errors import CheckpointError, MissingDependencyError
+from xpmlp.layers import Linear, ReLU, Sequential
 from xpmlp.models import FullyConnectedNet
 from xpmlp.training import checkpoint, load_model, save_model
 
@@ -172,3 +173,14 @@ def test_a_file_too_small_for_its_network_is_refused_before_that_is_built(
     monkeypatch.setattr(checkpoint, "FullyConnectedNet", None)
     with pytest.raises(CheckpointError, match="holds 17 numbers, and its network has"):
         load_model(tmp_path / "m.npz")
+
+
+def test_a_model_that_no_file_could_build_is_refused_and_told_how_else(tmp_path):
+    parts = Sequential(Linear(5, 3), ReLU())
+    with pytest.raises(CheckpointError, match=r"or a ConvNet, got a Sequential; keep its arrays"):
+        save_model(tmp_path / "model.npz", parts)
+    assert not list(tmp_path.iterdir())
+    np.savez(tmp_path / "arrays.npz", **parts.state_dict())
+    again = Sequential(Linear(5, 3), ReLU())
+    again.load_state_dict(dict(np.load(tmp_path / "arrays.npz")))
+    assert np.array_equal(again.params["0.W"], parts.params["0.W"])

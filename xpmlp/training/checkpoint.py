@@ -40,9 +40,16 @@ def save_model(path: str | Path, model: Network, extras: Mapping[str, Any] | Non
     Raises
     ------
     CheckpointError
-        If it cannot be written, or extras hold what JSON cannot; nothing is left behind then.
+        If it cannot be written, extras hold what JSON cannot, or it is another model, which no file
+        could build again; nothing is left behind then.
     """
     path = Path(path)
+    if type(model).__name__ not in _NETWORKS:
+        raise CheckpointError(
+            f"`save_model`: expected a {' or a '.join(_NETWORKS)}, got a {type(model).__name__}; "
+            "keep its arrays with np.savez(path, **model.state_dict()), make it again by the same "
+            "code and give them to load_state_dict"
+        )
     arrays = model.state_dict()
     try:
         header = json.dumps(
