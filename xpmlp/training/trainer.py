@@ -286,15 +286,8 @@ class Trainer(Resumable):
         if held_out is not None and before.best_epoch is not None:
             best = before.rows[before.best_epoch - 1]
             self._best = score_of_epoch(best, self.monitor, self.metrics), self.model.state_dict()
-        self._step = TrainStep(
-            self.model,
-            self.loss,
-            self.optimizer,
-            penalty=self.penalty,
-            clip_norm=self.clip_norm,
-            precision=self.precision,
-            comm=self.ranks,
-        )
+        more = {"penalty": self.penalty, "clip_norm": self.clip_norm, "precision": self.precision}
+        self._step = TrainStep(self.model, self.loss, self.optimizer, comm=self.ranks, **more)
         self._put_back(saved, resume)
         self._tell_of_the_start(saved)
         history, inside = self.history, False
