@@ -19,3 +19,4 @@ def test_messages_are_short_and_plain(kind):
     assert str(kind("two\nlines, ² and é")) == "two\nlines, ² and é"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert kind(3, "x").args == (3, "x") and kind().args == ()
+    assert str(kind.__new__(kind, "as tblib makes it")) == "as tblib makes it"

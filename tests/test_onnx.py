@@ -188,7 +188,9 @@ def test_log_computes_the_same(tmp_path, rng):
 
 def test_every_public_layer_is_covered():
     apart = {"Log", "Matmul", "Embedding", "EmbedColumns", "SharedLinear"}
-    tested = {type(layer).__name__ for layer in (LAYERS | IMAGES).values()} | apart
+    models = (LAYERS | IMAGES).values()
+    parts = [*models, *(layer for model in models for _, layer in model.named_layers())]
+    tested = {type(layer).__name__ for layer in parts} | apart
     bases = {"Layer", "Parameter", "State", "Activation", "Container"}
     public = {n for n, v in vars(xpmlp.layers).items() if isinstance(v, type)} - bases
     public = {n for n in public if issubclass(getattr(xpmlp.layers, n), Layer)}

@@ -45,6 +45,11 @@ class BackendError(XpmlpError, RuntimeError):
 class OutOfMemoryError(XpmlpError, MemoryError):
     """The device has too little memory left; the message says what to lower."""
 
+    # MemoryError's, which would be found, refuses a class with another base before it; what brings
+    # errors from other processes (tblib, which Dask uses) calls it.
+    def __new__(cls, *args: object) -> OutOfMemoryError:
+        return Exception.__new__(cls, *args)
+
 
 class ConfigError(XpmlpError, ValueError):
     """An option has a value outside of what it may be."""

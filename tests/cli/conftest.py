@@ -17,6 +17,7 @@ def in_empty_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("XPMLP_BACKEND", raising=False)
     monkeypatch.setattr("xpmlp.backend._default", None)  # as in a new process, and back after
+    monkeypatch.setattr("xpmlp.cli.display.console._width", None)  # COLUMNS where it was imported
 
 
 @pytest.fixture

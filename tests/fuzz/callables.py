@@ -68,6 +68,10 @@ def _add_ops(found: dict) -> None:
                     given[key] = A[:, :1]
                 if any(kind in name for kind in images):
                     given[key] = _of_image(name, key, image)
+                if key == "slope":
+                    given[key] = A[0]
+                if name in ("glu_backward", "swiglu_backward") and key == "dy":
+                    given[key] = A[:, :2]
                 if name == "periodic_backward" and key in ("dy", "y"):
                     given[key] = np.repeat(A[:, :, None], 8, axis=2)
             elif key in numbers:

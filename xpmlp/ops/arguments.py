@@ -46,6 +46,7 @@ NUMBERS: dict[str, Number | Flag] = {
     "axis": Number(whole=True),
     "steps": Number("[0, 1000]", whole=True),
     "nesterov": FLAG,
+    "count_padding": FLAG,
     "input_grad": FLAG,
 }
 """What an argument that is no array may be: by the module of the op and its name, or by its name.

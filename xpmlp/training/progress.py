@@ -155,7 +155,7 @@ def describe(row: dict[str, Any], epochs: int, width: int | None = None) -> str:
 def _figures(
     row: dict[str, Any], train: str, val: str, *, full: bool = False, with_loss: str = "loss "
 ) -> list[str]:
-    """Loss, and accuracy or R², of each part of the data."""
+    """Loss, accuracy or R², and chosen metrics, of each part of the data."""
     parts = []
     for part, label in (("train", train), ("val", val)):
         if f"{part}_loss" not in row:
@@ -166,6 +166,9 @@ def _figures(
             text += f" {word}{100 * row[f'{part}_accuracy']:.2f} %"
         elif f"{part}_r2" in row:
             text += f" R² {row[f'{part}_r2']:.4f}"
+        own = (f"{part}_loss", f"{part}_accuracy", f"{part}_r2")
+        others = (name for name in row if name.startswith(f"{part}_") and name not in own)
+        text += "".join(f" {name.removeprefix(part)[1:]} {row[name]:.4g}" for name in others)
         parts.append(text.strip())
     return parts
 
