@@ -182,7 +182,7 @@ def test_options_on_the_pages_are_options_of_the_command():
     """Every ``xpmlp COMMAND … --option`` in a console block, against the command itself."""
     import typer
 
-    from xpmlp.cli.app import app
+    from xpmlp.cli.running import app  # with the commands of all files
 
     commands = typer.main.get_command(app).commands
     seen = 0
