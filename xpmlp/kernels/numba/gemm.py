@@ -47,7 +47,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from . import simd
-from .packing import pack, words
+from .packing import pack, per_word, words
 from .records import ADDRESS, fields, fields_only
 from .simd import constants, prefetch, stack_buffer
 from .tape import instruction, share
@@ -135,13 +135,13 @@ def _pack_rows(zero, word, high, depth, a, to):
     lanes, size = constants(zero)
     width = _packed_width(lanes)
     tiles, each, more = _heights(high, MOST_ROWS[2])
-    start = to
+    start, apart = to, words(word, depth) * width
     for t in range(tiles):
         tall = each + 1 if t < more else each
         pack(zero, word, a.start, a.col, a.row, depth, tall, width, start)
         a = _moved(a, tall * a.row * size)
-        start += words(word, depth) * width * size
-    return Matrix(to, words(word, depth) * width, 1, width)
+        start += apart * size
+    return Matrix(to, apart, 1, width)
 
 
 @njit(inline="always")
@@ -173,13 +173,12 @@ def _fetch(zero, b, depth, columns, part, parts):
 def _rows(zero, word, high, wide, inside, depth, a, b, next_b, c, end):
     """One panel of C: tiles one below the other. A block of A is packed if its batch is not 0."""
     lanes, size = constants(zero)
-    packed, gate = a.batch != 0, end.gate
+    packed, gate, deep = a.batch != 0, end.gate, words(word, depth)
     tiles, each, more = _heights(high, MOST_ROWS[2 if packed else wide])
     for t in range(tiles):
         tall = each + 1 if t < more else each
         if packed:
             _fetch(zero, next_b, depth, wide * lanes, t, tiles)
-        deep = words(word, depth)
         here = _End(end.bias, gate, end.flags)
         tile(zero, word, tall, wide, inside, deep, a, b, c, here)
         a = _moved(a, (a.batch if packed else tall * a.row) * size)
@@ -288,16 +287,16 @@ def _product(real, word):
         if rows <= 0 or columns <= 0:
             return 0
         for_a, for_b = stack_buffer(_BLOCK_BYTES), stack_buffer(_PANEL_BYTES)
-        per_word = 3 - words(word, 2)  # 1, or 2 of a pair, which only copies hold
-        if per_word == 1:
+        each = per_word(word)
+        if each == 1:  # pairs are in copies only
             if min(rows, depth) < _ROWS_TO_PACK or columns < _COLUMNS_TO_PACK:
                 for_a = 0
             if p.b.col == 1 and rows < _ROWS_TO_PACK:
                 for_b = 0
-        most_depth = (_LONG if depth >= _LONG_DEPTH else _SHORT) * per_word
+        most_depth = (_LONG if depth >= _LONG_DEPTH else _SHORT) * each
         depth_blocks = max(1, (depth + most_depth - 1) // most_depth)
         block_depth = max(1, (depth + depth_blocks - 1) // depth_blocks)
-        block_depth += block_depth % per_word
+        block_depth += block_depth % each
         if for_a != 0:
             column = words(word, block_depth) * _packed_width(lanes) * size
             block_rows = _BLOCK_BYTES // column * MOST_ROWS[2]

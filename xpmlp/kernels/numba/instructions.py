@@ -1,7 +1,7 @@
 """Everything that a training step's tape can be made of, by name."""
 
 from .activations import ACTIVATIONS
-from .adapters import adapted, scale_slopes, scaled_columns
+from .adapters import adapted, scaled_columns
 from .adaptive_updates import adadelta, adamax, amsgrad, lion, nadam, radam
 from .convolution import arranged, convolved, kernel_gradient, kernel_sum, turned
 from .cross_entropy import (
@@ -35,7 +35,7 @@ from .penalties import PENALTIES, clipping, norms, penalty_value
 from .periodic import wave_slopes, waves, waves_backward
 from .piecewise_linear import coded_gradient, coded_rows, running_sums
 from .pooling import averaged, averaged_backward, pooled, pooled_backward
-from .products import column_sums, half_products, joined_halves
+from .products import column_sums, half_products, joined_halves, scale_slopes
 from .softmax import SOFTMAXES
 from .update import adagrad, adam, momentum, rmsprop, sgd
 

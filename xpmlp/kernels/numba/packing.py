@@ -26,6 +26,16 @@ def is_pair(word: types.Type) -> bool:
 
 
 @intrinsic
+def per_word(typingctx, word):
+    """How many of a sum's factors a word holds."""
+
+    def generate(context, builder, signature, arguments):
+        return INT(2 if is_pair(word) else 1)
+
+    return types.intp(word), generate
+
+
+@intrinsic
 def words(typingctx, word, depth):
     """How many words hold a sum's ``depth`` factors."""
 

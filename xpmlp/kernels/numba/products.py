@@ -14,13 +14,26 @@ The instructions here are what a step needs besides.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from . import gemm
 from .elementwise import SLOPES, VALUES, FromOutput, InPlace
 from .gemm import ANY, TALL, WHOLE, Bias, Matrix, Product
 from .launching import launch
-from .records import ADDRESS, FEATURES, Of, by_columns, by_elements, fields, fields_only, record
+from .records import (
+    ADDRESS,
+    FEATURES,
+    Of,
+    by_columns,
+    by_elements,
+    fields,
+    fields_only,
+    formula,
+    record,
+)
 from .records import ROWS as EACH
 from .simd import constants
 from .tape import call, instruction, release, scratch, share, stored, vector
@@ -249,6 +262,10 @@ def products(real):
 Halves = fields_only("Halves", __name__, product=int, problem=Product)
 JoinedHalves = record("JoinedHalves", c=Of(2, "rows", "columns"), y=EACH, rectified=int)
 ColumnSums = record("ColumnSums", x=EACH, out=FEATURES)
+ScaleSlopes = record(
+    "ScaleSlopes", dy=EACH, x=Of("rows", "columns", apart="apart"), apart=int, out=FEATURES
+)
+"""x is 0 apart where members share it."""
 
 
 @instruction
@@ -296,23 +313,40 @@ def _joined_halves(a, first, last):
             a.y[i] = a.c[i] + a.c[half + i]
 
 
-def _column_sums(a, first, last):
-    """``out = Σₙ x`` of some columns: a bias's gradient."""
-    # Sums of a few rows first: rounding errors grow with the length of a sum.
-    few, block = scratch(last - first, a.x.dtype.type(0)), np.uintp(32)
-    for j in range(first, last):
-        a.out[j] = 0
-    for top in range(np.uintp(0), a.rows, block):
-        for j in range(last - first):
-            few[j] = 0
-        for row in range(top, min(a.rows, top + block)):
-            begin = row * a.columns + first
+def _sums_of_columns(record: Any, term: Callable, **options: Any) -> Any:
+    """``out = Σₙ term`` of some columns; a term is made of a record and an element's place."""
+
+    def sums(a, first, last):
+        # Sums of a few rows first: rounding errors grow with the length of a sum.
+        few, block = scratch(last - first, a.out.dtype.type(0)), np.uintp(32)
+        for j in range(first, last):
+            a.out[j] = 0
+        for top in range(np.uintp(0), a.rows, block):
             for j in range(last - first):
-                few[j] += a.x[begin + j]
-        for j in range(last - first):
-            a.out[first + j] += few[j]
-    release(few)
+                few[j] = 0
+            for row in range(top, min(a.rows, top + block)):
+                begin = row * a.columns + first
+                for j in range(last - first):
+                    few[j] += term(a, begin + j)
+            for j in range(last - first):
+                a.out[first + j] += few[j]
+        release(few)
+
+    return by_columns(record, sums, name=term.__name__, **options)
+
+
+@formula
+def _element(a, i):
+    return a.x[i]
+
+
+@formula
+def _slope(a, i):
+    return a.dy[i] * a.x[i]
 
 
 joined_halves = by_elements(JoinedHalves, _joined_halves)
-column_sums = by_columns(ColumnSums, _column_sums)
+column_sums = _sums_of_columns(ColumnSums, _element)
+"""A bias's gradient."""
+scale_slopes = _sums_of_columns(ScaleSlopes, _slope, fastmath={"contract"})
+"""Of what columns are multiplied by."""
