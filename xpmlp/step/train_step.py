@@ -178,6 +178,7 @@ class TrainStep:
             y = from_file(y)
         program = self._program(x, y, weight)
         if isinstance(program, str):
+            self._refuse_precision(f"{type(x).__name__} ({program})")
             return self.by_layers(x, y, weight)
         value = program(x, y, weight)
         self._outputs, self._outputs_lent, self._targets = program.outputs, True, y
@@ -254,6 +255,7 @@ class TrainStep:
             return f"layer by layer ({jitted})" if isinstance(jitted, str) else "jitted"
         program = self._program(from_file(x), from_file(y), weight)
         if isinstance(program, str):
+            self._refuse_precision(f"{type(x).__name__} ({program})")
             return f"layer by layer ({program})"
         return "compiled" if program.updates else "compiled, but for the update"
 
@@ -345,17 +347,6 @@ class TrainStep:
         self, x: Array, y: Array, weight: Array | None = None, share: Share | None = None
     ) -> CompiledStep | str:
         """The program for such a batch, or why there is none."""
-        program = self._compiled(x, y, weight, share)
-        if isinstance(program, str) and self.precision is not None:
-            raise BackendError(
-                f"`TrainStep`: expected CuPy arrays, or a compiled step, for precision="
-                f"{self.precision!r}, got {type(x).__name__} ({program}); leave precision out"
-            )
-        return program
-
-    def _compiled(
-        self, x: Array, y: Array, weight: Array | None, share: Share | None
-    ) -> CompiledStep | str:
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
             return "not NumPy arrays"
         if off := why_kernels_are_off():
@@ -389,8 +380,8 @@ class TrainStep:
     def _refuse_precision(self, got: str) -> None:
         if self.precision is not None:
             raise BackendError(
-                f"`TrainStep`: expected CuPy arrays for precision={self.precision!r}, got {got}; "
-                "set XPMLP_BACKEND=cupy, or leave precision out"
+                f"`TrainStep`: expected CuPy arrays, or a compiled step, for precision="
+                f"{self.precision!r}, got {got}; set XPMLP_BACKEND=cupy, or leave precision out"
             )
 
 
