@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,13 @@ def _evaluate(
     normalization, target_normalization = _normalizations(extras)
     scores = score(model, x, test.y, normalization, target_normalization, *_of_ensemble(extras))
     result: dict[str, Any] = {"run": str(run), "dataset": test.name, "samples": len(x), **scores}
-    answered = answers_in_units(model, x, extras)
+
+    @cache
+    def answered() -> np.ndarray:
+        return answers_in_units(model, x, extras)
+
     if classes is not None:
-        matrix = confusion_matrix(test.y, answered.argmax(axis=1), len(classes))
+        matrix = confusion_matrix(test.y, answered().argmax(axis=1), len(classes))
         counts = matrix.sum(axis=1)
         shares = [
             float(matrix[place, place] / count) if count else None
@@ -80,7 +85,7 @@ def _evaluate(
     result["notes"] = test.notes
 
     def leave(path: Path) -> None:
-        scored = scored_rows(test.name, test.x, test.y, answered, extras)
+        scored = scored_rows(test.name, test.x, test.y, answered(), extras)
         leave_report(path, run, model, extras, config, scored, scores, test.notes)
 
     return result, leave
