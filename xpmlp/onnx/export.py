@@ -22,7 +22,8 @@ from ..files import write_atomically
 from ..layers.base import Layer
 from ..ops.shapes import check_choice
 from .graph import BATCH, Graph, Value, import_onnx
-from .layers import WHERE, emit
+from .layers import emit
+from .shapes import WHERE
 
 if TYPE_CHECKING:
     from ..data import Normalization

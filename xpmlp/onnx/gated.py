@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .. import layers as L
-from ..backend import to_numpy
 from .graph import Graph, Value
+from .shapes import per_feature
 
 
 def glu(graph: Graph, layer: L.GLU | L.SwiGLU, x: Value, at: str) -> Value:
@@ -27,8 +27,7 @@ def glu(graph: Graph, layer: L.GLU | L.SwiGLU, x: Value, at: str) -> Value:
 
 def prelu(graph: Graph, layer: L.PReLU, x: Value, at: str) -> Value:
     """``Relu(x) − a Relu(−x)``, for float64 and populations too."""
-    a = to_numpy(layer.a)
-    slopes = graph.constant(f"{at}.slope", a if a.ndim == 1 else a[:, None, :])
+    slopes = graph.constant(f"{at}.slope", per_feature(layer.a))
     below = graph.node("Relu", [graph.node("Neg", [x], at)], at)
     below = graph.node("Mul", [below, slopes], at)
     return graph.node("Sub", [graph.node("Relu", [x], at), below], at)

@@ -11,8 +11,7 @@ from .. import layers as L
 from ..backend import Array, to_numpy
 from ..errors import ConfigError, ShapeError
 from .graph import Graph, Value
-
-WHERE = "export_onnx"
+from .shapes import WHERE
 
 
 def convolution(graph: Graph, layer: L.Conv2D, x: Value, at: str) -> Value:

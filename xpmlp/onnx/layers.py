@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import layers as L
-from ..backend import Array, to_numpy
+from ..backend import to_numpy
 from ..errors import ConfigError, ShapeError
 from ..layers.base import Layer
 from ..layers.masked import Mask, MaskedLayerNorm, MaskedRMSNorm
@@ -17,8 +17,7 @@ from ..ops.activations import SELU_ALPHA, SELU_SCALE
 from ..ops.piecewise_linear import BINS, LEVELS, Columns
 from . import gated, images
 from .graph import BATCH, Graph, Value
-
-WHERE = "export_onnx"
+from .shapes import WHERE, axes_kept, check_features, per_feature, with_members
 
 
 def emit(graph: Graph, layer: Layer, x: Value, at: str) -> Value:
@@ -44,8 +43,8 @@ def _linear(graph: Graph, layer: L.Linear, x: Value, at: str) -> Value:
 
 def _shared_linear(graph: Graph, layer: L.SharedLinear, x: Value, at: str) -> Value:
     x = _flattened(graph, x, layer.W.shape[0], at)
-    shape, shared = _with_members(x, (layer.r.shape[0],), at), to_numpy(layer.W)
-    own = {name: _per_feature(array) for name, array in layer.params.items() if name != "W"}
+    shape, shared = with_members(x, (layer.r.shape[0],), at), to_numpy(layer.W)
+    own = {name: per_feature(array) for name, array in layer.params.items() if name != "W"}
     r, s, *b = (graph.constant(f"{at}.{name}", array) for name, array in own.items())
     x = graph.node("Mul", [x, r], at, (*shape, shared.shape[0]))
     W = graph.constant(f"{at}.W", shared)
@@ -58,19 +57,19 @@ def _flattened(graph: Graph, x: Value, features: int, at: str) -> Value:
     """x with its trailing axes as one of so many features."""
     if x.shape[-1] == features:
         return x
-    return graph.reshape(x, (*x.shape[: _axes_kept(x, features, at)], features), at)
+    return graph.reshape(x, (*x.shape[: axes_kept(x, features, at)], features), at)
 
 
 def _affine(graph: Graph, layer: L.Linear | L.PiecewiseLinear, x: Value, at: str) -> Value:
     """``x W + b`` of the layer's parameters."""
     M = layer.W.shape[-1]
     W = graph.constant(f"{at}.W", to_numpy(layer.W))
-    shape = (*_with_members(x, layer.W.shape[:-2], at), M)
+    shape = (*with_members(x, layer.W.shape[:-2], at), M)
     if layer.b is None:
         return graph.node("MatMul", [x, W], at, shape)
     if len(shape) == 2:
         return graph.node("Gemm", [x, W, graph.constant(f"{at}.b", to_numpy(layer.b))], at, shape)
-    b = graph.constant(f"{at}.b", _per_feature(layer.b))
+    b = graph.constant(f"{at}.b", per_feature(layer.b))
     return graph.node("Add", [graph.node("MatMul", [x, W], at, shape), b], at)
 
 
@@ -107,25 +106,25 @@ def _matmul(graph: Graph, layer: L.Matmul, x: Value, at: str) -> Value:
             f"`{WHERE}`: expected ({D}, N) at the layer {at}, samples as columns, got {x.text()}; "
             "give input_shape= as the layer needs it"
         )
-    lead = _with_members(x, tuple(members), at)[:-1]
+    lead = with_members(x, tuple(members), at)[:-1]
     W = graph.constant(f"{at}.W", to_numpy(layer.W))
     return graph.node("MatMul", [W, x], at, (*lead, M, x.shape[-1]))
 
 
 def _batch_norm(graph: Graph, layer: L.BatchNorm, x: Value, at: str) -> Value:
-    _check_features(x, layer, at)
+    check_features(x, layer, at)
     # Three plain operators, as the layer itself does it: BatchNormalization wants its channels on
     # axis 1 and may fold the mean into the shift, which cancels where the mean is large.
     gamma, var = to_numpy(layer.gamma), to_numpy(layer.running_var)
-    scale = _per_feature(gamma / np.sqrt(var + layer.eps))
-    x = graph.node("Sub", [x, graph.constant(f"{at}.mean", _per_feature(layer.running_mean))], at)
+    scale = per_feature(gamma / np.sqrt(var + layer.eps))
+    x = graph.node("Sub", [x, graph.constant(f"{at}.mean", per_feature(layer.running_mean))], at)
     x = graph.node("Mul", [x, graph.constant(f"{at}.scale", scale)], at)
-    return graph.node("Add", [x, graph.constant(f"{at}.beta", _per_feature(layer.beta))], at)
+    return graph.node("Add", [x, graph.constant(f"{at}.beta", per_feature(layer.beta))], at)
 
 
 def _row_norm(graph: Graph, layer: Any, x: Value, at: str) -> Value:
     """LayerNorm and RMSNorm: float64 and populations, which LayerNormalization has not, too."""
-    _check_features(x, layer, at)
+    check_features(x, layer, at)
     half = graph.dtype == "float16"
     if half:  # as the layer does: sums of squares would overflow
         x = graph.cast(x, "float32", at)
@@ -148,9 +147,9 @@ def _row_norm(graph: Graph, layer: Any, x: Value, at: str) -> Value:
     eps = graph.constant(f"{at}.eps", layer.eps, wide)
     root = graph.node("Sqrt", [graph.node("Add", [mean, eps], at)], at)
     x = graph.node("Div", [x, root], at)
-    x = graph.node("Mul", [x, graph.constant(f"{at}.gamma", _per_feature(layer.gamma), wide)], at)
+    x = graph.node("Mul", [x, graph.constant(f"{at}.gamma", per_feature(layer.gamma), wide)], at)
     if isinstance(layer, L.LayerNorm):
-        x = graph.node("Add", [x, graph.constant(f"{at}.beta", _per_feature(layer.beta), wide)], at)
+        x = graph.node("Add", [x, graph.constant(f"{at}.beta", per_feature(layer.beta), wide)], at)
     return graph.cast(x, graph.dtype, at) if half else x
 
 
@@ -224,7 +223,7 @@ def _embed_columns(graph: Graph, layer: L.EmbedColumns, x: Value, at: str) -> Va
             f"`{WHERE}`: expected {layer.features} features at the layer {at}, got {x.text()}; "
             "give input_shape=, the shape of one sample"
         )
-    lead = _with_members(x, () if layer.population is None else (layer.population,), at)
+    lead = with_members(x, () if layer.population is None else (layer.population,), at)
     parts = []
     for piece in layer.pieces:
         own = f"{at}.{piece.first}"
@@ -248,7 +247,7 @@ def _periodic(graph: Graph, layer: L.Periodic, x: Value, at: str) -> Value:
             f"`{WHERE}`: expected {F} features at the layer {at}, got {x.text()}; "
             "give input_shape=, the shape of one sample"
         )
-    lead = _with_members(x, members, at)
+    lead = with_members(x, members, at)
     last = graph.constant(f"{at}.last", [-1], "int64")
     x = graph.node("Unsqueeze", [x, last], at, (*x.shape, 1))
     c = graph.constant(f"{at}.c", to_numpy(layer.c).reshape(*members, 1, F, K))
@@ -293,7 +292,7 @@ def _flatten(graph: Graph, layer: L.Flatten, x: Value, at: str) -> Value:
 def _unflatten(graph: Graph, layer: L.Unflatten, x: Value, at: str) -> Value:
     if x.shape[-len(layer.shape) :] == layer.shape:
         return x
-    kept = _axes_kept(x, math.prod(layer.shape), at)
+    kept = axes_kept(x, math.prod(layer.shape), at)
     return graph.reshape(x, (*x.shape[:kept], *layer.shape), at)
 
 
@@ -353,51 +352,3 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     MaskedRMSNorm: _row_norm,
 }
 # By exact type: a subclass may compute something else.
-
-
-def _with_members(x: Value, members: Sequence[int], at: str) -> tuple[int | str, ...]:
-    """All axes of x but the last, after the product with weights of these leading axes."""
-    lead = x.shape[:-1]
-    if not members:
-        return lead
-    if len(x.shape) == 2:
-        return (*members, *lead)
-    if x.shape[:-2] != tuple(members):
-        raise ShapeError(
-            f"`{WHERE}`: expected samples of one axis, or {members[0]} batches of them, at the "
-            f"layer {at} of a population of {members[0]}, got {x.text()}; flatten them first"
-        )
-    return lead
-
-
-def _axes_kept(x: Value, features: int, at: str) -> int:
-    """How many leading axes stay, so that the product of the others is ``features``."""
-    product = 1
-    for kept in range(len(x.shape) - 1, -1, -1):
-        size = x.shape[kept]
-        if isinstance(size, str):
-            break
-        product *= size
-        if product == features:
-            return kept
-    raise ShapeError(
-        f"`{WHERE}`: expected {features} features at the layer {at}, got {x.text()}; "
-        "give input_shape=, the shape of one sample"
-    )
-
-
-def _check_features(x: Value, layer: Any, at: str) -> None:
-    wanted = tuple(layer.gamma.shape)
-    got = (*x.shape[-1 - len(wanted) : -2], x.shape[-1])
-    if len(x.shape) <= len(wanted) or got != wanted:
-        lead = "".join(f"{size}, " for size in wanted[:-1])
-        raise ShapeError(
-            f"`{WHERE}`: expected (…, {lead}N, {wanted[-1]}) at the layer {at}, got {x.text()}; "
-            "give input_shape=, the shape of one sample"
-        )
-
-
-def _per_feature(p: Array) -> np.ndarray:
-    """A parameter (D,) or (P, D) that broadcasts over the batch axis."""
-    p = to_numpy(p)
-    return p if p.ndim == 1 else p[:, None, :]
