@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Array, array_namespace, dtype_name
+import numpy as np
+
+from ..backend import Array, array_namespace, dtype_name, to_numpy
 from ..errors import DTypeError, StateError
 from ..ops.shapes import check_choice, check_floating, working_dtype
 from ..ops.softmax_cross_entropy import REDUCTIONS
@@ -152,3 +154,17 @@ def check_arrays(where: str, outputs: Array, targets: Array) -> None:
     kind = dtype_name(targets.dtype)
     if not any(number in kind for number in ("int", "float", "bool")):
         raise DTypeError(f"`{where}`: expected targets that are real numbers, got {kind}")
+
+
+def real_numbers(given: Any) -> np.ndarray:
+    """Real numbers in any of their forms, in float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are none.
+    """
+    numbers = to_numpy(given) if hasattr(given, "dtype") else np.asarray(given)
+    if numbers.dtype.kind not in "iuf":
+        raise TypeError(f"{numbers.dtype} are no real numbers")
+    return numbers.astype(np.float64)

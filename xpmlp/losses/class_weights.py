@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_namespace, asarray_like, dtype_name, to_numpy
+from ..backend import Array, array_namespace, asarray_like, dtype_name
 from ..errors import ConfigError
 from ..ops.shapes import working_dtype
 from ..options import Number
-from .base import Loss
+from .base import Loss, real_numbers
 
 
 class ClassLoss(Loss):
@@ -94,10 +94,7 @@ def _class_weights(loss: str, weights: Any) -> np.ndarray:
             "[weights[number] for number in range(C)]"
         )
     try:
-        numbers = to_numpy(weights) if hasattr(weights, "dtype") else np.asarray(weights)
-        if numbers.dtype.kind not in "iuf":
-            raise TypeError(f"{numbers.dtype} are no real numbers")
-        numbers = numbers.astype(np.float64)
+        numbers = real_numbers(weights)
     except (TypeError, ValueError):
         raise ConfigError(f"{where} as a list or array, got {weights!r}") from None
     fits = numbers.ndim == 1 and numbers.size > 0 and np.isfinite(numbers).all()

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..backend import Array, array_namespace, asarray_like, on_host, to_numpy
+from ..backend import Array, array_namespace, asarray_like, on_host
 from ..errors import ConfigError, ShapeError
 from ..ops.shapes import working_dtype
 from ..ops.targets import check_shares
 from ..options import Number
-from .base import Loss, check_arrays
+from .base import Loss, check_arrays, real_numbers
 
 __all__ = ["MAE", "MSE", "BCEWithLogits", "HalfSSE", "Huber", "PoissonNLL"]
 
@@ -198,10 +198,7 @@ class BCEWithLogits(_ElementwiseLoss):
 def _pos_weight(weight: Any) -> np.ndarray:
     """A weight of yes, or one for each question, in float64, once it is known to be some."""
     try:
-        numbers = np.asarray(to_numpy(weight) if hasattr(weight, "dtype") else weight)
-        if numbers.dtype.kind not in "iuf":
-            raise TypeError(f"{numbers.dtype} are no real numbers")
-        numbers = numbers.astype(np.float64)
+        numbers = real_numbers(weight)
     except (TypeError, ValueError):
         numbers = np.array(np.nan)
     if numbers.ndim > 1 or not numbers.size or not (np.isfinite(numbers) & (numbers >= 0)).all():
