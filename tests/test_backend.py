@@ -433,3 +433,11 @@ def test_asarray_like(library):
     made = backend.asarray_like(np.arange(3.0), like)
     assert type(made) is type(like)
     assert made.dtype == like.dtype
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_a_place_is_a_device_that_is_taken(name):
+    if xpmlp.backend.backend_problems()[name] is not None:
+        pytest.skip(xpmlp.backend.backend_problems()[name])
+    backend = array_libraries.open_library(name, "cpu", "a test")
+    assert array_libraries.open_library(name, backend.place, "a test").device == backend.device

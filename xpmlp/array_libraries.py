@@ -54,8 +54,7 @@ class Backend:
         return f"{getattr(self.device, 'platform', 'cuda')}:{number}"
 
     def __str__(self) -> str:
-        where = "default device" if self.device is None else str(self.device)
-        return f"{self.name} on {where} ({self.reason})"
+        return f"{self.name} on {self.place or 'default device'} ({self.reason})"
 
 
 def open_library(name: str, device: str | None, reason: str) -> Backend:

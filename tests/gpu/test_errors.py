@@ -8,6 +8,7 @@ import pytest
 import xpmlp
 from xpmlp import ops, optim
 from xpmlp.errors import BackendError, OutOfMemoryError
+from xpmlp.layers import Conv2D, Flatten, Linear, Sequential
 from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.step import CapturedStep
@@ -69,3 +70,16 @@ def test_capture_refuses_what_waits_for_the_device(cupy):
     a[...] = 2
     replay()
     assert float(total) == 8
+
+
+def test_what_an_op_cannot_record_runs_layer_by_layer(cupy, rng, monkeypatch):
+    """Also where the op explains its errors as those of wrong arguments."""
+    monkeypatch.setattr("xpmlp.ops.recordable._AT_ONCE", 100)  # nine arrays' addresses are sent
+    model = Sequential(Conv2D(1, 2, 3, rng=0), Flatten(), Linear(8, 3, rng=1))
+    step = CapturedStep(model, SoftmaxCrossEntropy(), optim.SGD(0.1))
+    x = xpmlp.asarray(rng.normal(size=(5, 1, 4, 4)), dtype="float32")
+    y = xpmlp.asarray(rng.integers(0, 3, 5))
+    with pytest.warns(UserWarning, match="run layer by layer: RuntimeError: .*capturing"):
+        first = float(step(x, y))
+    assert step.explain(x, y).startswith("layer by layer")
+    assert float(step(x, y)) < first

@@ -51,3 +51,11 @@ def test_a_training_equals_the_one_on_numpy(cupy, monkeypatch, population, way):
     np.testing.assert_allclose(found.step_losses, expected.step_losses, rtol=2e-3)
     np.testing.assert_allclose(found["train_accuracy"], expected["train_accuracy"], atol=0.01)
     np.testing.assert_allclose(found["val_loss"], expected["val_loss"], rtol=2e-3)
+
+
+def test_a_device_is_named_as_it_is_asked_for(cupy):
+    """A run's folder has this name, and goes on there."""
+    backend = xpmlp.get_backend()
+    assert backend.place == "cuda:0" and "on cuda:0 (" in str(backend)
+    with xpmlp.use_backend("cupy", backend.place) as again:
+        assert again.device == backend.device

@@ -37,7 +37,7 @@ def collect() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "backend": backend.name,
-        "device": "cpu" if backend.device is None else str(backend.device),
+        "device": backend.place or "cpu",
         "why": backend.reason,
         "kernels": kernel_summary(backend.name),
         "threads": thread_summary(),

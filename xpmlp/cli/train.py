@@ -351,4 +351,5 @@ def ending_of(history: History) -> str:
 
 
 def device_name(backend: Any) -> str:
-    return "cpu" if backend.device is None else str(backend.device)
+    """The device as ``XPMLP_DEVICE`` takes it, so that a run can go on there."""
+    return backend.place or "cpu"

@@ -11,6 +11,7 @@ from .. import ops
 from ..backend import Array, array_namespace, asarray
 from ..errors import ConfigError, DataError, ShapeError
 from ..initializers import Initializer, as_initializer, drawn
+from ..ops.recordable import concat
 from ..ops.shapes import sum_to_shape
 from ..options import Number
 from ..random import Generator, as_generator
@@ -207,7 +208,7 @@ class EmbedColumns(Container):
                     raise DataError(f"{error}; this is column {first} of x") from None
                 part = xp.reshape(vectors, (*lead, end - begin))
             parts.append(xp.broadcast_to(part, (*lead, end - begin)))
-        y = xp.concat(parts, axis=-1)
+        y = concat(xp, parts, axis=-1)
         self._saved = tuple(x.shape)
         return y
 
@@ -222,4 +223,4 @@ class EmbedColumns(Container):
                 parts.append(sum_to_shape(xp, part, (*shape[:-1], last - first)))
             else:
                 parts.append(layer.backward(xp.expand_dims(part, axis=-2)))
-        return xp.concat(parts, axis=-1)
+        return concat(xp, parts, axis=-1)

@@ -10,6 +10,7 @@ import numpy as np
 from .. import ops
 from ..backend import Array, array_namespace, asarray_like, on_host
 from ..errors import ConfigError, ShapeError
+from ..ops.recordable import sign
 from ..ops.shapes import working_dtype
 from ..ops.targets import check_shares
 from ..options import Number
@@ -91,7 +92,7 @@ class MAE(_ElementwiseLoss):
     def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
         xp = array_namespace(y)
         difference = y - t
-        return xp.abs(difference), xp.sign(difference)
+        return xp.abs(difference), sign(difference)
 
 
 class Huber(_ElementwiseLoss):
@@ -118,7 +119,7 @@ class Huber(_ElementwiseLoss):
         values = xp.where(
             inside, 0.5 * difference * difference, self.delta * (size - 0.5 * self.delta)
         )
-        return values, xp.where(inside, difference, self.delta * xp.sign(difference))
+        return values, xp.where(inside, difference, self.delta * sign(difference))
 
 
 class BCEWithLogits(_ElementwiseLoss):

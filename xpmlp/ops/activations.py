@@ -47,6 +47,7 @@ __all__ = [
     "tanh_backward",
 ]
 from .erfc import clip_to_tail, normal_cdf
+from .recordable import clip
 
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 _GELU_CUBIC = 0.044715  # Hendrycks and Gimpel 2016, section 2
@@ -122,13 +123,13 @@ def selu_backward(dy: Array, x: Array, y: Array) -> Array:
 
 def hardswish(x: Array) -> Array:
     """``x · min(max(x + 3, 0), 6) / 6``."""
-    return x * (array_namespace(x).clip(x + 3.0, 0.0, 6.0) / 6.0)
+    return x * (clip(x + 3.0, 0.0, 6.0) / 6.0)
 
 
 def hardswish_backward(dy: Array, x: Array, y: Array) -> Array:
     """0 where x ≤ −3, dy where x ≥ 3, else ``dy · (x/3 + ½)``."""
     xp = array_namespace(dy, x, y)
-    inner = xp.clip(x, -3.0, 3.0) / 3.0 + 0.5
+    inner = clip(x, -3.0, 3.0) / 3.0 + 0.5
     return dy * xp.where(x >= 3.0, xp.ones_like(x), xp.where(x <= -3.0, xp.zeros_like(x), inner))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backend import Array, array_namespace
+from .recordable import sign
 from .shapes import check_shapes
 from .update import _moved
 
@@ -125,5 +126,4 @@ def lion_update(
     Returns w, m. Source: Chen et al. 2023, "Symbolic discovery of optimization algorithms".
     """
     check_shapes("lion_update", tuple(w.shape), g=g, m=m)
-    xp = array_namespace(w, g, m)
-    return w - lr * xp.sign(_moved(m, g, gain1)), _moved(m, g, gain2)
+    return w - lr * sign(_moved(m, g, gain1)), _moved(m, g, gain2)

@@ -7,6 +7,7 @@ from typing import Any
 from ..backend import Array, Namespace, array_namespace
 from ..errors import ConfigError, ShapeError
 from .matmul import matmul
+from .recordable import stack
 from .shapes import check_same_shape, sum_wide, transpose
 from .windows import Windows, check_images, parts_of, sum_of_parts, windows_of
 
@@ -172,7 +173,7 @@ def _as_given(xp: Namespace, y: Array, x: Array, W: Array, shared: bool = False)
 
 def _patches(xp: Namespace, x: Array, windows: Windows, groups: int) -> Array:
     """All windows of (P, R, C, H, W) as columns: (P, R, G, C/G · kH · kW, Ho · Wo)."""
-    parts = xp.stack(parts_of(xp, x, windows, 0.0), axis=3)
+    parts = stack(xp, parts_of(xp, x, windows, 0.0), axis=3)
     P, R, C, places, Ho, Wo = parts.shape
     return xp.reshape(parts, (P, R, groups, C // groups * places, Ho * Wo))
 

@@ -11,6 +11,7 @@ from ..backend import Array, Namespace, array_namespace
 from ..errors import ConfigError, ShapeError
 from .dispatch import choose
 from .linear import linear, linear_backward
+from .recordable import clip, concat
 from .shapes import check_same_shape, leading_shape
 
 LINEAR, BINS, LEVELS = "linear", "bins", "levels"
@@ -71,9 +72,9 @@ def codes(x: Array, columns: Columns) -> Array:
         own = x[..., place : place + 1]
         if kind != LINEAR:
             away = own - _numbers(xp, x, count)
-            own = xp.clip(away, 0.0, 1.0) if kind == BINS else xp.astype(away == 0.0, x.dtype)
+            own = clip(away, 0.0, 1.0) if kind == BINS else xp.astype(away == 0.0, x.dtype)
         parts.append(own)
-    return xp.concat(parts, axis=-1)
+    return concat(xp, parts, axis=-1)
 
 
 def piecewise_linear(x: Array, W: Array, b: Array | None = None, *, columns: Columns) -> Array:
@@ -165,7 +166,7 @@ def _input_gradient(dc: Array, x: Array, columns: Columns) -> Array:
         elif kind == LEVELS:
             slopes = xp.zeros_like(own)
         parts.append(slopes)
-    return xp.concat(parts, axis=-1)
+    return concat(xp, parts, axis=-1)
 
 
 def _numbers(xp: Namespace, x: Array, count: int) -> Array:

@@ -8,6 +8,7 @@ import array_api_compat
 
 from ..backend import Array, Namespace, array_namespace
 from ..errors import ConfigError
+from .recordable import stack
 from .shapes import check_same_shape, mean_wide, summing_dtype
 from .windows import Windows, check_images, parts_of, sum_of_parts, windows_of
 
@@ -37,7 +38,7 @@ def max_pool2d(x: Array, *, size: Any, stride: Any = None, padding: Any = 0) -> 
         If an image is smaller than a window, or for options out of range.
     """
     xp, windows = _windows("max_pool2d", x, size, stride, padding)
-    return xp.max(xp.stack(parts_of(xp, x, windows, -float("inf"))), axis=0)
+    return xp.max(stack(xp, parts_of(xp, x, windows, -float("inf"))), axis=0)
 
 
 def max_pool2d_backward(
@@ -50,7 +51,7 @@ def max_pool2d_backward(
     where = "max_pool2d_backward"
     xp, windows = _windows(where, x, size, stride, padding)
     _check_slopes(where, dy, x, windows)
-    parts = xp.stack(parts_of(xp, x, windows, -float("inf")))
+    parts = stack(xp, parts_of(xp, x, windows, -float("inf")))
     first = xp.argmax(parts, axis=0)
     zero = xp.zeros_like(dy)
     chosen = [xp.where(first == place, dy, zero) for place in range(parts.shape[0])]
@@ -76,7 +77,7 @@ def avg_pool2d(
     array, shape (…, Ho, Wo)
     """
     xp, windows = _windows("avg_pool2d", x, size, stride, padding)
-    total = xp.sum(xp.stack(parts_of(xp, x, windows, 0.0)), axis=0, dtype=summing_dtype(xp, x))
+    total = xp.sum(stack(xp, parts_of(xp, x, windows, 0.0)), axis=0, dtype=summing_dtype(xp, x))
     return xp.astype(total / _counts(xp, x, windows, count_padding), x.dtype, copy=False)
 
 
@@ -137,4 +138,4 @@ def _counts(xp: Namespace, x: Array, windows: Windows, count_padding: bool) -> A
     if count_padding or windows.padding == (0, 0):
         return windows.size[0] * windows.size[1]
     ones = xp.ones(tuple(x.shape[-2:]), dtype=x.dtype, device=array_api_compat.device(x))
-    return xp.sum(xp.stack(parts_of(xp, ones, windows, 0.0)), axis=0)
+    return xp.sum(stack(xp, parts_of(xp, ones, windows, 0.0)), axis=0)

@@ -8,6 +8,7 @@ import array_api_compat
 
 from ..backend import Array, Namespace
 from ..errors import ConfigError, ShapeError
+from .recordable import stack
 
 Pair = tuple[int, int]
 
@@ -134,7 +135,7 @@ def _spread(xp: Namespace, x: Array, axis: int, first: int, step: int, size: int
     """An axis of ``size`` with x at first, first + step, … and 0 elsewhere."""
     if step > 1:
         between = [xp.zeros_like(x)] * (step - 1)
-        x = xp.stack([x, *between], axis=x.ndim + axis + 1)
+        x = stack(xp, [x, *between], axis=x.ndim + axis + 1)
         shape = list(x.shape)
         joined = x.ndim + axis - 1
         shape[joined : joined + 2] = [shape[joined] * step]

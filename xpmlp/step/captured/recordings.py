@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...backend import Array, array_namespace, asarray_like, dtype_name
-from ...errors import DTypeError, XpmlpError
+from ...errors import DTypeError
 from ...optim import clip_by_global_norm
 from ..task import Task, all_layers
 from .counters import Counters
@@ -187,10 +187,10 @@ class Recordings:
             self._restore(saved)
         try:
             replay, made = self.recorder.record(work)
-        except (XpmlpError, MemoryError):
+        except (NotCaptured, MemoryError):
             raise
         except Exception as error:  # the same work has just been done: it is the recording's fault
-            raise NotCaptured(_in_short(error)) from error
+            raise NotCaptured(_in_short(error.__cause__ or error)) from error
         recording = Recording(x_in, y_in, replay, made, batches)
         self.by_batch[key] = recording
         return recording
@@ -253,14 +253,15 @@ def _device_options(step: Any) -> Iterator[tuple[Any, str, Any]]:
     like = next(iter(step.model.params.values()))
     for owner, name in (
         (step.loss, "label_smoothing"),
-        (step.loss, "_class_weights"),  # the property would take them to the host
+        (step.loss, "_class_weights"),  # the properties would take them to the host
+        (step.loss, "_pos_weight"),
         (step.penalty, "strength"),
     ):
         value = getattr(owner, name, None)
-        if value is not None and np.ndim(value):
+        if value is not None and (hasattr(value, "shape") or np.ndim(value)):
             yield owner, name, asarray_like(value, like)
 
 
-def _in_short(error: Exception) -> str:
+def _in_short(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
