@@ -70,6 +70,14 @@ def library(request: pytest.FixtureRequest) -> Iterator[Library]:
 
 
 @pytest.fixture
+def host_library(library: Library) -> Library:
+    """A library whose values are looked at: on a device that would be waited for."""
+    if library.name == "cupy":
+        pytest.skip("values on a device are not looked at")
+    return library
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     """Random test data, the same in every run."""
     return np.random.default_rng(231)

@@ -7,6 +7,7 @@ import pytest
 
 import xpmlp
 from xpmlp.data import Normalization, resident
+from xpmlp.losses import MSE, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import Adam
 from xpmlp.training import Callback, PopulationTrainer, Trainer
@@ -51,6 +52,36 @@ def test_a_training_equals_the_one_on_numpy(cupy, monkeypatch, population, way):
     np.testing.assert_allclose(found.step_losses, expected.step_losses, rtol=2e-3)
     np.testing.assert_allclose(found["train_accuracy"], expected["train_accuracy"], atol=0.01)
     np.testing.assert_allclose(found["val_loss"], expected["val_loss"], rtol=2e-3)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("classes", [True, False])
+@pytest.mark.parametrize("shape", [(90, 6), (90, 4, 6)])  # rows, or sequences of four
+def test_orders_of_memory_and_sequences_give_what_numpy_gives(cupy, rng, shape, classes, order):
+    """A table's columns lie one after the other; a sequence's steps are rows."""
+    x = np.asarray(rng.normal(size=shape), np.float32, order=order)
+    y = rng.integers(0, 3, shape[:-1]) if classes else rng.normal(size=(*shape[:-1], 3))
+    y = np.asarray(y, None if classes else np.float32, order=order)
+    normalization = Normalization(*(np.asarray(v, order=order) for v in (x.mean(0), x.std(0))))
+
+    def fit():
+        trainer = Trainer(
+            FullyConnectedNet([6, 8, 3]),
+            SoftmaxCrossEntropy() if classes else MSE(),
+            Adam(0.01),
+            epochs=2,
+            batch_size=20,
+            progress=False,
+            normalization=normalization,
+        )
+        return trainer.fit(x, y, validation=(x, y))
+
+    found = fit()
+    with xpmlp.use_backend("numpy"):
+        expected = fit()
+    for row, other in zip(found.rows, expected.rows, strict=True):
+        for name in row.keys() - {"seconds", "samples_per_second"}:
+            assert row[name] == pytest.approx(other[name], rel=1e-4), name
 
 
 def test_a_device_is_named_as_it_is_asked_for(cupy):

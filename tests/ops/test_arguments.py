@@ -66,6 +66,8 @@ def test_shapes_that_do_not_fit_are_told(library, name):
     given, arrays = arguments(op, library.array)
     if len(arrays) < 2:
         pytest.skip("one array fits itself")
+    if name == "gather_rows" and library.name == "cupy":
+        pytest.skip("row numbers on a device are not looked at")
     wrong = arrays[1] if name == "embedding" else arrays[0]  # whose codes may have any shape
     given[wrong] = library.array(np.ones(7) if name == "embedding" else np.ones((3, 2, 7)))
     with pytest.raises(XpmlpError):

@@ -79,12 +79,12 @@ def test_half_precision_is_summed_wider(way, rng):
 
 
 @pytest.mark.parametrize("wrong", [V, -1, 1.5, float("nan"), float("inf")])
-def test_what_is_no_row_is_refused_in_host_memory(library, rng, wrong):
+def test_what_is_no_row_is_refused_in_host_memory(host_library, rng, wrong):
     codes = rng.integers(0, V, (3, 2)).astype(float)
     codes[1, 1] = wrong
     words = rf"numbers in 0…{V - 1}, got {float(wrong)} at \(1, 1\) \(1 such"
     with pytest.raises(DataError, match=words):
-        ops.embedding(library.array(codes), library.array(np.ones((V, D))))
+        ops.embedding(host_library.array(codes), host_library.array(np.ones((V, D))))
 
 
 @pytest.mark.parametrize("W", [(V, D), (P, V, D)])

@@ -124,7 +124,7 @@ def test_targets_that_are_no_real_numbers(y):
         refused(trainer(loss), np.ones((N, D)), y, "expected", error=DTypeError)
 
 
-def test_a_network_that_hides_its_outputs_is_refused_at_the_batch(library, either):
+def test_a_network_that_hides_its_outputs_is_refused_at_the_batch(host_library, either):
     class Own(Sequential):
         def forward(self, x, training=False):
             return super().forward(x, training)
@@ -133,7 +133,7 @@ def test_a_network_that_hides_its_outputs_is_refused_at_the_batch(library, eithe
     y[:] = 7
     made = Trainer(Own(Linear(D, C)), epochs=1, progress=False)
     with pytest.raises(DataError, match=r"class numbers in 0…2, got 7 in row 0"):
-        made.fit(*data(library, y))
+        made.fit(*data(host_library, y))
 
 
 def test_a_jax_step_that_is_being_traced_looks_at_nothing():
@@ -145,14 +145,14 @@ def test_a_jax_step_that_is_being_traced_looks_at_nothing():
         assert float(value) == pytest.approx(np.log(C))
 
 
-def test_negative_class_weights_and_label_smoothing_are_refused_by_the_op(library, either):
-    x, y = library.array(np.ones((4, C))), library.array(np.arange(4) % C)
+def test_negative_class_weights_and_label_smoothing_are_refused_by_the_op(host_library, either):
+    x, y = host_library.array(np.ones((4, C))), host_library.array(np.arange(4) % C)
     op = xpmlp.ops.softmax_cross_entropy
     with pytest.raises(DataError, match="class_weights ≥ 0, got -1"):
-        op(x, y, class_weights=library.array(np.array([1.0, -1.0, 1.0])))
+        op(x, y, class_weights=host_library.array(np.array([1.0, -1.0, 1.0])))
     with pytest.raises(DataError, match=r"label_smoothing in \[0, 1\], got 1.5"):
         op(
-            library.array(np.ones((2, 4, C))),
+            host_library.array(np.ones((2, 4, C))),
             y,
-            label_smoothing=library.array(np.array([0.1, 1.5])),
+            label_smoothing=host_library.array(np.array([0.1, 1.5])),
         )

@@ -96,7 +96,8 @@ class _Minibatches:
     def _statistics(self, values: Any) -> Any:
         if values is None:
             return None
-        wide = np.asarray(values, np.float64 if self.dtype == "float64" else np.float32)
+        kind = np.float64 if self.dtype == "float64" else np.float32
+        wide = np.asarray(values, kind, order="C")
         if wide.ndim and wide.shape != tuple(self.x.shape[1:]):
             raise ShapeError(
                 f"`{type(self).__name__}`: expected mean and std of shape () or "
@@ -143,8 +144,8 @@ class ResidentBatches(_Minibatches):
         gather: Callable[..., None] | None = None,
     ):
         super().__init__(
-            x,
-            y,
+            _dense(x),
+            _dense(y),
             batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,
@@ -354,7 +355,7 @@ def batches_on_device(
     options |= {"mean": mean, "std": std, "dtype": data.dtype}
     targets: Any = data.y
     if there:
-        return ResidentBatches(_dense(data.x), _dense(targets), **options)
+        return ResidentBatches(data.x, targets, **options)
     return resident_or_streamed(data.x, targets, **options)
 
 
@@ -370,5 +371,5 @@ def _on_host(value: Any) -> Any:
 
 
 def _dense(x: Array) -> Array:
-    """x in C order, copied if it is not."""
+    """x in C order, as the kernel reads it, copied if it is not: Fortran's, such as a table's."""
     return x if x.flags.c_contiguous else x.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,10 @@ def run_epoch(trainer: Trainer, step: TrainStep, batches: Any) -> EpochFigures:
     if isinstance(batches, ResidentBatches) and plain and not watched and not tally.steps:
         losses, hits = step.run_epoch(batches, number, lambda: trainer._ending is not None)
         step.settle()
-        tally.take(losses, hits, list(batches.sizes())[: losses.shape[0]])
+        lead = 1 if trainer.model.population is None else 2
+        steps = math.prod(step.lent_outputs.shape[lead:-1])  # of a sequence, each a row
+        sizes = [rows * steps for rows in batches.sizes()]
+        tally.take(losses, hits, sizes[: losses.shape[0]])
     elif trainer.ranks is not None:
         _together(trainer, step, batches, number)
     else:
