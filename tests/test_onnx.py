@@ -55,7 +55,7 @@ from xpmlp.layers import (
     Tanh,
     Unflatten,
 )
-from xpmlp.models import ACTIVATIONS, FullyConnectedNet
+from xpmlp.models import ACTIVATIONS, ConvNet, FullyConnectedNet
 from xpmlp.onnx import export_onnx
 
 D = 6
@@ -167,6 +167,15 @@ def test_images_that_onnx_cannot_have(tmp_path):
         export_onnx(Conv2D(C, 3, 3, population=2), tmp_path / "p.onnx", **options)
     with pytest.raises(ShapeError, match=r"expected \(N, 4, H, W\)"):
         export_onnx(BatchNorm2D(C), tmp_path / "p.onnx", input_shape=(C,))
+
+
+def test_a_network_of_images_says_how_large_they_are_or_is_told(tmp_path, rng):
+    model = randomize(ConvNet([(1, 8, 6), 4, 3], seed=0), rng)
+    x = rng.normal(size=(5, 48)).astype(np.float32)
+    check(export_onnx(model, tmp_path / "net.onnx"), x, model.forward(x), 5e-6)
+    for first in (Conv2D(C, 3, 3, rng=1), MaxPool2D(2)):
+        with pytest.raises(ConfigError, match="expected input_shape="):
+            export_onnx(Sequential(first, Flatten(), Linear(45, 5)), tmp_path / "none.onnx")
 
 
 @pytest.mark.parametrize("population", [None, 3])

@@ -17,8 +17,8 @@ from xpmlp.errors import (
     MissingDependencyError,
     ShapeError,
 )
-from xpmlp.layers import Linear, Matmul, ReLU, Sequential
-from xpmlp.models import FullyConnectedNet
+from xpmlp.layers import Conv2D, Linear, Matmul, ReLU, Sequential
+from xpmlp.models import ConvNet, FullyConnectedNet
 from xpmlp.plots import plot_confusion, plot_first_layer, plot_history, plot_mistakes
 from xpmlp.training import History
 
@@ -242,10 +242,37 @@ def test_first_layer_refuses_what_does_not_fit():
         plot_first_layer(FullyConnectedNet([9, 4, 2]), (2, 4))
     with pytest.raises(ShapeError, match=r"got \(9,\)"):
         plot_first_layer(FullyConnectedNet([9, 4, 2]), (9,))
-    with pytest.raises(ShapeError, match="population"):
-        plot_first_layer(FullyConnectedNet([9, 4, 2], population=2), (3, 3))
-    with pytest.raises(ConfigError, match="Linear or Matmul"):
+    with pytest.raises(ShapeError, match="got None"):
+        plot_first_layer(FullyConnectedNet([9, 4, 2]))
+    with pytest.raises(ConfigError, match="Linear, Matmul or Conv2D"):
         plot_first_layer(Sequential(ReLU()), (3, 3))
+    with pytest.raises(ConfigError, match="1 or 3 channels"):
+        plot_first_layer(Conv2D(2, 4, 3))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_first_layer_of_a_population_has_the_units_of_all(shared):
+    model = FullyConnectedNet([9, 4, 2], population=3, shared=shared, seed=0)
+    W = np.asarray(model.layers[0].W)
+    figure = plot_first_layer(model, (3, 3))
+    assert figure.get_suptitle() == f"First-layer weights: {W.size // 9} units, largest first"
+    units = np.swapaxes(W, -1, -2).reshape(-1, 3, 3)
+    first = units[np.argmax(np.linalg.norm(units, axis=(1, 2)))]
+    np.testing.assert_allclose(images(figure)[0], first)
+
+
+def test_first_layer_of_a_convolution_are_its_kernels():
+    grey = ConvNet([(1, 8, 8), 5, 2], size=5, seed=0)
+    W = np.asarray(grey.layers[1].W)[:, 0]
+    drawn = images(plot_first_layer(grey))
+    np.testing.assert_allclose(drawn[0], W[np.argmax(np.linalg.norm(W, axis=(1, 2)))])
+    colour = Conv2D(3, 2, 3, rng=0)
+    W = np.asarray(colour.W)
+    largest = W[np.argmax(np.linalg.norm(W.reshape(2, -1), axis=1))]
+    shown = images(plot_first_layer(colour))[0]
+    np.testing.assert_allclose(
+        shown, 0.5 + 0.5 * np.moveaxis(largest, 0, -1) / abs(largest).max(), atol=1e-6
+    )
 
 
 def test_arrays_of_every_library_are_drawn(library, rng):

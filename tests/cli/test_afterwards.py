@@ -125,11 +125,19 @@ def test_plot_draws_one_run_and_several(command, tmp_path):
     assert status == 1 and "history.csv" in err
 
 
-@pytest.mark.parametrize("kind", ["digits", "classes", "numbers", "plain numbers"])
+IMAGES = {
+    "digits": (),
+    "convolutions": ("--model", "conv", "--hidden", "4,4"),
+    "ensemble": ("--members", "2"),
+}
+
+
+@pytest.mark.parametrize("kind", [*IMAGES, "classes", "numbers", "plain numbers"])
 def test_exported_networks_answer_alike(kind, command, tmp_path):
     onnx = pytest.importorskip("onnx")
-    if kind == "digits":
-        command("train", *QUICK, "--out", "run")
+    if kind in IMAGES:
+        command("train", *QUICK, *IMAGES[kind], "--out", "run")
+        assert "First layer" in Path("run/report.html").read_text("utf-8")
     else:
         write_table(tmp_path / "t.csv", regression="numbers" in kind)
         options = ("--members", "1", "--bins", "0") if kind.startswith("plain") else SMALL[5:]
@@ -140,6 +148,9 @@ def test_exported_networks_answer_alike(kind, command, tmp_path):
     assert told["bytes"] == Path("net.onnx").stat().st_size and told["largest_difference"] < 1e-5
     inputs = [value.name for value in onnx.load("net.onnx").graph.input]
     assert inputs == told["inputs"]
+    if kind == "convolutions":
+        sizes = onnx.load("net.onnx").graph.input[0].type.tensor_type.shape.dim
+        assert [size.dim_value for size in sizes[1:]] == [1, 8, 8]
     if kind in ("classes", "numbers"):
         assert inputs == ["<b>size</b>", "kind", "when"]
 

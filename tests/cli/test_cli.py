@@ -130,6 +130,14 @@ def test_convolutions_train_and_come_back(command, tmp_path):
     assert status == 0 and "360 predictions" in out
 
 
+def test_an_ensemble_reads_images_as_it_was_trained_on_them(command):
+    options = ("--epochs", "6", "--hidden", "32", "--quiet", "--no-plots", "--no-report", "--json")
+    status, out, _ = command("train", "digits", "--members", "2", *options)
+    result = last_json(out)
+    assert status == 0 and result["val_accuracy"] > 0.85
+    assert result["test_accuracy"] == pytest.approx(result["val_accuracy"], abs=0.1)
+
+
 def test_convolutions_of_what_they_are_not_for(command, tmp_path):
     (tmp_path / "table.csv").write_text("a,b,kind\n1,2,x\n2,1,y\n" * 10)
     status, _, err = command("train", "table.csv", "--model", "conv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def _arrays(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The graph of a network that takes arrays; inputs to try, and its answers."""
     normalization = Normalization.from_dict(extras["normalization"])
-    size = model.config["sizes"][0]
+    sample = tuple(model.config.get("image") or model.config["sizes"][:1])
+    size = math.prod(sample)
     rng = np.random.default_rng(0)
     mean, std = (np.broadcast_to(np.ravel(v), (size,)) for v in _moments(normalization))
     x = (mean + std * rng.normal(size=(_ROWS, size))).astype(model.dtype)
@@ -108,11 +110,11 @@ def _arrays(
     together: Any = network
     if model.population is not None:
         together = Ensemble(network, temperature=extras.get(TEMPERATURE) or 1.0)
-    flat = Normalization(mean, std)
-    export_onnx(together, draft, normalization=flat, probabilities=classifies)
+    scale = Normalization(mean.reshape(sample), std.reshape(sample))
+    export_onnx(together, draft, input_shape=sample, normalization=scale, probabilities=classifies)
     unbounded = extras | {"bounds": None}  # which the graph does not have
-    return {"input": x}, answers_in_units(
-        model, x.reshape(_ROWS, *_sample(normalization, size)), unbounded
+    return {"input": x.reshape(_ROWS, *sample)}, answers_in_units(
+        model, x.reshape(_ROWS, *_stored(normalization, size)), unbounded
     )
 
 
@@ -120,7 +122,8 @@ def _moments(normalization: Normalization) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(normalization.mean), np.asarray(normalization.std)
 
 
-def _sample(normalization: Normalization, size: int) -> tuple[int, ...]:
+def _stored(normalization: Normalization, size: int) -> tuple[int, ...]:
+    """The shape of a sample in the data that the normalization is of."""
     shape = np.shape(normalization.mean)
     return shape if int(np.prod(shape)) == size else (size,)
 

@@ -269,7 +269,7 @@ def _trainer(
     maker: type[Trainer] = Trainer
     if model.population is not None:
         maker = PopulationTrainer
-        options = {"folds": folds, "average": recipe.average, "sampling": "own"}
+        options |= {"folds": folds, "average": recipe.average, "sampling": "own"}
         seen = rows - -(-rows // recipe.folds) if recipe.folds else rows
         options["drop_last"] = drops_last(seen, recipe.batch_size)
     if recipe.bins:  # a table: by its loss, since few rows make coarse accuracies

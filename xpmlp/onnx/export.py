@@ -7,6 +7,7 @@ written, so that old runtimes can read it.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
 
 FLOATS = ("float16", "float32", "float64")
 _LEAST = {"float16": 6e-8, "float32": 1e-37, "float64": 1e-300}
+_ANY_SIZE = (
+    L.Embedding,
+    L.Conv2D,
+    L.MaxPool2D,
+    L.AvgPool2D,
+    L.GlobalAvgPool2D,
+    L.GroupNorm,
+    L.BatchNorm2D,
+)
+"""Layers that do not say how many codes a sample has, or how large an image is."""
 INPUTS = (*FLOATS, "uint8", "int8", "int16", "uint16", "int32", "int64")
 
 
@@ -59,8 +70,8 @@ def export_onnx(
         Where to write; by convention it ends in ``.onnx``. An existing file is replaced at once.
     input_shape : sequence of int, optional
         The shape of one sample, such as ``(28, 28)``. Default: ``(D,)`` of the first layer that
-        has weights. A network that starts with Matmul and has samples of one axis takes them as
-        columns, (D, N).
+        has weights, or of an Unflatten before it. A network that starts with Matmul and has
+        samples of one axis takes them as columns, (D, N).
     normalization : Normalization, optional
         Put before the network, ``(x - mean) / std``, so that the graph takes data as it was
         stored.
@@ -180,8 +191,10 @@ def _first_weights(model: Layer) -> tuple[Layer | None, int | None]:
             return layer, len(layer.columns)
         if isinstance(layer, L.Matmul):
             return layer, layer.W.shape[-1]
-        if isinstance(layer, L.Embedding):
-            break  # how many codes a sample has is not in it
+        if isinstance(layer, L.Unflatten):
+            return layer, math.prod(layer.shape)
+        if isinstance(layer, _ANY_SIZE):
+            break
         if isinstance(layer, L.Periodic):
             return layer, layer.c.shape[-2]
         if isinstance(layer, L.BatchNorm | L.LayerNorm | L.RMSNorm):

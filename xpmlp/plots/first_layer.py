@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError, ShapeError
-from ..layers import Linear, Matmul
+from ..layers import Conv2D, Linear, Matmul, SharedLinear
 from ..layers.base import Layer
 from .figure import finish, new_figure, on_host, show_image
 
@@ -21,16 +21,20 @@ _MOST_UNITS = 64
 
 
 def plot_first_layer(
-    model: Layer, shape: Sequence[int], path: str | os.PathLike[str] | None = None
+    model: Layer,
+    shape: Sequence[int] | None = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """The weights into each unit of the first layer, as images.
 
     Parameters
     ----------
     model : Layer
-        A network that starts with a Linear or Matmul of D inputs.
-    shape : sequence of int
-        How the D inputs form an image: (H, W), (H, W, 3) or (3, H, W).
+        A network that starts with a Linear or Matmul of D inputs, or with a Conv2D of 1 or 3
+        channels. Of a population, the units of all members.
+    shape : sequence of int, optional
+        How the D inputs form an image: (H, W), (H, W, 3) or (3, H, W). The kernels of a Conv2D have
+        a shape of their own.
     path : path-like, optional
         Where to save the picture.
 
@@ -43,30 +47,19 @@ def plot_first_layer(
     Raises
     ------
     ShapeError
-        If the image does not have D values, or the model is a population.
+        If the image does not have D values.
     ConfigError
-        If the model has no Linear or Matmul.
+        If the model has none of these layers.
     CheckpointError, MissingDependencyError
         As :func:`plot_history`.
     """
-    where = "plot_first_layer"
-    weights = first_weights(where, model)
-    size = tuple(int(length) for length in shape)
-    grey = len(size) == 2
-    if math.prod(size) != weights.shape[1] or not (grey or (len(size) == 3 and 3 in size)):
-        raise ShapeError(
-            f"`{where}`: expected shape (H, W), (H, W, 3) or (3, H, W) of {weights.shape[1]} "
-            f"values in all, got {size}; give the shape of the images the model was trained on"
-        )
-    units = len(weights)
-    order = np.argsort(-np.linalg.norm(weights, axis=1), kind="stable")[:_MOST_UNITS]
-    images = weights[order].reshape(-1, *size)
-    if not grey and size[-1] != 3:
-        images = np.moveaxis(images, 1, -1)
-    across = math.ceil(math.sqrt(len(order)))
-    down = math.ceil(len(order) / across)
+    weights = first_weights("plot_first_layer", model, shape)
+    units, images = len(weights), largest(weights, _MOST_UNITS)
+    grey = images.ndim == 3
+    across = math.ceil(math.sqrt(len(images)))
+    down = math.ceil(len(images) / across)
     figure = new_figure(max(4.5, 0.85 * across) + (1.1 if grey else 0.0), 0.8 * down + 0.5)
-    shown = f"{units} units" if units == len(order) else f"{len(order)} of {units:,} units"
+    shown = f"{units} units" if units == len(images) else f"{len(images)} of {units:,} units"
     figure.suptitle(f"First-layer weights: {shown}, largest first")
     tiles = np.atleast_1d(figure.subplots(down, across)).ravel()
     for axes in tiles:
@@ -85,15 +78,51 @@ def plot_first_layer(
     return finish(figure, path)
 
 
-def first_weights(where: str, model: Layer) -> np.ndarray:
-    """One row of D weights for each unit of the first Linear or Matmul."""
+def first_weights(where: str, model: Layer, shape: Sequence[int] | None) -> np.ndarray:
+    """An image (H, W) or (H, W, 3) for each unit of the first layer, of all members.
+
+    Parameters and errors as in :func:`plot_first_layer`.
+    """
     for _, layer in model.named_layers():
-        if isinstance(layer, Linear | Matmul):
-            W = on_host(layer.W).astype(np.float64)
-            if W.ndim != 2:
-                raise ShapeError(
-                    f"`{where}`: expected a single network, got a population with weights "
-                    f"{W.shape}; plot one member: Linear.from_arrays(layer.W[i])"
+        if isinstance(layer, Conv2D):
+            kernels = on_host(layer.W).astype(np.float64)
+            kernels = kernels.reshape(-1, *kernels.shape[-3:])
+            if kernels.shape[1] not in (1, 3):
+                raise ConfigError(
+                    f"`{where}`: expected a convolution of 1 or 3 channels, which are grey or "
+                    f"RGB, got {layer!r}"
                 )
-            return W.T if isinstance(layer, Linear) else W
-    raise ConfigError(f"`{where}`: expected a model with a Linear or Matmul layer, got {model!r}")
+            return _channels_last(kernels)
+        if isinstance(layer, Linear | SharedLinear | Matmul):
+            W = on_host(layer.W).astype(np.float64)
+            W = W if isinstance(layer, Matmul) else np.swapaxes(W, -1, -2)
+            return _as_images(where, W.reshape(-1, W.shape[-1]), shape)
+    raise ConfigError(
+        f"`{where}`: expected a model with a Linear, Matmul or Conv2D layer, got {model!r}"
+    )
+
+
+def largest(images: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the images, those with the largest norms first."""
+    norms = np.linalg.norm(images.reshape(len(images), -1), axis=1)
+    return images[np.argsort(-norms, kind="stable")[:most]]
+
+
+def _as_images(where: str, rows: np.ndarray, shape: Sequence[int] | None) -> np.ndarray:
+    size = tuple(int(length) for length in shape or ())
+    sides = tuple(length for length in size if length > 1) if len(size) == 3 else size
+    grey = len(sides) == 2
+    if math.prod(size) != rows.shape[1] or not (grey or (len(sides) == 3 and 3 in sides)):
+        raise ShapeError(
+            f"`{where}`: expected shape (H, W), (H, W, 3) or (3, H, W) of {rows.shape[1]} "
+            f"values in all, got {shape and size}; give the shape of the images the model was "
+            "trained on"
+        )
+    if grey or sides[-1] == 3:
+        return rows.reshape(-1, *sides)
+    return _channels_last(rows.reshape(-1, *sides))
+
+
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    """(N, C, H, W) as (N, H, W) or (N, H, W, 3)."""
+    return images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, -1)

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import XpmlpError
-from ..plots.first_layer import first_weights
+from ..plots.first_layer import first_weights, largest
 from . import classes, numbers
 from .curves import columns_of, curves, figures_of, label_of
 from .findings import Findings, Scored
 from .html import Markup, element, join, name, pairs, void
-from .pictures import as_images, in_unit, mosaic, png_uri
+from .pictures import as_images, enlarged, in_unit, mosaic, png_uri
 from .style import CSS
 
 _UNITS = 64
+_LEAST_SIDE = 8  # pixels of a unit's picture, for the gaps between to be narrow
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 Section = tuple[str, Markup]
 
@@ -120,20 +121,14 @@ def _scores(scored: Scored) -> list[Section]:
 
 def _first_layer(model: Any, scored: Scored) -> list[Section]:
     """The weights into the units of the first layer, where inputs are images."""
-    images = as_images(scored.x[:1])
-    if images is None:
+    if as_images(scored.x[:1]) is None:
         return []
     try:
-        weights = first_weights("report", model)
-    except XpmlpError:  # a population, or a layer of another kind
+        weights = first_weights("report", model, scored.x.shape[1:])
+    except XpmlpError:  # a layer of another kind, or an image of which some pixels are no inputs
         return []
-    # The data's own order of axes, which as_images may have changed.
-    own = scored.x.shape[1:]
-    if weights.shape[1] != np.prod(own):
-        return []
-    order = np.argsort(-np.linalg.norm(weights, axis=1), kind="stable")[:_UNITS]
-    tiles_of = as_images(weights[order].reshape(-1, *own))
-    if tiles_of is None or not np.isfinite(tiles_of).all():
+    tiles_of = largest(weights, _UNITS)
+    if not np.isfinite(tiles_of).all():
         return []
     if tiles_of.ndim == 3:  # one scale; not the maximum, lest one outlier leave all else pale
         limit = float(np.quantile(np.abs(tiles_of), 0.998))
@@ -141,10 +136,11 @@ def _first_layer(model: Any, scored: Scored) -> list[Section]:
     else:
         limits = np.abs(tiles_of).reshape(len(tiles_of), -1).max(axis=1)
         scaled = 0.5 + 0.5 * tiles_of / np.maximum(limits, 1e-30)[:, None, None, None]
-    words = f"{len(order)} of {len(weights)} units, those with the largest weights first. "
-    words += "White is positive, black is negative, mid-grey is 0."
+    of_all = "" if model.population is None else f" of {model.population} networks"
+    words = f"{len(tiles_of)} of {len(weights):,} units{of_all}, those with the largest weights "
+    words += "first. White is positive, black is negative, mid-grey is 0."
     alt = "Weights into the units of the first layer, as images"
-    uri = png_uri(mosaic(np.clip(scaled, 0.0, 1.0)))
+    uri = png_uri(mosaic(enlarged(np.clip(scaled, 0.0, 1.0), _LEAST_SIDE)))
     figure = element(
         "figure", void("img", src=uri, alt=alt, class_="mosaic"), element("figcaption", words)
     )

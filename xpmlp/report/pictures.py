@@ -45,6 +45,12 @@ def png_uri(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
+def enlarged(images: np.ndarray, least: int) -> np.ndarray:
+    """Images (N, H, W, …) with pixels as squares, at least ``least`` a side."""
+    times = math.ceil(least / min(images.shape[1:3]))
+    return images.repeat(times, axis=1).repeat(times, axis=2)
+
+
 def mosaic(images: np.ndarray, gap: float = 1.0) -> np.ndarray:
     """Images (N, H, W) or (N, H, W, 3) beside each other, a pixel of ``gap`` between them."""
     count, height, width = images.shape[:3]
