@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .errors import BackendError, ConfigError
+from .shared_sums import SharedSums
 
 STATISTICS = ("global", "rank")
 ROWS_APART = 4
@@ -54,6 +55,10 @@ class Communicator:
     def allreduce(self, buffer: np.ndarray) -> None:
         """Put the sum over all ranks, element by element, in the place of a contiguous array."""
         raise NotImplementedError
+
+    def zeros(self, size: int, dtype: Any) -> np.ndarray | None:
+        """An array that is summed faster than others, if there is any such memory."""
+        return None
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
         """What rank ``root`` gives, on every rank."""
@@ -178,6 +183,8 @@ class MPI(Communicator):
     """
 
     def __init__(self, comm: Any = None, *, statistics: str = "global"):
+        # Open MPI 5 complains of UCX whenever it makes a window (open-mpi/ompi, issue 14086).
+        os.environ.setdefault("OMPI_MCA_osc", "^ucx")
         try:
             self._library: Any = importlib.import_module("mpi4py.MPI")
         except (ImportError, RuntimeError) as error:
@@ -187,12 +194,21 @@ class MPI(Communicator):
             ) from error
         self._comm = self._library.COMM_WORLD if comm is None else comm
         super().__init__(self._comm.Get_rank(), self._comm.Get_size(), statistics)
+        self._shared: SharedSums | None = None
         if self.size > 1:
-            self._divide_processors()
+            local = self._comm.Split_type(self._library.COMM_TYPE_SHARED)
+            _divide_processors(local)
+            if local.Get_size() == self.size:
+                self._shared = SharedSums.of(self._library, self._comm)
+            local.Free()
             _Guard.of(self)
 
     def allreduce(self, buffer: np.ndarray) -> None:
-        self._comm.Allreduce(self._library.IN_PLACE, buffer)
+        if self._shared is None or not self._shared.sum(buffer):
+            self._comm.Allreduce(self._library.IN_PLACE, buffer)
+
+    def zeros(self, size: int, dtype: Any) -> np.ndarray | None:
+        return None if self._shared is None else self._shared.zeros(size, dtype)
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
         return self._comm.bcast(value, root)
@@ -203,17 +219,16 @@ class MPI(Communicator):
     def abort(self) -> None:
         self._comm.Abort(1)
 
-    def _divide_processors(self) -> None:
-        """Take one part of the processors that ranks on this machine share."""
-        threads: Any = importlib.import_module("xpmlp.kernels.thread_count")
-        if os.environ.get(threads.VARIABLE, "").strip():
-            return
-        usable = getattr(os, "sched_getaffinity", None)
-        own = tuple(sorted(usable(0))) if usable else (os.cpu_count(),)
-        local = self._comm.Split_type(self._library.COMM_TYPE_SHARED)
-        sharers = local.allgather(own).count(own)
-        local.Free()
-        threads.own_threads(max(1, threads.thread_count()[0] // sharers))
+
+def _divide_processors(local: Any) -> None:
+    """Take one part of the processors that ranks on this machine share."""
+    threads: Any = importlib.import_module("xpmlp.kernels.thread_count")
+    if os.environ.get(threads.VARIABLE, "").strip():
+        return
+    usable = getattr(os, "sched_getaffinity", None)
+    own = tuple(sorted(usable(0))) if usable else (os.cpu_count(),)
+    sharers = local.allgather(own).count(own)
+    threads.own_threads(max(1, threads.thread_count()[0] // sharers))
 
 
 class _Guard:

@@ -36,6 +36,27 @@ def steps(path: str, dtype: str) -> None:
     np.savez(f"{path}-{ranks.rank}.npz", losses=losses, **net.state_dict())
 
 
+def sums(dtype: str) -> None:
+    """Sum hostile numbers in memory that ranks share, beside the same by one rank alone."""
+    ranks = MPI()
+    for size in (1, 2, 5, 16, 17, 1000, 200_001):
+        buffer = ranks.zeros(size, dtype)
+        assert (buffer is None) == (ranks.size == 1)
+        buffer = np.zeros(size, dtype) if buffer is None else buffer
+        for _ in range(20):
+            buffer[...] = np.random.default_rng(ranks.rank).normal(size=size)
+            buffer[:3] = [np.nan if ranks.rank else 1.0, np.inf, (-np.inf) ** ranks.rank][:size]
+            first, *others = ranks.everyone(buffer.copy())
+            with np.errstate(invalid="ignore"):
+                expected = sum(others, first)
+            ranks.allreduce(buffer)
+            np.testing.assert_array_equal(buffer, expected)
+            assert len(set(ranks.everyone(buffer.tobytes()))) == 1
+    empty = np.zeros(0, dtype)
+    ranks.allreduce(empty)
+    print(f"rank {ranks.rank} is content")
+
+
 class Slow(Callback):
     """Tells that the training runs, and gives a test time to break it."""
 
@@ -87,4 +108,4 @@ def fit(folder: str, way: str, resume: str = "") -> None:
 
 
 if __name__ == "__main__":
-    {"steps": steps, "fit": fit}[sys.argv[1]](*sys.argv[2:])
+    {"steps": steps, "sums": sums, "fit": fit}[sys.argv[1]](*sys.argv[2:])

@@ -82,6 +82,13 @@ def test_ranks_train_what_one_process_does(tmp_path, dtype, tolerance):
             np.testing.assert_array_equal(arrays(tmp_path / f"again-{rank}.npz")[key], array)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_sums_are_the_same_bits_everywhere(tmp_path, ranks, dtype):
+    out, err = run(ranks, str(PROGRAMS), "sums", dtype, cwd=tmp_path)
+    assert out.count("is content") == ranks and not err, out + err
+
+
 def test_the_command(tmp_path):
     options = ["--epochs", "2", "--no-plots", "--no-report", "--out"]
     for ranks, name in ((1, "one"), (2, "two")):

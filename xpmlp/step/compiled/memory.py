@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...backend import to_numpy
+from ...communication import Communicator
 from ...errors import ShapeError
 from ...layers.base import Layer
 from ...named_arrays import LentArrays, NamedArrays
@@ -39,8 +40,10 @@ class StepMemory:
         Its parameters are replaced by copies in the buffers; the given arrays are never written to.
     optimizer : Optimizer, optional
         Its state as well.
+    ranks : Communicator, optional
+        Who sums gradients. All must make theirs at once.
     tail : int
-        Room for so many numbers more behind the gradients, which several ranks sum with them.
+        Room for so many numbers more behind the gradients, which ranks sum with them.
 
     Attributes
     ----------
@@ -60,7 +63,14 @@ class StepMemory:
         How often a program has written here.
     """
 
-    def __init__(self, model: Layer, optimizer: Optimizer | None, dtype: np.dtype, tail: int = 0):
+    def __init__(
+        self,
+        model: Layer,
+        optimizer: Optimizer | None,
+        dtype: np.dtype,
+        ranks: Communicator | None = None,
+        tail: int = 0,
+    ):
         params, weights = model.params, model.weight_params
         self.names = [n for n in params if n in weights] + [n for n in params if n not in weights]
         self.offsets: dict[str, tuple[int, int]] = {}
@@ -77,7 +87,9 @@ class StepMemory:
             if name in weights:
                 self.weights_end = end
         self.size = end
-        self.params, self.summed = zeros((end,), dtype), zeros((end + tail,), dtype)
+        self.params = zeros((end,), dtype)
+        summed = None if ranks is None else ranks.zeros(end + tail, dtype)
+        self.summed = zeros((end + tail,), dtype) if summed is None else summed
         self.grads, self.tail = self.summed[:end], self.summed[end:]
         self.slots = tuple(zeros((end,), dtype) for _ in range(optimizer.slots if optimizer else 0))
         self._adjusted: np.ndarray | None = None

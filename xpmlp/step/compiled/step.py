@@ -146,8 +146,8 @@ def compile_step(
     if memory is None:
         if optimizer.state:
             optimizer.check_memory(model.params)
-        tail = 0 if share is None else tail_size(model.population)
-        memory = StepMemory(model, updating.optimizer, x.dtype, tail)
+        ranks, tail = (None, 0) if share is None else (share.ranks, tail_size(model.population))
+        memory = StepMemory(model, updating.optimizer, x.dtype, ranks, tail)
     with compiling():
         step = CompiledStep(updating, memory, x, y, weight, share)
     for _, layer in model.named_layers():
