@@ -5,7 +5,7 @@
 
 Each rank trains on its half of batches of MNIST's shape. Needs mpi4py and MPICH, whose mpiexec can
 be told how to start a process on another host. The namespaces and the link between them are
-removed at the end. docs/machines.md has figures.
+removed at the end, or by the next run. docs/machines.md has figures.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ from xpmlp.training import TrainStep
 
 HIDDEN = {"0.32 MB": [100], "0.94 MB": [256, 128], "2.14 MB": [512, 256]}
 BATCH = 512
-NAMES = "xpmlp-host-1", "xpmlp-host-2"
+OURS = "xpmlp-host-"
+LINK = "xpmlp-link"
 ADDRESSES = "10.231.77.1", "10.231.77.2"
 GBIT = 1.0
 
@@ -116,46 +118,77 @@ def between_ranks(ranks: MPI, rounds: int, gbit: float | None) -> None:
 
 
 @contextmanager
-def two_hosts() -> Iterator[None]:
-    """Two network namespaces and a link of 1 Gbit/s between them."""
-    first, second = NAMES
-    ends = "xpmlp-veth-1", "xpmlp-veth-2"
+def two_hosts() -> Iterator[tuple[str, str]]:
+    """Names of two network namespaces, which a link of 1 Gbit/s connects."""
+    remove_what_killed_runs_left()
+    names = first, second = f"{OURS}{os.getpid()}-1", f"{OURS}{os.getpid()}-2"
     try:
-        for name in NAMES:
+        for name in names:
             call("ip", "netns", "add", name)
-        call("ip", "link", "add", ends[0], "netns", first, "type", "veth", "peer", "name", ends[1],
+        call("ip", "link", "add", LINK, "netns", first, "type", "veth", "peer", "name", LINK,
              "netns", second)  # fmt: skip
-        for name, end, address in zip(NAMES, ends, ADDRESSES, strict=True):
+        for name, address in zip(names, ADDRESSES, strict=True):
             inside = "ip", "-n", name
-            call(*inside, "address", "add", f"{address}/24", "dev", end)
-            call(*inside, "link", "set", end, "up")
+            call(*inside, "address", "add", f"{address}/24", "dev", LINK)
+            call(*inside, "link", "set", LINK, "up")
             call(*inside, "link", "set", "lo", "up")
-            call("tc", "-n", name, "qdisc", "add", "dev", end, "root", "tbf", "rate",
+            call("tc", "-n", name, "qdisc", "add", "dev", LINK, "root", "tbf", "rate",
                  f"{GBIT:g}gbit", "burst", "128kb", "latency", "50ms")  # fmt: skip
-        yield
+        for name in names:
+            wait_for_the_link(name)
+        yield names
     finally:
-        for name in NAMES:
-            subprocess.run(["ip", "netns", "delete", name], check=False, stderr=subprocess.DEVNULL)
+        for name in names:
+            remove(name)
 
 
-def bytes_sent() -> int:
-    """Over the first host's end of the link."""
-    inside = "ip", "netns", "exec", NAMES[0]
-    path = "/sys/class/net/xpmlp-veth-1/statistics/tx_bytes"
-    found = subprocess.run([*inside, "cat", path], check=True, stdout=subprocess.PIPE, text=True)
-    return int(found.stdout)
+def wait_for_the_link(name: str) -> None:
+    """The kernel may take a second to say that it is up, and UCX goes by what the kernel says."""
+    for _ in range(100):
+        if "state UP" in output("ip", "-n", name, "link", "show", LINK):
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"the link of {name} does not come up")
+
+
+def remove_what_killed_runs_left() -> None:
+    for line in output("ip", "netns", "list").splitlines():
+        name = line.split()[0]
+        number = name.removeprefix(OURS).partition("-")[0]
+        if name.startswith(OURS) and not Path(f"/proc/{number}").exists():
+            remove(name)
+
+
+def remove(name: str) -> None:
+    """A namespace, with its end of the link and what runs there."""
+    for number in output("ip", "netns", "pids", name).split():
+        with suppress(ProcessLookupError):
+            os.kill(int(number), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "delete", name], check=False, stderr=subprocess.DEVNULL)
+
+
+def bytes_sent(name: str) -> int:
+    """Over a host's end of the link."""
+    path = f"/sys/class/net/{LINK}/statistics/tx_bytes"
+    return int(output("ip", "netns", "exec", name, "cat", path))
 
 
 def call(*command: str) -> None:
     subprocess.run(command, check=True)
 
 
-def on_two_hosts(*command: str) -> None:
+def output(*command: str) -> str:
+    """Empty where the command fails."""
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    return found.stdout
+
+
+def on_hosts(names: tuple[str, str], *command: str) -> None:
     """Run a command as one rank on each, started by a program in place of ssh."""
     mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or "mpiexec"
     with tempfile.TemporaryDirectory() as folder:
         launcher = Path(folder) / "launch"
-        cases = "".join(f"{a}) name={n};; " for n, a in zip(NAMES, ADDRESSES, strict=True))
+        cases = "".join(f"{a}) name={n};; " for n, a in zip(names, ADDRESSES, strict=True))
         launcher.write_text(
             '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\n'
             f'case "$1" in {cases}esac\nshift\nexec ip netns exec "$name" sh -c "$*"\n'
@@ -164,13 +197,15 @@ def on_two_hosts(*command: str) -> None:
         environment = os.environ | {
             "XPMLP_NUM_THREADS": "1",
             "FI_PROVIDER": "tcp",  # MPICH on libfabric, or on UCX: neither may use the memory
-            "UCX_TLS": "tcp,self",  # that both hosts have, being one machine
+            "FI_TCP_IFACE": LINK,  # that both hosts have, being one machine
+            "UCX_TLS": "tcp,self",
+            "UCX_NET_DEVICES": LINK,
             "MPIR_CVAR_NOLOCAL": "1",
         }
-        call_there = ["ip", "netns", "exec", NAMES[0], mpiexec, "-launcher", "ssh"]
-        call_there += ["-launcher-exec", str(launcher), "-localhost", ADDRESSES[0]]
-        call_there += ["-hosts", ",".join(ADDRESSES), "-ppn", "1", "-n", "2"]
-        subprocess.run([*call_there, *command], check=True, env=environment)
+        call_there = ["ip", "netns", "exec", names[0], mpiexec, "-launcher", "ssh"]
+        call_there += ["-launcher-exec", str(launcher), "-iface", LINK]
+        call_there += ["-localhost", ADDRESSES[0], "-hosts", ",".join(ADDRESSES)]
+        subprocess.run([*call_there, "-ppn", "1", "-n", "2", *command], check=True, env=environment)
 
 
 def main() -> None:
@@ -180,15 +215,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     given = parser.parse_args()
     if given.hosts:
-        with two_hosts():
+        with two_hosts() as names:
             own = sys.executable, str(Path(__file__).resolve())
-            before = bytes_sent()
-            on_two_hosts(*own, "--gbit", f"{GBIT:g}", "--rounds", "40")
-            print(f"  {(bytes_sent() - before) / 1e6:.0f} MB went over the link each way")
+            before = bytes_sent(names[0])
+            on_hosts(names, *own, "--gbit", f"{GBIT:g}", "--rounds", "40")
+            print(f"  {(bytes_sent(names[0]) - before) / 1e6:.0f} MB went over the link each way")
             with tempfile.TemporaryDirectory() as folder:
                 out = str(Path(folder) / "run")
                 train = "train", "mnist", "--epochs", "2", "--batch-size", str(BATCH), "--out", out
-                on_two_hosts(sys.executable, "-m", "xpmlp", *train, "--no-plots", "--no-report")
+                on_hosts(names, sys.executable, "-m", "xpmlp", *train, "--no-plots", "--no-report")
         return
     ranks = MPI()
     if ranks.size == 1:
