@@ -56,10 +56,12 @@ def new_step(hidden: list[int], comm: Communicator | None) -> TrainStep:
 def milliseconds(
     ways: dict[str, Callable[[], object]], rounds: int, ranks: MPI | None = None
 ) -> dict[str, float]:
-    """The least time of each, all in turn; of a round that several ranks make, the slowest's."""
-    times = np.zeros((len(ways), rounds))
+    """The least time of each, all in turn; of a round that ranks begin at once, the slowest's."""
+    times, nothing = np.zeros((len(ways), rounds)), np.zeros(1)
     for number in range(rounds):
         for position, way in enumerate(ways.values()):
+            if ranks is not None:
+                ranks.allreduce(nothing)
             begin = time.perf_counter()
             way()
             times[position, number] = 1000 * (time.perf_counter() - begin)

@@ -11,7 +11,7 @@ import tempfile
 import weakref
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .errors import ConfigError
 
 _LINE = 64
 """Bytes that two ranks do not write to at once."""
-_PIECE = 1 << 15
+_PIECE = 1 << 16
 """Elements that are added up, and then given to all, while they are in the cache."""
 
 
@@ -33,7 +33,7 @@ class SharedSums:
     comm : mpi4py.MPI.Comm
     """
 
-    _known: list[SharedSums] = []  # noqa: RUF012
+    _known: ClassVar[list[SharedSums]] = []
 
     def __init__(self, library: Any, comm: Any):
         self._library, self._comm = library, comm
@@ -59,7 +59,7 @@ class SharedSums:
             On every rank, if they ask for different sizes.
         """
         dtype = np.dtype(dtype)
-        dead = [window.own() is None for window in self._windows.values()]
+        dead = [window.is_unused() for window in self._windows.values()]
         asked, rooms, deaths = zip(
             *self._comm.allgather(((size, dtype.str), _room(), dead)), strict=True
         )
@@ -74,11 +74,9 @@ class SharedSums:
         if not 0 < size * dtype.itemsize * self._comm.Get_size() < min(rooms) / 2:
             return None
         window = _Window(self._library, self._comm, size, dtype)
-        own = window.block(self._comm.Get_rank())
-        own[...] = 0
-        window.own = weakref.ref(own)
-        self._windows[_address(own)] = window
-        return own
+        lent = window.lend()
+        self._windows[_address(lent)] = window
+        return lent
 
     def sum(self, buffer: np.ndarray) -> bool:
         """Put the sum over all ranks in an array's place, if it is one of :meth:`zeros`."""
@@ -96,8 +94,6 @@ class _Window:
     ----------
     whole : (int, dtype)
         Size and type of a block.
-    own : weakref
-        This rank's block as it was given out; dead when neither it nor a view of it is left.
     """
 
     def __init__(self, library: Any, comm: Any, size: int, dtype: np.dtype):
@@ -106,15 +102,26 @@ class _Window:
         lines = -(-size // line)
         self._window = library.Win.Allocate_shared((lines + 1) * _LINE, 1, comm=comm)
         rank, ranks = comm.Get_rank(), comm.Get_size()
-        blocks = [self.block(other) for other in range(ranks)]
+        self._rank = rank
+        blocks = [self._block(other) for other in range(ranks)]
         begin, end = (min(size, lines * r // ranks * line) for r in (rank, rank + 1))
         edges = [*range(begin, end, _PIECE), end]
         self._pieces = [[block[a:b] for block in blocks] for a, b in pairwise(edges)]
-        self.own: Any = None
+        self._lent: Any = None
         self._window.Fence()
 
-    def block(self, rank: int) -> np.ndarray:
-        """What a rank has to give."""
+    def lend(self) -> np.ndarray:
+        """This rank's block, of zeros."""
+        own = self._block(self._rank)
+        own[...] = 0
+        self._lent = weakref.ref(own)  # a view of it keeps it, too
+        return own
+
+    def is_unused(self) -> bool:
+        """Whether nobody has the block any more that was lent."""
+        return self._lent() is None
+
+    def _block(self, rank: int) -> np.ndarray:
         size, dtype = self.whole
         memory = self._window.Shared_query(rank)[0]
         begin = -_address(np.frombuffer(memory, np.uint8)) % _LINE
