@@ -16,7 +16,6 @@ release = version = xpmlp.__version__
 extensions = [
     "myst_nb",  # MyST pages and notebooks
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx_copybutton",
     "numpydoc",
     "mathml",
@@ -34,10 +33,10 @@ myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
-# Docstrings give shapes and units, which "Array" in a signature would only hide.
-autodoc_typehints = "none"
+autodoc_typehints_format = "short"
+autodoc_type_aliases = {"Array": "Array"}  # else Any, which it is to the interpreter
+python_maximum_signature_line_length = 76  # a parameter a line, where they do not fit into one
 numpydoc_show_class_members = False
-autosummary_generate = False
 
 html_math_renderer = "mathml"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

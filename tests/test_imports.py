@@ -17,7 +17,7 @@ ROOT = Path(xpmlp.__file__).parent
 
 # Low to high; a unit may import what stands on a lower line, and itself.
 LEVELS = (
-    ("errors",),
+    ("choices", "errors"),
     ("array_libraries",),
     ("backend", "files", "kernels", "memory_budget", "shared_sums"),
     ("capacity", "communication", "named_arrays", "npz", "options", "random"),

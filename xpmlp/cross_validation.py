@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .choices import FloatName, Output
 from .data import Normalization
 from .data.orders import Orders, fold_rows
 from .errors import ConfigError, DTypeError, WorkerError
@@ -88,14 +89,14 @@ def cross_validate(
     settings: Settings | Sequence[Settings],
     *,
     outputs: int | None = None,
-    output: str = "softmax",
+    output: Output = "softmax",
     folds: Any = 5,
     seeds: int | Sequence[int] = 1,
     split_seed: int = 0,
     stratify: bool | None = None,
     normalize: bool = True,
     memory: int | None = None,
-    dtype: str = "float32",
+    dtype: FloatName = "float32",
     progress: bool = False,
     executor: Executor | Callable[[], Executor] | None = None,
     groups: Any = None,
@@ -231,12 +232,12 @@ class _Work:
         x: np.ndarray,
         y: np.ndarray,
         outputs: int,
-        output: str,
+        output: Output,
         trained_on: list[np.ndarray],
         held_out: list[np.ndarray],
         seeds: list[int],
         normalize: bool,
-        dtype: str,
+        dtype: FloatName,
         settings: list[Settings],
     ):
         self.settings, self.progress = settings, False
@@ -249,7 +250,7 @@ class _Work:
             self.norms = [
                 Normalization.fit(x[rows], per_feature=x.ndim == 2) for rows in self.trained_on
             ]
-        self.output = output
+        self.output: Output = output
         self.options: dict[str, Any] = {
             "inputs": int(np.prod(x.shape[1:])),
             "outputs": outputs,

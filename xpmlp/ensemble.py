@@ -12,6 +12,7 @@ import numpy as np
 
 from . import calibration
 from .backend import to_numpy
+from .choices import FloatName, Output, Sampling
 from .data import Normalization
 from .errors import CheckpointError, ConfigError, WorkerError
 from .models import FullyConnectedNet
@@ -93,13 +94,13 @@ class Ensemble:
         *,
         members: int,
         outputs: int,
-        output: str = "softmax",
-        sampling: str = "own",
+        output: Output = "softmax",
+        sampling: Sampling = "own",
         seed: int = 0,
         normalization: Normalization | None = None,
         patience: int | None = None,
         memory: int | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
         executor: Executor | Callable[[], Executor] | None = None,
     ) -> Ensemble:
         """Train networks that differ in their seeds, as populations that fit into memory.

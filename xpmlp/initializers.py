@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .choices import BiasInitializerName, InitializerName
 from .errors import ConfigError, DataError, DTypeError, ShapeError
 from .options import Number, is_function
 from .random import Generator
@@ -191,7 +192,7 @@ _BIASES_BY_NAME = {
 }
 
 
-def as_initializer(init: str | float | Initializer) -> Initializer:
+def as_initializer(init: InitializerName | float | Initializer) -> Initializer:
     """An initializer from its name, from a standard deviation, or as it is.
 
     Raises
@@ -217,7 +218,7 @@ def as_initializer(init: str | float | Initializer) -> Initializer:
     return init
 
 
-def as_bias_initializer(init: str | float | Initializer) -> Initializer:
+def as_bias_initializer(init: BiasInitializerName | float | Initializer) -> Initializer:
     """An initializer of biases from its name, from the number they all get, or as it is.
 
     Raises
@@ -266,6 +267,8 @@ def drawn(initializer: Initializer, fan_in: int, fan_out: int, rng: Generator, b
     return values
 
 
-def default_bias(init: str | float | Initializer) -> str:
+def default_bias(init: InitializerName | float | Initializer) -> BiasInitializerName:
     """How biases start unless told: as weights that start by default do; beside others at 0."""
-    return init if isinstance(init, str) and init in _BIASES_BY_NAME else "zeros"
+    if isinstance(init, str) and (init == "glorot_uniform" or init == "fan_in_uniform"):
+        return init
+    return "zeros"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from typing import Any
 
+from .choices import ScheduleName
 from .errors import ConfigError
 from .options import Number, Option, is_function
 
@@ -216,7 +217,7 @@ BY_NAME: dict[str, Schedule] = {
 """Schedules that need no further options, for command lines and config files."""
 
 
-def as_schedule(schedule: str | Schedule | Callable[[int], float] | None) -> Any:
+def as_schedule(schedule: ScheduleName | Schedule | Callable[[int], float] | None) -> Any:
     """A schedule from its name, or a function of the step as it is; None is constant.
 
     Raises

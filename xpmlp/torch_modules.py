@@ -178,7 +178,7 @@ def _theirs(torch: Any, twin: _Twin, arrays: Mapping[str, np.ndarray]) -> dict[s
     }
 
 
-def _dtype(module: Any) -> str:
+def _dtype(module: Any) -> Any:
     return str(module.weight.dtype).removeprefix("torch.")
 
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from ..choices import (
+    FloatName,
+    HiddenActivation,
+    NormalizationName,
+    OptimizerName,
+    Precision,
+    ScheduleName,
+)
 from ..errors import ConfigError
 from ..ops.shapes import check_choice
 from . import options as o
@@ -64,22 +72,24 @@ def train(
     hidden: Annotated[
         str | None, typer.Option(help="Hidden widths, such as 256,128; of conv its channels.")
     ] = None,
-    activation: Annotated[str | None, typer.Option(help="relu, gelu, silu, tanh, …")] = None,
+    activation: Annotated[
+        str | None, typer.Option(help=f"{', '.join(get_args(HiddenActivation))}.")
+    ] = None,
     normalization: Annotated[
-        str | None, typer.Option(help="batchnorm, layernorm, rmsnorm or none.")
+        str | None, typer.Option(help=f"{', '.join(get_args(NormalizationName))} or none.")
     ] = None,
     dropout: Annotated[float | None, typer.Option(help="Probability to drop a unit.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Times through the training data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows in a step.")] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help="sgd, adagrad, rmsprop, adam, adamw or muon.")
+        str | None, typer.Option(help=f"{', '.join(get_args(OptimizerName))}.")
     ] = None,
     lr: Annotated[
         float | None,
         typer.Option("--lr", "--learning-rate", help="Learning rate (peak of the schedule)."),
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="constant, exponential, cosine, polynomial or onecycle.")
+        str | None, typer.Option(help=f"{', '.join(get_args(ScheduleName))}.")
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decay of the weights.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="In [0, 1).")] = None,
@@ -133,7 +143,7 @@ def train(
         os.environ.setdefault("JAX_ENABLE_X64", "1")  # JAX reads it when it is first imported
     check_choice("xpmlp train", "dtype", dtype, ("float32", "float64"))
     if precision is not None:
-        check_choice("xpmlp train", "precision", precision, ("bf16", "tf32", "fp16"))
+        check_choice("xpmlp train", "precision", precision, get_args(Precision))
     if model is not None:
         check_choice("xpmlp train", "model", model, ("mlp", "conv"))
     ranks = o.ranks_of_launcher()
@@ -175,7 +185,7 @@ def train(
         recipe,
         data_options=data_options,
         seed=seed,
-        dtype=dtype,
+        dtype=cast(FloatName, dtype),
         out=out,
         progress=not quiet,
         verbose=verbose,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..choices import ActivationName, NormalizationName, OptimizerName, Precision, ScheduleName
 from ..data import Dataset
 from ..data.tables.recipe import (
     AVERAGE,
@@ -41,14 +42,14 @@ class Recipe:
     batch_size: int
     lr: float
     dropout: float = 0.0
-    activation: str = "relu"
-    normalization: str | None = "batchnorm"
-    optimizer: str = "adamw"
-    schedule: str = "onecycle"
+    activation: ActivationName = "relu"
+    normalization: NormalizationName | None = "batchnorm"
+    optimizer: OptimizerName = "adamw"
+    schedule: ScheduleName = "onecycle"
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     clip_norm: float | None = None
-    precision: str | None = None
+    precision: Precision | None = None
     validation: float = 0.1
     center: bool = True
     patience: int | None = None

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, get_backend
+from ..choices import FloatName, Sampling
 from ..data import Dataset
 from ..errors import ConfigError
 from ..files import write_atomically
@@ -60,10 +61,10 @@ def run_sweep(
     data_options: dict[str, Any],
     seeds: int = 1,
     seed: int = 0,
-    sampling: str = "shared",
+    sampling: Sampling = "shared",
     halving: bool = False,
     memory: str | None = None,
-    dtype: str = "float32",
+    dtype: FloatName = "float32",
     out: Path | None = None,
     progress: bool = True,
     plots: bool = True,

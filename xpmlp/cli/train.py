@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import __version__, get_backend
 from ..calibration import fit_temperature
+from ..choices import FloatName
 from ..communication import Communicator, is_first
 from ..data import Dataset, Normalization
 from ..data.tables.recipe import PATIENCE_SHARE, drops_last
@@ -62,7 +63,7 @@ def train(
     *,
     data_options: dict[str, Any],
     seed: int = 0,
-    dtype: str = "float32",
+    dtype: FloatName = "float32",
     out: Path | None = None,
     progress: bool = True,
     verbose: bool = False,
@@ -206,7 +207,7 @@ def _fit_temperature(trainer: Trainer, y: np.ndarray) -> float | None:
     return fit_temperature(mean[known], y[known])
 
 
-def _build(data: Prepared, dataset: Dataset, recipe: Recipe, seed: int, dtype: str) -> Any:
+def _build(data: Prepared, dataset: Dataset, recipe: Recipe, seed: int, dtype: FloatName) -> Any:
     inputs = math.prod(data.x.shape[1:])
     if recipe.model == "conv":
         return _convolutional(dataset, recipe, seed, dtype)
@@ -223,7 +224,7 @@ def _build(data: Prepared, dataset: Dataset, recipe: Recipe, seed: int, dtype: s
     )
 
 
-def _convolutional(dataset: Dataset, recipe: Recipe, seed: int, dtype: str) -> ConvNet:
+def _convolutional(dataset: Dataset, recipe: Recipe, seed: int, dtype: FloatName) -> ConvNet:
     if recipe.members > 1:
         raise ConfigError(
             f"`xpmlp train`: expected one convolutional network, got {recipe.members} members; "

@@ -7,14 +7,16 @@ every array library, and a member's order is the one it would have alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
+from ..choices import Sampling
 from ..errors import ConfigError, DataError
 from ..ops.shapes import check_choice
 from ..random import Generator, permutation, permutations
 
-SAMPLINGS = ("shared", "own", "bootstrap")
+SAMPLINGS = get_args(Sampling)
 _BOOTSTRAP_STREAM = 0xFFFF0002  # beside the one of permutations, above those of layers
 
 
@@ -183,7 +185,7 @@ def group_folds(groups: np.ndarray, folds: int, *, seed: int = 0) -> list[np.nda
     return [np.flatnonzero(fold_of[places] == fold) for fold in range(len(sizes))]
 
 
-def orders_for(sampling: str, n: int, seeds: Sequence[int]) -> Orders | None:
+def orders_for(sampling: Sampling, n: int, seeds: Sequence[int]) -> Orders | None:
     """The orders that a name of :data:`SAMPLINGS` means; None for one shared order."""
     check_choice("orders", "sampling", sampling, SAMPLINGS)
     if sampling == "shared":

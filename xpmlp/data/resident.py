@@ -26,6 +26,7 @@ from ..backend import (
     to_numpy,
     use_backend,
 )
+from ..choices import FloatName
 from ..errors import ConfigError, DataError, ShapeError
 from ..ops.dispatch import load_kernels
 from ..random import permutation
@@ -140,7 +141,7 @@ class ResidentBatches(_Minibatches):
         drop_last: bool = False,
         mean: Any = None,
         std: Any = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
         gather: Callable[..., None] | None = None,
     ):
         super().__init__(
@@ -232,7 +233,7 @@ class StreamedBatches(_Minibatches):
         drop_last: bool = False,
         mean: Any = None,
         std: Any = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
         gather: Callable[..., None] | None = None,
         transfer: Callable[..., Any] | None = None,
     ):

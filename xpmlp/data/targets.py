@@ -9,14 +9,15 @@ not. Everything else is a regression. ``task=`` overrides it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from ..choices import TargetKind
 from ..errors import ConfigError, DataError
 from .dataset import check_finite
 
-TASKS = ("classification", "regression")
+TASKS = get_args(TargetKind)
 MAX_GUESSED_CLASSES = 64  # letters and digits of both cases are 62
 _FEW = 10  # so many are classes even if some are rare, as grades are
 _LEAST_ROWS = 5  # of each of more classes than these
@@ -24,7 +25,7 @@ _LEAST_SHARE = 0.2  # of the rows that each would have if all had as many
 
 
 def encode_targets(
-    values: np.ndarray, where: str, task: str | None = None
+    values: np.ndarray, where: str, task: TargetKind | None = None
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Turn raw targets into class numbers with names, or into floats.
 
@@ -135,7 +136,7 @@ def _one_hot(values: np.ndarray) -> bool:
     return zeros_and_ones and bool((values.sum(axis=1) == 1).all())
 
 
-def check_task(task: str | None) -> None:
+def check_task(task: TargetKind | None) -> None:
     """Raise ConfigError unless ``task`` is known."""
     if task is not None and task not in TASKS:
         raise ConfigError(f"`task`: expected one of {', '.join(TASKS)} or None, got {task!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from .. import ops
 from ..backend import Array, array_namespace
@@ -105,7 +105,7 @@ class GELU(Activation):
     approximate : {"none", "tanh"}
     """
 
-    def __init__(self, approximate: str = "none"):
+    def __init__(self, approximate: Literal["none", "tanh"] = "none"):
         super().__init__()
         check_choice("GELU", "approximate", approximate, ("none", "tanh"))
         self.approximate = approximate

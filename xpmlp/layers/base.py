@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from ..backend import Array, asarray_like, dtype_name, to_numpy
+from ..choices import FloatName
 from ..communication import Share
 from ..errors import DTypeError, ShapeError, StateError
 from ..named_arrays import NamedArrays
@@ -18,17 +19,18 @@ class _FloatName(Option):
     def __init__(self) -> None:
         """float16, bfloat16, float32 or float64, by name."""
 
-    def check(self, where: str, name: str, value: Any) -> str:
+    def check(self, where: str, name: str, value: Any) -> FloatName:
         if not isinstance(value, str | np.ndarray):
             value = dtype_name(value)
         elif not isinstance(value, str):
             value = "an array"
-        if value not in ("float16", "bfloat16", "float32", "float64"):
-            raise DTypeError(
-                f"`{where}`: expected {name} to be float16, bfloat16, float32 or float64, got "
-                f"{value!r}; parameters are floats"
-            )
-        return value
+        for known in get_args(FloatName):
+            if value == known:
+                return known
+        raise DTypeError(
+            f"`{where}`: expected {name} to be float16, bfloat16, float32 or float64, got "
+            f"{value!r}; parameters are floats"
+        )
 
 
 FLOAT = _FloatName()

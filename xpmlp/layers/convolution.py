@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, asarray
+from ..choices import BiasInitializerName, FloatName, InitializerName
 from ..errors import ConfigError, ShapeError
 from ..initializers import (
     DEFAULT,
@@ -88,11 +89,11 @@ class Conv2D(Layer):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
-        init: str | float | Initializer = DEFAULT,
-        bias_init: str | float | Initializer | None = None,
+        init: InitializerName | float | Initializer = DEFAULT,
+        bias_init: BiasInitializerName | float | Initializer | None = None,
         population: int | None = None,
         rng: Generator | int | Sequence[int] | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__()
         where, counts = "Conv2D", Number("[1, inf)", whole=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray
+from ..choices import FloatName, InitializerName
 from ..errors import ConfigError, DataError, ShapeError
 from ..initializers import Initializer, as_initializer, drawn
 from ..ops.recordable import concat
@@ -61,10 +62,10 @@ class Embedding(Layer):
         dim: int,
         *,
         padding: int | None = None,
-        init: float | str | Initializer = 1.0,
+        init: float | InitializerName | Initializer = 1.0,
         population: int | None = None,
         rng: Generator | int | Sequence[int] | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__()
         count, dim = (_SIZE.check("Embedding", *it) for it in (("count", count), ("dim", dim)))
@@ -148,10 +149,10 @@ class EmbedColumns(Container):
         features: int,
         codes: Mapping[int, tuple[int, int]],
         *,
-        init: float | str | Initializer = 1.0,
+        init: float | InitializerName | Initializer = 1.0,
         population: int | None = None,
         rng: Generator | int | Sequence[int] | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         self.features = _SIZE.check("EmbedColumns", "features", features)
         population = _MEMBERS.check("EmbedColumns", "population", population)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, asarray
+from ..choices import FloatName
 from ..errors import ShapeError
 from ..options import Number
 from .base import FLOAT, Layer, Parameter
@@ -88,7 +89,7 @@ class PReLU(Layer):
         *,
         init: float = 0.25,
         population: int | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__()
         self.features, self.init, self.population = features, init, population

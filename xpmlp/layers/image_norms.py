@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import ops
 from ..backend import Array, array_namespace
+from ..choices import FloatName
 from ..errors import ConfigError
 from ..ops.shapes import check_floating
 from ..ops.windows import check_images
@@ -85,7 +86,7 @@ class GroupNorm(_Scaled):
         *,
         eps: float = 1e-5,
         population: int | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__(features, population, dtype)
         self.groups, self.eps = groups, eps

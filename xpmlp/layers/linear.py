@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray, detached, dtype_name, native
+from ..choices import BiasInitializerName, FloatName, InitializerName
 from ..errors import ConfigError, DTypeError, ShapeError
 from ..initializers import (
     DEFAULT,
@@ -66,11 +67,11 @@ class Linear(Layer):
         outputs: int,
         *,
         bias: bool = True,
-        init: str | float | Initializer = DEFAULT,
-        bias_init: str | float | Initializer | None = None,
+        init: InitializerName | float | Initializer = DEFAULT,
+        bias_init: BiasInitializerName | float | Initializer | None = None,
         population: int | None = None,
         rng: Generator | int | Sequence[int] | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__()
         sizes = {"inputs": inputs, "outputs": outputs}
@@ -201,7 +202,8 @@ def new_parameters(
         if given and (not isinstance(size, int) or not 1 <= size < 2**40):
             raise ConfigError(f"`{where}`: expected {name} to be an integer ≥ 1, got {size!r:.80}")
     dtype = FLOAT.check(where, "dtype", start["dtype"])
-    init, bias_init = start["init"], start["bias_init"]
+    init: Any = start["init"]
+    bias_init: Any = start["bias_init"]
     bias_init = default_bias(init) if bias_init is None else bias_init
     inputs, outputs = sizes.values()
     of = inputs, outputs, as_generator(start["rng"], population).spawn()

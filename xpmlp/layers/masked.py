@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..backend import Array, array_namespace, asarray
+from ..choices import FloatName
 from ..errors import ConfigError
 from ..ops.shapes import per_feature, sum_wide, working_dtype
 from .base import Layer
@@ -34,7 +35,7 @@ class Mask(Layer):
     x (P, N, D). Holds no parameters.
     """
 
-    def __init__(self, features: int, widths: Sequence[int], *, dtype: str = "float32"):
+    def __init__(self, features: int, widths: Sequence[int], *, dtype: FloatName = "float32"):
         super().__init__()
         self.widths = check_widths("Mask", features, widths)
         self.population = len(self.widths)
@@ -72,7 +73,12 @@ class MaskedLayerNorm(LayerNorm):
     """
 
     def __init__(
-        self, features: int, widths: Sequence[int], *, eps: float = 1e-5, dtype: str = "float32"
+        self,
+        features: int,
+        widths: Sequence[int],
+        *,
+        eps: float = 1e-5,
+        dtype: FloatName = "float32",
     ):
         self.widths = check_widths("MaskedLayerNorm", features, widths)
         super().__init__(features, eps=eps, population=len(self.widths), dtype=dtype)
@@ -128,7 +134,12 @@ class MaskedRMSNorm(RMSNorm):
     """
 
     def __init__(
-        self, features: int, widths: Sequence[int], *, eps: float = 1e-6, dtype: str = "float32"
+        self,
+        features: int,
+        widths: Sequence[int],
+        *,
+        eps: float = 1e-6,
+        dtype: FloatName = "float32",
     ):
         self.widths = check_widths("MaskedRMSNorm", features, widths)
         super().__init__(features, eps=eps, population=len(self.widths), dtype=dtype)

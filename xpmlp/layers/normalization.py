@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray, detached
+from ..choices import Convention, FloatName
 from ..errors import ShapeError
 from ..ops.shapes import check_choice, check_floating
 from ..options import Number
@@ -55,7 +56,7 @@ class _Scaled(Layer):
     population: Any = Number("[1, inf)", whole=True, optional=True)
     eps: Any = Number("[0, inf)")
 
-    def __init__(self, features: int, population: int | None, dtype: str):
+    def __init__(self, features: int, population: int | None, dtype: FloatName):
         super().__init__()
         self.features, self.population = features, population
         self._shape = (features,) if population is None else (population, features)
@@ -114,11 +115,11 @@ class BatchNorm(_Scaled):
         self,
         features: int,
         *,
-        convention: str = "torch",
+        convention: Convention = "torch",
         keep: float | None = None,
         eps: float | None = None,
         population: int | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__(features, population, dtype)
         check_choice("BatchNorm", "convention", convention, tuple(CONVENTIONS))
@@ -206,7 +207,7 @@ class LayerNorm(_Scaled):
         *,
         eps: float = 1e-5,
         population: int | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__(features, population, dtype)
         self.eps = eps
@@ -249,7 +250,7 @@ class RMSNorm(_Scaled):
         *,
         eps: float = 1e-6,
         population: int | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__(features, population, dtype)
         self.eps = eps

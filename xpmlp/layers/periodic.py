@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray
+from ..choices import FloatName
 from ..initializers import FanInUniform
 from ..options import Number
 from ..random import Generator, as_generator
@@ -67,7 +68,7 @@ class Periodic(Layer):
         scale: float = 0.1,
         population: int | None = None,
         rng: Generator | int | Sequence[int] | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__()
         F, K = (

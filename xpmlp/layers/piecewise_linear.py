@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .. import ops
 from ..backend import Array
+from ..choices import BiasInitializerName, FloatName, InitializerName
 from ..errors import ShapeError
 from ..initializers import DEFAULT, Initializer
 from ..ops.piecewise_linear import check_columns, count_codes
@@ -67,11 +68,11 @@ class PiecewiseLinear(Layer):
         outputs: int,
         *,
         bias: bool = True,
-        init: str | float | Initializer = DEFAULT,
-        bias_init: str | float | Initializer | None = None,
+        init: InitializerName | float | Initializer = DEFAULT,
+        bias_init: BiasInitializerName | float | Initializer | None = None,
         population: int | None = None,
         rng: Generator | int | Sequence[int] | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__()
         self.columns = check_columns("PiecewiseLinear", columns)

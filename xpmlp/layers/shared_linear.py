@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray
+from ..choices import Adapters, BiasInitializerName, FloatName, InitializerName
 from ..errors import ShapeError
 from ..initializers import DEFAULT, Initializer, as_bias_initializer, default_bias, drawn
 from ..ops.shapes import check_choice, check_same_shape, sum_to_shape, sum_wide
@@ -17,7 +19,7 @@ from .base import FLOAT, Layer, Parameter
 from .linear import Linear, flattened, new_parameters, rows_for
 
 _POPULATION = Number("[1, 1099511627776)", whole=True)
-ADAPTERS = ("ones", "signs")
+ADAPTERS = get_args(Adapters)
 
 
 class SharedLinear(Layer):
@@ -70,12 +72,12 @@ class SharedLinear(Layer):
         outputs: int,
         *,
         population: int,
-        adapters: str = "ones",
+        adapters: Adapters = "ones",
         bias: bool = True,
-        init: str | float | Initializer = DEFAULT,
-        bias_init: str | float | Initializer | None = None,
+        init: InitializerName | float | Initializer = DEFAULT,
+        bias_init: BiasInitializerName | float | Initializer | None = None,
         rng: Generator | int | Sequence[int] | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         super().__init__()
         where = "SharedLinear"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..choices import Output
 from . import elementwise
 from .base import Loss
 from .classes import NLL, KLDivergence, MulticlassHinge
@@ -20,7 +21,7 @@ __all__ = ["NLL", "KLDivergence", "Loss", "MulticlassHinge", "SoftmaxCrossEntrop
 __all__ += elementwise.__all__
 
 
-def loss_for(output: str | None, *, label_smoothing: Any = 0.0) -> Loss:
+def loss_for(output: Output | None, *, label_smoothing: Any = 0.0) -> Loss:
     """The loss that goes with what a network's outputs mean.
 
     Parameters

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_namespace, dtype_name, to_numpy
+from ..choices import Reduction
 from ..errors import DTypeError, StateError
 from ..ops.shapes import check_choice, check_floating, working_dtype
 from ..ops.softmax_cross_entropy import REDUCTIONS
@@ -33,9 +34,9 @@ class Loss:
     answers: str | None = None
     weighs_rows = False
 
-    def __init__(self, reduction: str = "mean"):
+    def __init__(self, reduction: Reduction = "mean"):
         check_choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
         self._gradient: Any = None
 
     def forward(self, outputs: Array, targets: Array) -> Array:

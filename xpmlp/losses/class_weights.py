@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_namespace, asarray_like, dtype_name
+from ..choices import Reduction
 from ..errors import ConfigError
 from ..ops.shapes import working_dtype
 from ..options import Number
@@ -32,7 +33,7 @@ class ClassLoss(Loss):
 
     def __init__(
         self,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         *,
         ignore_index: int | None = None,
         class_weights: Sequence[float] | Array | None = None,

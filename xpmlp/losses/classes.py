@@ -7,6 +7,7 @@ from typing import Any
 import array_api_compat
 
 from ..backend import Array, array_namespace, dtype_name, on_host
+from ..choices import Reduction
 from ..errors import DTypeError, ShapeError
 from ..ops.shapes import working_dtype
 from ..ops.targets import check_classes, check_shares
@@ -89,7 +90,7 @@ class MulticlassHinge(NLL):
 
     margin: Any = Number()
 
-    def __init__(self, margin: float = 1.0, reduction: str = "mean"):
+    def __init__(self, margin: float = 1.0, reduction: Reduction = "mean"):
         super().__init__(reduction)
         self.margin = margin
 
@@ -119,7 +120,7 @@ class KLDivergence(_RowLoss):
         "none" leaves a divergence for each row.
     """
 
-    def __init__(self, reduction: str = "mean"):
+    def __init__(self, reduction: Reduction = "mean"):
         super().__init__(reduction)
 
     def forward(self, outputs: Array, targets: Array) -> Array:

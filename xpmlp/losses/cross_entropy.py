@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, asarray_like
+from ..choices import Reduction
 from ..ops.targets import check_classes, check_shares, is_class_numbers
 from ..options import Number
 from .base import check_arrays
@@ -42,7 +43,7 @@ class SoftmaxCrossEntropy(ClassLoss):
         ignore_index: int | None = None,
         class_weights: Sequence[float] | Array | None = None,
         z_loss: float = 0.0,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
     ):
         super().__init__(reduction, ignore_index=ignore_index, class_weights=class_weights)
         self.label_smoothing = label_smoothing

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray_like, on_host
+from ..choices import Reduction
 from ..errors import ConfigError, ShapeError
 from ..ops.recordable import sign
 from ..ops.shapes import working_dtype
@@ -78,7 +79,7 @@ class MSE(_ElementwiseLoss):
 class HalfSSE(_ElementwiseLoss):
     """Half the sum of squared errors ``½ Σ (y − t)²``; gradient ``y − t`` with no factor."""
 
-    def __init__(self, reduction: str = "sum"):
+    def __init__(self, reduction: Reduction = "sum"):
         super().__init__(reduction)
 
     def elements(self, y: Array, t: Array) -> tuple[Array, Array]:
@@ -107,7 +108,7 @@ class Huber(_ElementwiseLoss):
 
     delta: Any = Number("(0, inf)")
 
-    def __init__(self, delta: float = 1.0, reduction: str = "mean"):
+    def __init__(self, delta: float = 1.0, reduction: Reduction = "mean"):
         super().__init__(reduction)
         self.delta = delta
 
@@ -143,7 +144,7 @@ class BCEWithLogits(_ElementwiseLoss):
 
     def __init__(
         self,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         *,
         pos_weight: float | Sequence[float] | Array | None = None,
         ignore_index: float | None = None,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from ..choices import ActivationName, FloatName, InitializerName, NormalizationName, Output
 from ..errors import ConfigError
 from ..initializers import DEFAULT, DEFAULT_OUTPUT, Initializer
 from ..layers import BatchNorm2D, Conv2D, Dropout, Flatten, Layer, Linear, MaxPool2D, Unflatten
@@ -68,13 +69,13 @@ class ConvNet(Network):
         *,
         image: Sequence[int] | None = None,
         size: int = 3,
-        activation: str = "relu",
-        normalization: str | None = None,
+        activation: ActivationName = "relu",
+        normalization: NormalizationName | None = None,
         dropout: float = 0.0,
-        output: str = "softmax",
-        init: str | float | Initializer | None = None,
+        output: Output = "softmax",
+        init: InitializerName | float | Initializer | None = None,
         seed: int = 0,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         where = "ConvNet"
         check_choice(where, "activation", activation, tuple(ACTIVATIONS))

@@ -6,6 +6,15 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from ..choices import (
+    BiasInitializerName,
+    Convention,
+    FloatName,
+    HiddenActivation,
+    InitializerName,
+    NormalizationName,
+    Output,
+)
 from ..errors import ConfigError
 from ..initializers import DEFAULT, DEFAULT_OUTPUT, Initializer
 from ..layers import (
@@ -99,19 +108,19 @@ class FullyConnectedNet(Network):
         self,
         sizes: Sizes,
         *,
-        activation: str = "relu",
-        normalization: str | None = None,
+        activation: HiddenActivation = "relu",
+        normalization: NormalizationName | None = None,
         dropout: float | Sequence[float] = 0.0,
-        output: str = "softmax",
-        init: str | float | Initializer | None = None,
-        bias_init: str | float | Initializer | None = None,
+        output: Output = "softmax",
+        init: InitializerName | float | Initializer | None = None,
+        bias_init: BiasInitializerName | float | Initializer | None = None,
         bias: bool = True,
-        batchnorm: str = "torch",
+        batchnorm: Convention = "torch",
         population: int | None = None,
         shared: bool = False,
         seed: int | Sequence[int] = 0,
         columns: Sequence[tuple[str, int]] | None = None,
-        dtype: str = "float32",
+        dtype: FloatName = "float32",
     ):
         where = "FullyConnectedNet"
         if population is not None and (not isinstance(population, int) or population < 1):

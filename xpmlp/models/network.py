@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray, has_wide_types, to_numpy
+from ..choices import FloatName, Output
 from ..data.dataset import check_finite
 from ..data.loader import as_array
 from ..errors import ConfigError, DataError, ShapeError
 from ..layers import Sequential
 from ..step import Evaluation
 
-OUTPUTS = ("softmax", "sigmoid", "identity")
+OUTPUTS = get_args(Output)
 
 
 class Network(Sequential):
@@ -30,8 +31,8 @@ class Network(Sequential):
     """
 
     config: dict[str, Any]
-    output: str
-    dtype: str
+    output: Output
+    dtype: FloatName
 
     def predict_proba(self, x: Any, batch_size: int = 4096) -> Array:
         """Class probabilities.

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..backend import Array, array_namespace
+from ..choices import FusableName
 from ..errors import ShapeError
 from .activations import FUSABLE
 from .dispatch import choose
@@ -21,7 +22,9 @@ from .shapes import (
 )
 
 
-def linear(x: Array, W: Array, b: Array | None = None, activation: str | None = None) -> Array:
+def linear(
+    x: Array, W: Array, b: Array | None = None, activation: FusableName | None = None
+) -> Array:
     """``y = f(x @ W + b)``.
 
     Parameters
@@ -50,7 +53,7 @@ def linear(x: Array, W: Array, b: Array | None = None, activation: str | None = 
     return choose("linear", reference, x, W, b, activation=activation)(x, W, b, activation)
 
 
-def reference(x: Array, W: Array, b: Array | None, activation: str | None) -> Array:
+def reference(x: Array, W: Array, b: Array | None, activation: FusableName | None) -> Array:
     """The definition."""
     xp = array_namespace(x, W) if b is None else array_namespace(x, W, b)
     if x.ndim == 1:
@@ -66,7 +69,7 @@ def linear_backward(
     x: Array,
     W: Array,
     y: Array | None = None,
-    activation: str | None = None,
+    activation: FusableName | None = None,
     *,
     input_grad: bool = True,
 ) -> tuple[Array | None, Array, Array]:
@@ -123,7 +126,7 @@ def _check_operands(where: str, x: Array, W: Array) -> None:
 
 
 def reference_backward(
-    dy: Array, x: Array, W: Array, y: Array | None, activation: str | None, input_grad: bool
+    dy: Array, x: Array, W: Array, y: Array | None, activation: FusableName | None, input_grad: bool
 ) -> tuple[Array | None, Array, Array]:
     """The definition."""
     dz = dy if activation is None else FUSABLE[activation][1](dy, y, y)

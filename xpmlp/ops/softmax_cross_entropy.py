@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import array_api_compat
 import numpy as np
 
 from ..backend import Array, array_namespace, dtype_name, on_host
+from ..choices import Reduction
 from ..errors import DTypeError, ShapeError
 from ..options import Number
 from .arguments import look
@@ -18,7 +19,7 @@ from .dispatch import choose, why_kernels_are_off
 from .shapes import check_choice, check_floating, check_ndim, per_member, working_dtype
 from .targets import check_classes, check_shares
 
-REDUCTIONS = ("mean", "sum", "none")
+REDUCTIONS = get_args(Reduction)
 
 
 def softmax_cross_entropy(
@@ -29,7 +30,7 @@ def softmax_cross_entropy(
     ignore_index: int | None = None,
     class_weights: Array | None = None,
     z_loss: float = 0.0,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> tuple[Array, Array]:
     """Cross-entropy of softmax(logits) against targets, and its gradient, in one call.
 
@@ -122,7 +123,7 @@ def _check_and_choose(
     ignore_index: int | None,
     class_weights: Array | None,
     z_loss: float,
-    reduction: str,
+    reduction: Reduction,
 ) -> Callable:
     where = "softmax_cross_entropy"
     extra = [a for a in (label_smoothing, class_weights) if hasattr(a, "dtype")]
@@ -185,7 +186,7 @@ def reference(
     ignore_index: int | None,
     class_weights: Array | None,
     z_loss: float,
-    reduction: str,
+    reduction: Reduction,
 ) -> tuple[Array, Array]:
     """The definition, in array-API calls."""
     smoothing = label_smoothing

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..choices import ScheduleName
 from ..options import Number
 from ..schedules import Schedule
 from .base import Hyper, Optimizer
@@ -51,7 +52,7 @@ class NAdam(Adam):
         eps: float = 1e-8,
         momentum_decay: float = 4e-3,
         weight_decay: Hyper = 0.0,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(
             lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, schedule=schedule
@@ -144,7 +145,7 @@ class Adamax(Adam):
         beta2: Hyper = 0.999,
         eps: float = 1e-8,
         weight_decay: Hyper = 0.0,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(
             lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, schedule=schedule
@@ -191,7 +192,7 @@ class Adadelta(Optimizer):
         decay: Hyper = 0.9,
         eps: float = 1e-6,
         weight_decay: Hyper = 0.0,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
         self.decay = decay
@@ -231,7 +232,7 @@ class Lion(Optimizer):
         beta1: Hyper = 0.9,
         beta2: Hyper = 0.99,
         weight_decay: Hyper = 0.0,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
         self.beta1 = beta1

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import ops
 from ..backend import Array, array_namespace, asarray_like, detached, to_numpy
+from ..choices import ScheduleName
 from ..errors import ConfigError, ShapeError, StateError
 from ..named_arrays import NamedArrays
 from ..ops.shapes import per_member, working_dtype
@@ -70,7 +71,11 @@ class Optimizer:
     schedule: Any = Option(as_schedule)
 
     def __init__(
-        self, lr: Hyper, *, weight_decay: Hyper = 0.0, schedule: Schedule | str | None = None
+        self,
+        lr: Hyper,
+        *,
+        weight_decay: Hyper = 0.0,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         self.lr = lr
         self.weight_decay = weight_decay

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ops
+from ..choices import ScheduleName
 from ..errors import ConfigError
 from ..options import FLAG, Number
 from ..schedules import Schedule
@@ -36,7 +37,7 @@ class SGD(Optimizer):
         momentum: Hyper = 0.0,
         nesterov: bool = False,
         weight_decay: Hyper = 0.0,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
         self.momentum = momentum
@@ -80,7 +81,7 @@ class AdaGrad(Optimizer):
         *,
         eps: float = 1e-10,
         weight_decay: Hyper = 0.0,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
         self.eps = eps
@@ -117,7 +118,7 @@ class RMSProp(Optimizer):
         decay: Hyper = 0.99,
         eps: float = 1e-8,
         weight_decay: Hyper = 0.0,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
         self.decay = decay
@@ -157,7 +158,7 @@ class Adam(Optimizer):
         beta2: Hyper = 0.999,
         eps: float = 1e-8,
         weight_decay: Hyper = 0.0,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(lr, weight_decay=weight_decay, schedule=schedule)
         self.beta1 = beta1
@@ -192,7 +193,7 @@ class AdamW(Adam):
         beta2: Hyper = 0.999,
         eps: float = 1e-8,
         weight_decay: Hyper = 1e-2,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(
             lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, schedule=schedule
@@ -234,7 +235,7 @@ class Muon(AdamW):
         beta2: Hyper = 0.999,
         eps: float = 1e-8,
         weight_decay: Hyper = 0.0,
-        schedule: Schedule | str | None = None,
+        schedule: Schedule | ScheduleName | None = None,
     ):
         super().__init__(
             lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, schedule=schedule

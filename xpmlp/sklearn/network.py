@@ -20,7 +20,7 @@ def build_network(sizes: Sequence[int], activation: str, **options: Any) -> Full
     return FullyConnectedNet(sizes, activation=network_activation(activation), **options)
 
 
-def network_activation(name: str) -> str:
+def network_activation(name: str) -> Any:
     """Our name of an activation."""
     return {"logistic": "sigmoid"}.get(name, name)
 

@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ..backend import get_backend, to_numpy, use_backend
+from ..choices import HiddenActivation, Output
 from ..data.tables import Column, NumberCodes, TableEncoder
 from ..data.tables.recipe import (
     AVERAGE,
@@ -52,7 +53,7 @@ class BaseTable(BaseEstimator):
     _network: FullyConnectedNet
     _encoder: TableEncoder
     _codes: NumberCodes
-    _output: str
+    _output: Output
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class BaseTable(BaseEstimator):
         n_members: int = MEMBERS,
         folds: int = FOLDS,
         hidden_layer_sizes: int | tuple[int, ...] = HIDDEN,
-        activation: str = "relu",
+        activation: HiddenActivation = "relu",
         dropout: float = 0.0,
         learning_rate_init: float = RATE,
         alpha: float = DECAY,
@@ -78,7 +79,7 @@ class BaseTable(BaseEstimator):
         self.n_members = n_members
         self.folds = folds
         self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
+        self.activation: HiddenActivation = activation
         self.dropout = dropout
         self.learning_rate_init = learning_rate_init
         self.alpha = alpha

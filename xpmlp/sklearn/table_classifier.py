@@ -10,6 +10,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from ..calibration import fit_temperature, temper
+from ..choices import HiddenActivation
 from ..data.tables.recipe import BINS, DECAY, EPOCHS, FOLDS, HIDDEN, MEMBERS, PATIENCE, RATE
 from ..errors import DataError
 from ..losses import Loss, SoftmaxCrossEntropy
@@ -98,7 +99,7 @@ class TableClassifier(ClassifierMixin, BaseTable):
         n_members: int = MEMBERS,
         folds: int = FOLDS,
         hidden_layer_sizes: int | tuple[int, ...] = HIDDEN,
-        activation: str = "relu",
+        activation: HiddenActivation = "relu",
         dropout: float = 0.0,
         learning_rate_init: float = RATE,
         alpha: float = DECAY,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ..choices import Precision
 from ..layers.base import Layer
 from ..layers.containers import Container
 from ..losses import Loss
@@ -22,7 +23,7 @@ class Task(NamedTuple):
     optimizer: Any
     penalty: Penalty | None = None
     clip_norm: Any = None
-    precision: str | None = None
+    precision: Precision | None = None
 
     def is_made_of(self, step: Any) -> bool:
         """Whether these are the very parts that a step has now."""

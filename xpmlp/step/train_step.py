@@ -15,6 +15,7 @@ import array_api_compat
 import numpy as np
 
 from ..backend import Array, from_file
+from ..choices import Precision
 from ..communication import Communicator, Share
 from ..errors import BackendError, ConfigError
 from ..layers.base import Layer
@@ -87,7 +88,7 @@ class TrainStep:
         *,
         penalty: Penalty | None = None,
         clip_norm: float | None = None,
-        precision: str | None = None,
+        precision: Precision | None = None,
         comm: Communicator | None = None,
     ):
         self.model = model
@@ -97,7 +98,7 @@ class TrainStep:
         self.clip_norm = (
             None if clip_norm is None else MAX_NORM.check("TrainStep", "clip_norm", clip_norm)
         )
-        self.precision = precision
+        self.precision: Precision | None = precision
         self.comm = comm if comm is None or comm.size > 1 else None
         self.figures: Figures | None = None
         self.wish = False

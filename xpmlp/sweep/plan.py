@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..choices import FloatName, Sampling
 from ..errors import ConfigError
 from ..memory_budget import bytes_per_member, members_that_fit, readable
 from ..optim import OPTIMIZERS
@@ -20,8 +21,8 @@ def plan(
     seeds: int,
     inputs: int,
     outputs: int,
-    sampling: str = "shared",
-    dtype: str = "float32",
+    sampling: Sampling = "shared",
+    dtype: FloatName = "float32",
     memory: int | None = None,
     *,
     workers: int = 1,

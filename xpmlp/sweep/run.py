@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..choices import FloatName, Output, Sampling
 from ..data import Normalization
 from ..errors import ConfigError, WorkerError
 from ..training import Callback, EarlyStopping, PopulationTrainer
@@ -31,16 +32,16 @@ def sweep(
     settings: Sequence[Settings],
     *,
     outputs: int,
-    output: str = "softmax",
+    output: Output = "softmax",
     seeds: int | Sequence[int] = 1,
-    sampling: str = "shared",
+    sampling: Sampling = "shared",
     normalization: Normalization | None = None,
     halving: bool = False,
     patience: int | None = None,
     memory: int | None = None,
     keep: Sequence[int] = (),
     callbacks: Callable[[Sequence[tuple[int, int]]], Iterable[Callback]] | None = None,
-    dtype: str = "float32",
+    dtype: FloatName = "float32",
     checkpoints: SweepCheckpoints | str | Path | None = None,
     executor: Executor | Callable[[], Executor] | None = None,
     shard: tuple[int, int] | None = None,
@@ -217,7 +218,7 @@ class _Work:
     validation: tuple[Any, Any]
     settings: list[Settings]
     seeds: list[int]
-    sampling: str
+    sampling: Sampling
     halving: bool
     patience: int | None
     keep: list[int]
@@ -297,8 +298,8 @@ def trainer_for(
     *,
     inputs: int,
     outputs: int,
-    output: str = "softmax",
-    dtype: str = "float32",
+    output: Output = "softmax",
+    dtype: FloatName = "float32",
     **options: Any,
 ) -> PopulationTrainer:
     """The trainer of one population with a member for each setting and seed.

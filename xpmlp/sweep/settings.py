@@ -6,6 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..choices import (
+    FloatName,
+    HiddenActivation,
+    NormalizationName,
+    OptimizerName,
+    Output,
+    ScheduleName,
+)
 from ..errors import ConfigError
 from ..losses import Loss, loss_for
 from ..models import FullyConnectedNet
@@ -56,10 +64,10 @@ class Settings:
     momentum: float | None = None
     batch_size: int = 128
     epochs: int = 10
-    activation: str = "relu"
-    normalization: str | None = None
-    optimizer: str = "adamw"
-    schedule: str = "constant"
+    activation: HiddenActivation = "relu"
+    normalization: NormalizationName | None = None
+    optimizer: OptimizerName = "adamw"
+    schedule: ScheduleName = "constant"
     clip_norm: float | None = None
 
     def with_options(self, options: Mapping[str, Any]) -> Settings:
@@ -101,8 +109,8 @@ def build_population(
     *,
     inputs: int,
     outputs: int,
-    output: str = "softmax",
-    dtype: str = "float32",
+    output: Output = "softmax",
+    dtype: FloatName = "float32",
 ) -> FullyConnectedNet:
     """One population with a member for each setting and seed, in order; narrow ones padded."""
     first = settings[0]
@@ -143,7 +151,7 @@ def build_optimizer(settings: Sequence[Settings]) -> Optimizer:
     return OPTIMIZERS[first.optimizer](_hyper([own.lr for own in settings]), **options)
 
 
-def build_loss(settings: Sequence[Settings], output: str = "softmax") -> Loss:
+def build_loss(settings: Sequence[Settings], output: Output = "softmax") -> Loss:
     """The loss of such a population."""
     return loss_for(output, label_smoothing=_hyper([own.label_smoothing for own in settings]))
 

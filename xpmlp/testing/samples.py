@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import losses
+from ..choices import FloatName
 from ..layers import (
     CELU,
     ELU,
@@ -54,29 +55,29 @@ N, D, P = 4, 6, 3
 CHANNELS, HEIGHT, WIDTH = 4, 7, 5
 
 
-def _matmul(dtype: str) -> Layer:
+def _matmul(dtype: FloatName) -> Layer:
     values = np.random.default_rng(0).normal(size=(5, N))
     return Matmul(values.astype(dtype))
 
 
-def _piecewise(dtype: str, **options: Any) -> Layer:
+def _piecewise(dtype: FloatName, **options: Any) -> Layer:
     columns = [("bins", 2), ("linear", 1), ("bins", 1), ("levels", 2), ("bins", 3), ("linear", 1)]
     return PiecewiseLinear(columns, 5, rng=0, dtype=dtype, **options)
 
 
-def _batch_norm(dtype: str, **options: Any) -> Layer:
+def _batch_norm(dtype: FloatName, **options: Any) -> Layer:
     layer = BatchNorm(D, dtype=dtype, **options)
     layer.running_var = 1.5 * layer.running_var  # so that evaluation does something
     return layer
 
 
-def _batch_norm_2d(dtype: str, **options: Any) -> Layer:
+def _batch_norm_2d(dtype: FloatName, **options: Any) -> Layer:
     layer = BatchNorm2D(CHANNELS, dtype=dtype, **options)
     layer.running_var = 1.5 * layer.running_var
     return layer
 
 
-LAYERS: dict[str, Callable[[str], Layer]] = {
+LAYERS: dict[str, Callable[[FloatName], Layer]] = {
     "linear": lambda dtype: Linear(D, 5, rng=0, dtype=dtype),
     "linear-nobias": lambda dtype: Linear(D, 5, bias=False, rng=0, dtype=dtype),
     "linear-trailing": lambda dtype: Linear(N * D, 5, rng=0, dtype=dtype),

@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import asarray, ops, to_numpy, use_backend
 from ..backend import NAMES, backend_problems
+from ..choices import FloatName
 from ..layers import Layer
 from ..models import FullyConnectedNet
 from ..ops.dispatch import CANDIDATES, kernel_summary
@@ -207,7 +208,7 @@ def _published(check: Callable[[], Any]) -> Callable[[], float]:
 # What is compared: each function computes the same in either precision, on the current backend.
 
 
-def _layer(dtype: str, name: str, training: bool) -> list[Any]:
+def _layer(dtype: FloatName, name: str, training: bool) -> list[Any]:
     rng = np.random.default_rng(231)
     layer = _at_home(samples.LAYERS[name], dtype)
     x = _rounded(samples.input_of(name, rng), dtype)
@@ -241,7 +242,7 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-def _training(dtype: str, name: str) -> list[Any]:
+def _training(dtype: FloatName, name: str) -> list[Any]:
     rng = np.random.default_rng(231)
     net: Any = _at_home(
         lambda kind: FullyConnectedNet([12, 16, 8, 4], seed=0, dtype=kind, **_NETWORKS[name]), dtype
@@ -254,7 +255,7 @@ def _training(dtype: str, name: str) -> list[Any]:
     return [*map(_copied, values), *_sorted(net.state_dict())]
 
 
-def _at_home(make: Callable[[str], Layer], dtype: str) -> Layer:
+def _at_home(make: Callable[[FloatName], Layer], dtype: FloatName) -> Layer:
     """A layer of the numbers that it has in float32, on the current backend."""
     with use_backend("numpy"):
         numbers = make("float32").state_dict()

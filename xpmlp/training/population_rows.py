@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..choices import Sampling
 from ..data.member_batches import MemberBatches
 from ..data.normalization import Normalization
 from ..data.orders import Orders, fold_orders, orders_for
@@ -28,7 +29,7 @@ class TrainerOfMembers(Trainer):
     """What a :class:`PopulationTrainer` does with data; see there."""
 
     model: FullyConnectedNet
-    sampling: str
+    sampling: Sampling
     seeds: list[int]
     orders: Orders | None
     folds: int | Sequence[Any] | None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
+from ..choices import Sampling
 from ..data.member_batches import MemberBatches
 from ..data.normalization import Normalization
 from ..data.orders import SAMPLINGS, Orders
@@ -111,7 +112,7 @@ class PopulationTrainer(TrainerOfMembers):
         loss: Loss | None = None,
         optimizer: Optimizer | None = None,
         *,
-        sampling: str = "shared",
+        sampling: Sampling = "shared",
         seed: int | Sequence[int] = 0,
         orders: Orders | None = None,
         folds: int | Sequence[Any] | None = None,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import to_numpy
+from ..choices import Precision
 from ..communication import Communicator, communicator, is_first, training_together
 from ..data.normalization import Normalization
 from ..errors import ConfigError
@@ -113,7 +114,7 @@ class Trainer(Resumable):
         lr_decay: float = 1.0,
         penalty: Penalty | None = None,
         clip_norm: float | None = None,
-        precision: str | None = None,
+        precision: Precision | None = None,
         normalization: Normalization | None = None,
         restore_best: bool = True,
         monitor: str | None = None,
@@ -137,7 +138,7 @@ class Trainer(Resumable):
         self.lr_decay, self._plan = lr_decay, Plan(lr_decay)
         self.penalty = penalty
         self.clip_norm = clip_norm
-        self.precision = precision
+        self.precision: Precision | None = precision
         self.normalization = normalization
         self.restore_best = restore_best
         self.monitor = monitor

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...choices import TargetKind
 from ...errors import DataError
 from ...files import reading
 from ...npz import npz_names, read_npz
@@ -31,7 +32,7 @@ _PARTS = {
 
 
 def load_arrays(
-    path: Path, content: bytes, task: str | None, test_fraction: float, seed: int
+    path: Path, content: bytes, task: TargetKind | None, test_fraction: float, seed: int
 ) -> Dataset:
     """A data set from an NPZ file's content; see :func:`~xpmlp.data.load_table`."""
     arrays = read_arrays(str(path), content)

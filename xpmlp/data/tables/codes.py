@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...choices import FloatName
 from ...errors import ConfigError, DataError
 from ...ops.piecewise_linear import BINS, LEVELS, LINEAR, Columns
 from ...ops.piecewise_linear import codes as codes_of
@@ -226,7 +227,7 @@ class NumberCodes:
                 code.values = telling_values(values, targets).tolist()
         return code
 
-    def transform(self, x: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    def transform(self, x: np.ndarray, dtype: FloatName = "float32") -> np.ndarray:
         """The inputs, (N, D') of ``dtype``, for rows (N, D).
 
         Raises
@@ -239,7 +240,7 @@ class NumberCodes:
             x, dtype, len(self.names), lambda part: codes_of(self._positions(part, dtype), columns)
         )
 
-    def positions(self, x: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    def positions(self, x: np.ndarray, dtype: FloatName = "float32") -> np.ndarray:
         """The same inputs as :class:`~xpmlp.layers.PiecewiseLinear` takes them, not yet written.
 
         Parameters

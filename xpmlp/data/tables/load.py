@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...choices import TargetKind
 from ...errors import ConfigError, DataError
 from ..dataset import Dataset
 from ..splits import part_size, split_groups, split_rows
@@ -29,7 +30,7 @@ def load_table(
     *,
     target: str | int | None = None,
     drop: str | int | Sequence[str | int] = (),
-    task: str | None = None,
+    task: TargetKind | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
     test: str | Path | None = None,
@@ -187,7 +188,7 @@ def _target_column(table: Table, roles: Roles, where: str) -> Column:
     return column
 
 
-def _raw_target(column: Column, task: str | None, where: str) -> np.ndarray:
+def _raw_target(column: Column, task: TargetKind | None, where: str) -> np.ndarray:
     """The target as text, whole numbers or floats, none missing."""
     if column.kind == NUMBER or (column.kind == BOOLEAN and task == "regression"):
         values = column.values

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ...choices import TargetKind
 from .columns import BOOLEAN, CATEGORY, DATE, NUMBER, TEXT, Column, Table, listed, shown
 from .encoder import TableEncoder
 from .info import TableInfo
@@ -23,7 +24,7 @@ def summarize(
     raw: np.ndarray,
     y: np.ndarray,
     classes: tuple[str, ...] | None,
-    task: str | None,
+    task: TargetKind | None,
     inputs: Inputs,
     split: str,
     where: str,
@@ -60,7 +61,7 @@ def _describe_target(
     raw: np.ndarray,
     y: np.ndarray,
     classes: tuple[str, ...] | None,
-    task: str | None,
+    task: TargetKind | None,
     column: Column,
 ) -> str:
     text = shown(roles.target)
@@ -90,7 +91,7 @@ def _target_doubts(
     raw: np.ndarray,
     y: np.ndarray,
     classes: tuple[str, ...] | None,
-    task: str | None,
+    task: TargetKind | None,
     column: Column,
 ) -> list[str]:
     name, doubts = shown(roles.target), []

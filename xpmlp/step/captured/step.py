@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 import array_api_compat
 import numpy as np
 
 from ...backend import Array, dtype_name
+from ...choices import Precision
 from ...errors import BackendError, ConfigError, DTypeError, OutOfMemoryError
 from ...layers import Sequential
 from ...layers.base import Layer
@@ -34,7 +35,7 @@ from .memory import cast
 from .optimizer import flat_kind
 from .recordings import History, NotCaptured, Recording, Recordings
 
-PRECISIONS = (None, "tf32", "bf16", "fp16")
+PRECISIONS = (None, *get_args(Precision))
 
 
 class CapturedStep:
@@ -78,7 +79,7 @@ class CapturedStep:
         *,
         penalty: Penalty | None = None,
         clip_norm: Any = None,
-        precision: str | None = None,
+        precision: Precision | None = None,
         cuda: Any = None,
     ):
         check_choice("CapturedStep", "precision", precision, PRECISIONS)
@@ -304,7 +305,7 @@ def _check_places(model: Layer, x: Array, y: Array) -> None:
     )
 
 
-def _check_precision(precision: str | None, model: Layer, cuda: Any) -> None:
+def _check_precision(precision: Precision | None, model: Layer, cuda: Any) -> None:
     if precision is None:
         return
     for name, param in model.params.items():

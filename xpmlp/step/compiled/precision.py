@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ...choices import Precision
 from ...ops.dispatch import load_kernels
 from .program import NotCompiled
 
 
-def product_of(precision: str | None, dtype: np.dtype) -> Any:
+def product_of(precision: Precision | None, dtype: np.dtype) -> Any:
     """The instruction for that precision of arrays of a dtype.
 
     Raises
