@@ -34,7 +34,9 @@ myst_heading_anchors = 3
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_type_aliases = {"Array": "Array"}  # else Any, which it is to the interpreter
+# Array would be Any, which it is to the interpreter; the others are words that the parameters list.
+_NAMES = ("Array", "HiddenActivation", "ActivationName", "InitializerName", "OptimizerName")
+autodoc_type_aliases = {name: name for name in _NAMES}
 python_maximum_signature_line_length = 76  # a parameter a line, where they do not fit into one
 numpydoc_show_class_members = False
 
