@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
     "numpydoc",
+    "examples",
     "mathml",
     "pictures",
     "summaries",

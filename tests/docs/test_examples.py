@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import math
 import sys
@@ -80,13 +81,32 @@ def test_sigmoid_2_3_1_update_moves_every_weight_down_the_slope(small):
     np.testing.assert_array_equal(small.START["b2"], [0.1])  # the old ones stay
 
 
-def test_sigmoid_2_3_1_prints_what_the_page_shows(small, capsys):
+def test_an_examples_parts_are_all_of_it():
+    split = _example_parts()
+    for path in sorted(EXAMPLES.glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        found = list(split.parts(source))
+        assert "".join(text for _, text in found).replace("\n", "") == source.replace("\n", "")
+        names = [node.name for node in ast.parse(source).body if hasattr(node, "name")]
+        assert [name for name, _ in found if name] == names
+        for name, text in found:
+            assert not name or f"def {name}" in text or f"class {name}" in text
+
+
+def test_an_example_is_shown_with_what_it_prints(small, capsys):
+    printed = _example_parts().printed_by(EXAMPLES / "sigmoid_2_3_1.py")
     small.main()
-    printed = capsys.readouterr().out.splitlines()
-    page = (EXAMPLES.parent / "examples.md").read_text(encoding="utf-8")
-    shown = page.partition("```text\n")[2].partition("```")[0].splitlines()
-    assert len(shown) > 25
-    assert [line for line in shown if line and line not in printed] == []
+    assert printed == capsys.readouterr().out.strip("\n") and "0.61972785" in printed
+
+
+def _example_parts() -> ModuleType:
+    """The part of the pages' build that cuts examples and runs them."""
+    path = EXAMPLES.parent / "extensions" / "example_parts.py"
+    spec = importlib.util.spec_from_file_location("example_parts", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # --- fully_connected ------------------------------------------------------------------------------

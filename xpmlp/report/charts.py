@@ -12,7 +12,7 @@ import numpy as np
 from .html import Markup, element, join, void
 
 WIDTH, HEIGHT = 360, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 10, 12, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 10, 12, 36
 LOOKS = (("a", "none"), ("b", "6 3"), ("c", "2 3"), ("d", "8 3 2 3"), ("e", "12 4"))
 """Class and dashes of each line; from the sixth on, they come again."""
 _MOST_POINTS = 400

@@ -230,7 +230,8 @@ class _Flight:
 def _unpicklable(error: Exception) -> ConfigError | None:
     """The error for what cannot be pickled, if that is what happened."""
     kinds = (pickle.PicklingError, ImportError)
-    if not isinstance(error, kinds) and "pickle" not in str(error):
+    told = ("pickle", "local object")  # Python 3.13: AttributeError, "Can't get local object"
+    if not isinstance(error, kinds) and not any(words in str(error) for words in told):
         return None
     return ConfigError(
         "`executor`: expected functions, callbacks and options that can be pickled, of a module "
