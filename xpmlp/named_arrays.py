@@ -66,6 +66,33 @@ class LentArrays(NamedArrays):
         return NamedArrays, (dict(self),)
 
 
+def is_lent(arrays: Any, memory: Memory) -> bool:
+    """Whether a dict's values are in a memory, and nobody has looked at them or changed them."""
+    return arrays.__class__ is LentArrays and arrays.is_untouched(memory)
+
+
+def lend(
+    owner: Any, group: str, views: Mapping[str, Any], memory: Memory, copy_in: Callable[..., None]
+) -> bool:
+    """Lend an object's arrays to a memory, unless they are there still; whether that was needed.
+
+    Parameters
+    ----------
+    owner : Layer or Optimizer
+    group : str
+        Which of its dicts.
+    views, memory, copy_in
+        As for :meth:`NamedArrays.lend`.
+    """
+    arrays = owner.__dict__[group]
+    if is_lent(arrays, memory):
+        return False
+    if not isinstance(arrays, NamedArrays):  # another dict was assigned
+        arrays = owner.__dict__[group] = NamedArrays(arrays)
+    arrays.lend(memory, views, copy_in)
+    return True
+
+
 def _after_a_look(name: str) -> Callable:
     method = getattr(dict, name)
 

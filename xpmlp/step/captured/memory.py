@@ -1,17 +1,31 @@
-"""Where a captured step's parameters and running statistics stay, whatever is assigned to them.
+"""Where a captured step's parameters, statistics and slots stay, whatever is assigned to them.
 
-A recording fixes addresses. The layers' arrays get places of their own, which are written to and
-never replaced; what somebody puts in their stead is copied in before the next replay.
+A recording fixes addresses. What a step changes gets places of its own, which are written to and
+never replaced. They are lent to the layers' and the optimizer's dicts (``xpmlp.named_arrays``): who
+reads gets copies, and what was assigned or changed is copied in before the next replay.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ...backend import Array, array_namespace
 from ...layers import Linear
 from ...layers.base import Layer
+from ...named_arrays import is_lent, lend
 from ..task import all_layers
+
+
+class Replays:
+    """How many replays have written to the places: all that who they are lent to knows of them.
+
+    A layer that knew the places would be one of a cycle, and the device's memory be held until it
+    is looked for.
+    """
+
+    steps = 0
 
 
 class DeviceMemory:
@@ -28,22 +42,24 @@ class DeviceMemory:
     ----------
     copies : dict of int to dict of str to array
         Those copies, by the layers' identity.
+    replays : Replays
     """
 
     def __init__(self, model: Layer, half: Any):
-        self._model, self._layers = model, list(dict.fromkeys(all_layers(model)))
-        self._held: list[tuple[Layer, str, str, Array]] = []
-        for layer in self._layers:
+        self.replays = Replays()
+        self._model = model
+        self._places: list[tuple[Layer, str, dict[str, Array]]] = []
+        for layer in dict.fromkeys(all_layers(model)):
             for group in ("params", "state"):
                 arrays = getattr(layer, group)
-                for name, array in arrays.items():
-                    # Of its own: a view of, say, a checkpoint's array is not ours to write to.
-                    arrays[name] = array.copy()
-                    self._held.append((layer, group, name, arrays[name]))
-        linears = [layer for layer in self._layers if half is not None and type(layer) is Linear]
+                if arrays:  # copies: a view of, say, a checkpoint's array is not ours to write to
+                    views = {name: array.copy() for name, array in arrays.items()}
+                    self._places.append((layer, group, views))
+        self._slots: tuple[Any, dict[str, list[Array]]] | None = None
         self.copies: dict[int, dict[str, Array]] = {
-            id(layer): {name: cast(array, half) for name, array in layer.params.items()}
-            for layer in linears
+            id(layer): {name: cast(view, half) for name, view in views.items()}
+            for layer, group, views in self._places
+            if half is not None and type(layer) is Linear and group == "params"
         }
 
     def copies_by_name(self) -> dict[str, Array]:
@@ -54,52 +70,78 @@ class DeviceMemory:
                 names[prefix + name] = copy
         return names
 
+    def keep_slots(self, optimizer: Any, slots: Mapping[str, list[Array]]) -> None:
+        """Lend an optimizer's slots as well, by the names of the parameters."""
+        self._slots = optimizer, dict(slots)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, layers have the places themselves, to compute with and to write to."""
+        lent = [owner.__dict__[group] for owner, group, _ in self._places]
+        for owner, group, views in self._places:
+            owner.__dict__[group] = dict(views)
+        try:
+            yield
+        finally:
+            for (owner, group, _), arrays in zip(self._places, lent, strict=True):
+                owner.__dict__[group] = arrays
+
     def are_outgrown(self) -> bool:
         """Whether an array of another shape or type has been assigned."""
-        for layer, group, name, array in self._held:
-            current = getattr(layer, group).get(name)
-            if current is not array and (
-                current is None or current.shape != array.shape or current.dtype != array.dtype
-            ):
-                return True
+        for owner, group, views in self._places:
+            arrays = owner.__dict__[group]
+            if is_lent(arrays, self.replays):
+                continue
+            for name, view in views.items():
+                current = arrays.get(name)
+                if current is None or (current.shape, current.dtype) != (view.shape, view.dtype):
+                    return True
         return False
 
     def take_over(self) -> None:
-        """Copy in what was assigned from outside."""
-        changed = False
-        for layer, group, name, array in self._held:
-            arrays = getattr(layer, group)
-            if arrays[name] is not array:
-                array[...] = arrays[name]
-                arrays[name] = array
-                changed = True
-        if changed:
+        """Copy in what was looked at or assigned since the last replay."""
+        places = [lend(*place, self.replays, _copy) for place in self._places]
+        if any(places):
             self._refresh_copies()
+        if self._slots is not None:
+            optimizer, slots = self._slots
+            lend(optimizer, "state", slots, self.replays, _copy)
 
     def keep_state(self) -> None:
         """Running statistics that layers have made anew go to their places; is recorded."""
-        for layer, group, name, array in self._held:
-            if group == "state" and layer.state[name] is not array:
-                array[...] = layer.state[name]
-                layer.state[name] = array
+        for owner, group, views in self._places:
+            made = owner.__dict__[group]
+            for name, view in views.items() if group == "state" else ():
+                if made[name] is not view:
+                    view[...] = made[name]
+                    made[name] = view
 
     def snapshot(self) -> list[Array]:
-        """Copies of everything."""
-        return [array.copy() for *_, array in self._held]
+        """Copies of everything but the slots."""
+        return [view.copy() for *_, views in self._places for view in views.values()]
 
     def restore(self, saved: list[Array]) -> None:
         """Take back what :meth:`snapshot` gave."""
-        for (layer, group, name, array), copy in zip(self._held, saved, strict=True):
-            array[...] = copy
-            getattr(layer, group)[name] = array
+        places = [view for *_, views in self._places for view in views.values()]
+        for view, copy in zip(places, saved, strict=True):
+            view[...] = copy
         self._refresh_copies()
 
     def _refresh_copies(self) -> None:
-        for layer in self._layers:
-            for name, copy in self.copies.get(id(layer), {}).items():
-                copy[...] = cast(layer.params[name], copy.dtype)
+        for layer, group, views in self._places:
+            for name, copy in self.copies.get(id(layer), {}).items() if group == "params" else ():
+                copy[...] = cast(views[name], copy.dtype)
 
 
 def cast(x: Array, dtype: Any) -> Array:
     """x itself if it is of that type."""
     return x if x.dtype == dtype else array_namespace(x).astype(x, dtype)
+
+
+def _copy(name: str, values: Any, view: Any) -> None:
+    """Values into a view, or several into a list of views; the optimizer's slots begin with 0."""
+    if isinstance(view, list):
+        for one, value in zip(view, values or (0.0,) * len(view), strict=True):
+            one[...] = value
+    else:
+        view[...] = values

@@ -44,14 +44,14 @@ class DeviceOptimizer:
     ):
         self.optimizer = optimizer
         params, weights = model.params, set(model.weight_params)
-        self._slots = {name: self._own_slots(name, w) for name, w in params.items()}
+        self.slots = {name: self._own_slots(w) for name, w in params.items()}
         self._capacity = CAPACITY
         while self._capacity < 2 * optimizer.steps:
             self._capacity *= 2
         self.flat = cuda.FlatUpdate(
             kind,
             list(params.values()),
-            list(self._slots.values()),
+            list(self.slots.values()),
             [name in weights for name in params],
             model.independent or 1,
             nesterov=bool(getattr(optimizer, "nesterov", False)),
@@ -71,12 +71,6 @@ class DeviceOptimizer:
     def before_replay(self) -> None:
         """Send what has changed."""
         optimizer = self.optimizer
-        for name, slots in self._slots.items():
-            current = optimizer.state.get(name)
-            if current is not slots:
-                for own, value in zip(slots, current or (0.0,) * len(slots), strict=True):
-                    own[...] = value
-                optimizer.state[name] = slots
         if optimizer.steps != self._steps:
             self._steps = optimizer.steps
             self.flat.set_step(self._steps)
@@ -99,26 +93,19 @@ class DeviceOptimizer:
         """Take over from the device how many updates were really made."""
         self._steps = self.optimizer.steps = self.flat.step()
 
-    def snapshot(self) -> list[tuple[Array, ...]]:
+    def snapshot(self) -> list[list[Array]]:
         """Copies of the slots."""
-        return [tuple(slot.copy() for slot in slots) for slots in self._slots.values()]
+        return [[slot.copy() for slot in slots] for slots in self.slots.values()]
 
-    def restore(self, saved: list[tuple[Array, ...]]) -> None:
+    def restore(self, saved: list[list[Array]]) -> None:
         """Take back what :meth:`snapshot` gave, and the number of the step."""
-        for slots, copies in zip(self._slots.values(), saved, strict=True):
+        for slots, copies in zip(self.slots.values(), saved, strict=True):
             for slot, copy in zip(slots, copies, strict=True):
                 slot[...] = copy
         self.flat.set_step(self._steps)
 
-    def _own_slots(self, name: str, w: Array) -> tuple[Array, ...]:
-        """Slots that nobody else writes to: copies of the optimizer's, or zeros."""
-        xp, known = array_namespace(w), self.optimizer.state.get(name)
-        if known is None:
-            slots = tuple(xp.zeros_like(w) for _ in range(self.optimizer.slots))
-        else:
-            slots = tuple(slot.copy() for slot in known)
-        self.optimizer.state[name] = slots
-        return slots
+    def _own_slots(self, w: Array) -> list[Array]:
+        return [array_namespace(w).zeros_like(w) for _ in range(self.optimizer.slots)]
 
     def _numbers(self) -> tuple[Any, Any, Any, Any, float]:
         """lr, weight decay, and what the kernel calls first, second and eps."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ...backend import Array, array_namespace, asarray_like, dtype_name
 from ...errors import DTypeError
+from ...layers.base import Layer
+from ...losses import Loss
 from ...optim import clip_by_global_norm
 from ..task import Task, all_layers
 from .counters import Counters
@@ -44,6 +47,8 @@ class Recording:
     batches : object or None
         The resident data that it reads. Their identity is part of what a recording is found by, so
         they must not give way to others while it can be found.
+    gradients : tuple
+        That of the loss, and those of each layer.
     """
 
     x: Array
@@ -51,6 +56,14 @@ class Recording:
     replay: Callable[[], None]
     made: StepResult
     batches: Any
+    gradients: tuple[Array, list[tuple[Layer, dict[str, Array]]]]
+
+    def lend(self, loss: Loss) -> None:
+        """Show what the last replay has made: copies for who looks before the next."""
+        dy, layers = self.gradients
+        loss._gradient = dy.copy
+        for layer, grads in layers:
+            layer._grads = partial(_copies, grads)
 
     @property
     def outputs(self) -> Array:
@@ -110,13 +123,15 @@ class Recordings:
         self.numbers = Counters(all_layers(step.model), self.cuda)
         kind = flat_kind(step.optimizer)
         self.rates: DeviceOptimizer | None = None
-        if kind is not None:
-            copies = self.places.copies_by_name()
-            self.rates = DeviceOptimizer(kind, step.model, step.optimizer, self.cuda, copies)
         self._half = half
-        self._work = RecordedWork(
-            step, self.cuda, self.recorder, self.numbers, self.places, half, self.rates
-        )
+        with self.places.in_place():
+            if kind is not None:
+                copies = self.places.copies_by_name()
+                self.rates = DeviceOptimizer(kind, step.model, step.optimizer, self.cuda, copies)
+                self.places.keep_slots(step.optimizer, self.rates.slots)
+            self._work = RecordedWork(
+                step, self.cuda, self.recorder, self.numbers, self.places, half, self.rates
+            )
         self.scaler = self._work.scaler
 
     def is_stale(self) -> bool:
@@ -136,12 +151,19 @@ class Recordings:
             self.rates.before_replay()
 
     def after_replay(self, recording: Recording) -> None:
-        """What a replay has changed on the device, on the host."""
+        """What a replay has changed on the device, on the host; what it made is lent."""
+        self.places.replays.steps += 1
         self.numbers.after_replay()
+        recording.lend(self.step.loss)
         if self.rates is not None:
             self.rates.after_replay()
         else:
             self._update_outside(recording.made.grads)
+
+    def _what_was_made(self) -> tuple[Array, list[tuple[Layer, dict[str, Array]]]]:
+        """The gradients that loss and layers have been given while recording."""
+        layers = dict.fromkeys(all_layers(self.step.model))
+        return self.step.loss.backward(), [(layer, dict(layer.grads)) for layer in layers]
 
     def record(self, key: tuple, x: Array, y: Array, batches: Any, batch: int) -> Recording:
         """Rehearse, undo, record."""
@@ -191,12 +213,12 @@ class Recordings:
             raise
         except Exception as error:  # the same work has just been done: it is the recording's fault
             raise NotCaptured(_in_short(error.__cause__ or error)) from error
-        recording = Recording(x_in, y_in, replay, made, batches)
+        recording = Recording(x_in, y_in, replay, made, batches, self._what_was_made())
         self.by_batch[key] = recording
         return recording
 
     def _whole_step(self, x: Array, y: Array, goes_to: Callable[..., None]) -> StepResult:
-        with self._as_recorded():
+        with self._as_recorded(), self.places.in_place():
             made = self._work.step(x, y, goes_to)
             self.places.keep_state()
             for layer, times in self.numbers.drawn_more_or_less_than_once():
@@ -260,6 +282,10 @@ def _device_options(step: Any) -> Iterator[tuple[Any, str, Any]]:
         value = getattr(owner, name, None)
         if value is not None and (hasattr(value, "shape") or np.ndim(value)):
             yield owner, name, asarray_like(value, like)
+
+
+def _copies(arrays: dict[str, Array]) -> dict[str, Array]:
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 def _in_short(error: BaseException) -> str:

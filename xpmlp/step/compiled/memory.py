@@ -18,7 +18,7 @@ from ...backend import to_numpy
 from ...communication import Communicator
 from ...errors import ShapeError
 from ...layers.base import Layer
-from ...named_arrays import LentArrays, NamedArrays
+from ...named_arrays import lend
 from ...optim import Optimizer
 
 
@@ -158,11 +158,7 @@ class StepMemory:
     def adopt(self) -> None:
         """Copy in what was looked at or assigned since the last step."""
         for owner, group, views in self._places:
-            arrays = owner.__dict__[group]
-            if arrays.__class__ is not LentArrays or not arrays.is_untouched(self):
-                if not isinstance(arrays, NamedArrays):  # another dict was assigned
-                    arrays = owner.__dict__[group] = NamedArrays(arrays)
-                arrays.lend(self, views, _copy)
+            lend(owner, group, views, self, _copy)
         for layer, take in self._own_grads:
             layer._grads = take
 
