@@ -138,6 +138,24 @@ def test_an_ensemble_reads_images_as_it_was_trained_on_them(command):
     assert result["test_accuracy"] == pytest.approx(result["val_accuracy"], abs=0.1)
 
 
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_convolutions_of_images_in_a_file(kind, command, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 3, 9, 8)).astype(np.float32)
+    y = x[:, 0].mean(axis=(1, 2))
+    np.savez(tmp_path / "own.npz", x=x, y=(y > 0).astype(int) if kind == "classes" else y)
+    options = ("--epochs", "2", "--quiet", "--no-plots", "--out", "run")
+    status, _, err = command("train", "own.npz", "--model", "conv", *options)
+    assert status == 0, err
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["model"]["image"] == [3, 9, 8] and config["recipe"]["hidden"] == [32]
+    assert config["model"]["output"] == ("softmax" if kind == "classes" else "identity")
+    assert command("evaluate", "run")[0] == 0
+    np.savez(tmp_path / "turned.npz", x=np.moveaxis(x, 1, -1), y=(y > 0).astype(int))
+    status, _, err = command("train", "turned.npz", "--model", "conv")
+    assert status != 0 and "move the channels" in err
+
+
 def test_convolutions_of_what_they_are_not_for(command, tmp_path):
     (tmp_path / "table.csv").write_text("a,b,kind\n1,2,x\n2,1,y\n" * 10)
     status, _, err = command("train", "table.csv", "--model", "conv")

@@ -186,6 +186,16 @@ def test_pictures_hold_the_pixels_that_were_given():
         np.testing.assert_allclose(read, pixels, atol=0.5 / 255 + 1e-6)
 
 
+@pytest.mark.parametrize("shape", [(3, 32, 32), (28, 28)])
+def test_pictures_of_the_first_layer_are_whole(shape):
+    pytest.importorskip("matplotlib.image")
+    network = FullyConnectedNet([int(np.prod(shape)), 64, 3], seed=0)
+    text = report_page(Findings("a run", HISTORY, 2, scored("abc", shape=shape), {}, network))
+    (uri,) = re.findall(r'src="data:image/png;base64,([^"]+)" alt="Weights', text)
+    content = base64.b64decode(uri)
+    assert content.endswith(b"IEND\xaeB`\x82") and ("own scale" in text) == (len(shape) == 3)
+
+
 def test_what_is_an_image():
     assert as_images(np.zeros((2, 8, 8))).shape == (2, 8, 8)
     assert as_images(np.zeros((2, 3, 8, 9))).shape == (2, 8, 9, 3)

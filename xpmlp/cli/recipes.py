@@ -126,12 +126,7 @@ def recipe_for(dataset: Dataset, model: str | None = None) -> Recipe:
         For convolutions of what are no images.
     """
     if model == "conv":
-        if dataset.name not in CONVOLUTIONAL:
-            raise ConfigError(
-                f"`--model`: expected conv for images alone, {', '.join(CONVOLUTIONAL)}, got "
-                f"{dataset.name}; leave it out"
-            )
-        return CONVOLUTIONAL[dataset.name]
+        return _convolutional_recipe(dataset)
     if dataset.name in RECIPES:
         return RECIPES[dataset.name]
     rows = len(dataset.x_train)
@@ -152,6 +147,27 @@ def recipe_for(dataset: Dataset, model: str | None = None) -> Recipe:
             average=AVERAGE,
         )
     return single_recipe(rows)
+
+
+def _convolutional_recipe(dataset: Dataset) -> Recipe:
+    """The data set's own; for other images, one that halves them until 4 to 7 pixels are left."""
+    if dataset.name in CONVOLUTIONAL:
+        return CONVOLUTIONAL[dataset.name]
+    image = dataset.x_train.shape[1:]
+    if len(image) not in (2, 3) or (len(image) == 3 and image[-1] < min(image[:2])):
+        raise ConfigError(
+            "`--model`: expected conv for images alone, (N, H, W) or (N, C, H, W), such as "
+            f"{', '.join(CONVOLUTIONAL)}, got {dataset.name} of shape {dataset.x_train.shape}; "
+            "leave it out, or move the channels"
+        )
+    halvings = max(1, min(image[-2:]).bit_length() - 3)
+    return replace(
+        _CONV,
+        hidden=(32, 64, 128, 256)[:halvings],
+        epochs=single_recipe(len(dataset.x_train)).epochs,
+        validation=0.1,
+        center=True,
+    )
 
 
 def single_recipe(rows: int) -> Recipe:

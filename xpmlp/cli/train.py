@@ -236,6 +236,7 @@ def _convolutional(dataset: Dataset, recipe: Recipe, seed: int, dtype: FloatName
         activation=recipe.activation,
         normalization=recipe.normalization,
         dropout=recipe.dropout,
+        output="identity" if dataset.classes is None else "softmax",
         seed=seed,
         dtype=dtype,
     )

@@ -30,10 +30,10 @@ def element(tag: str, *children: Any, **attributes: Any) -> Markup:
         Markup, or what becomes escaped text.
     **attributes
         ``class_`` is ``class``, ``view_box`` is ``viewBox``, other underscores are dashes; None is
-        left out.
+        left out. Markup is put in as it is, of whatever length.
     """
     given = "".join(
-        f' {_attribute(name)}="{escape(clean(value))}"'
+        f' {_attribute(name)}="{value if isinstance(value, Markup) else escape(clean(value))}"'
         for name, value in attributes.items()
         if value is not None
     )

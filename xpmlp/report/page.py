@@ -18,6 +18,8 @@ from .style import CSS
 
 _UNITS = 64
 _LEAST_SIDE = 8  # pixels of a unit's picture, for the gaps between to be narrow
+_GREY = "White is positive, black is negative, mid-grey is 0."
+_COLOUR = "Mid-grey is 0; each unit has its own scale, and each colour is that of its inputs."
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 Section = tuple[str, Markup]
 
@@ -138,7 +140,7 @@ def _first_layer(model: Any, scored: Scored) -> list[Section]:
         scaled = 0.5 + 0.5 * tiles_of / np.maximum(limits, 1e-30)[:, None, None, None]
     of_all = "" if model.population is None else f" of {model.population} networks"
     words = f"{len(tiles_of)} of {len(weights):,} units{of_all}, those with the largest weights "
-    words += "first. White is positive, black is negative, mid-grey is 0."
+    words += f"first. {_GREY if tiles_of.ndim == 3 else _COLOUR}"
     alt = "Weights into the units of the first layer, as images"
     uri = png_uri(mosaic(enlarged(np.clip(scaled, 0.0, 1.0), _LEAST_SIDE)))
     figure = element(

@@ -9,6 +9,8 @@ import zlib
 
 import numpy as np
 
+from .html import Markup
+
 
 def as_images(x: np.ndarray) -> np.ndarray | None:
     """Images (N, H, W) or (N, H, W, 3) of values as they are; None for what are none."""
@@ -26,7 +28,7 @@ def in_unit(image: np.ndarray, low: float, high: float) -> np.ndarray:
     return (image.astype(np.float64) - low) / (spread if spread > 0 else 1.0)
 
 
-def png_uri(image: np.ndarray) -> str:
+def png_uri(image: np.ndarray) -> Markup:
     """A ``data:`` address of an image (H, W) or (H, W, 3) of values in [0, 1].
 
     Source of the format: W3C, "Portable Network Graphics", third edition.
@@ -42,7 +44,7 @@ def png_uri(image: np.ndarray) -> str:
         + _chunk(b"IDAT", zlib.compress(filtered.tobytes(), 9))
         + _chunk(b"IEND", b"")
     )
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return Markup(f"data:image/png;base64,{base64.b64encode(content).decode()}")
 
 
 def enlarged(images: np.ndarray, least: int) -> np.ndarray:

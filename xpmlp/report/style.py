@@ -64,7 +64,7 @@ dt { font-weight: 600; } dd { margin: 0; }
 img.mosaic { width: 100%; max-width: 34rem; image-rendering: pixelated; }
 ul.warned { padding-left: 1.2rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--blue); }
-@media (max-width: 30rem) { dl { grid-template-columns: minmax(0, 1fr); gap: 0; }
-  dd { margin: 0 0 .5rem; } main { padding: .6rem .8rem 2rem; } }
+@media (max-width: 30rem) { dl { grid-template-columns: minmax(0, 7.5rem) minmax(0, 1fr); }
+  main { padding: .6rem .8rem 2rem; } }
 @media print { nav, summary { display: none; } figure, tr { break-inside: avoid; } }
 """
