@@ -6,6 +6,7 @@ and whoever comes with its address is refused: a graph knows nothing but address
 
 from __future__ import annotations
 
+import threading
 import weakref
 from bisect import bisect_right, insort
 from collections import deque
@@ -53,6 +54,7 @@ class Counts:
     shown = False
 
 
+_lock = threading.RLock()  # threads may be ranks of one training
 _starts: list[int] = []
 _blocks: dict[int, _Block] = {}
 _freed: deque[_Block] = deque()
@@ -65,8 +67,9 @@ def allocate(size: int) -> Owner:
     room[...] = 0xFF
     at = -room.ctypes.data % _ALIGNMENT
     block = _Block(room.ctypes.data + at, room[at : at + max(1, size)])
-    insort(_starts, block.start)
-    _blocks[block.start] = block
+    with _lock:
+        insort(_starts, block.start)
+        _blocks[block.start] = block
     owner = Owner(block)
     weakref.finalize(owner, _free, block).atexit = False
     return owner
@@ -76,13 +79,14 @@ def _free(block: _Block) -> None:
     global _freed_bytes
     block.alive = False
     block.bytes[...] = 0xFF
-    _freed.append(block)
-    _freed_bytes += block.bytes.size
-    while _freed_bytes > _REMEMBERED:
-        old = _freed.popleft()
-        _freed_bytes -= old.bytes.size
-        _starts.remove(old.start)
-        del _blocks[old.start]
+    with _lock:
+        _freed.append(block)
+        _freed_bytes += block.bytes.size
+        while _freed_bytes > _REMEMBERED:
+            old = _freed.popleft()
+            _freed_bytes -= old.bytes.size
+            _starts.remove(old.start)
+            del _blocks[old.start]
 
 
 def array_of(owner: Owner, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -93,8 +97,9 @@ def array_of(owner: Owner, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def _block_at(address: int) -> _Block | None:
-    place = bisect_right(_starts, address) - 1
-    block = None if place < 0 else _blocks[_starts[place]]
+    with _lock:
+        place = bisect_right(_starts, address) - 1
+        block = None if place < 0 else _blocks[_starts[place]]
     return block if block is not None and address < block.start + block.bytes.size else None
 
 

@@ -6,6 +6,7 @@ While a stream is recorded, work is written down with the addresses it reads and
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -82,28 +83,27 @@ class Stream:
         self.ptr = id(self)
 
     def __enter__(self) -> Stream:
-        _current.append(self)
+        _own.current.append(self)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        assert _current.pop() is self
+        assert _own.current.pop() is self
 
     def synchronize(self) -> None:
-        assert _capture is None, "the host cannot wait while recording"
+        assert _own.capture is None, "the host cannot wait while recording"
 
     def begin_capture(self) -> None:
-        global _capture
-        assert _capture is None
-        _capture = Capture(self)
+        assert _own.capture is None
+        _own.capture = Capture(self)
 
     def end_capture(self) -> Graph:
-        global _capture
-        ended, _capture = _capture, None
+        ended, _own.capture = _own.capture, None
+        assert ended is not None
         return ended.end()
 
     def wait_event(self, event: Event) -> None:
-        if _capture is not None:
-            _capture.add(self, "wait", event.happening)
+        if _own.capture is not None:
+            _own.capture.add(self, "wait", event.happening)
 
 
 class Event:
@@ -112,8 +112,8 @@ class Event:
 
     def record(self, stream: Stream) -> None:
         self.happening = object()  # an event is recorded anew each time
-        if _capture is not None:
-            _capture.add(stream, "event", self.happening)
+        if _own.capture is not None:
+            _own.capture.add(stream, "event", self.happening)
 
 
 class MemoryPool:
@@ -125,39 +125,46 @@ class MemoryPool:
 
 @contextmanager
 def using_allocator(malloc: Callable[[int], Any]):
-    _allocators.append(malloc)
+    _own.allocators.append(malloc)
     try:
         yield
     finally:
-        _allocators.pop()
+        _own.allocators.pop()
 
 
-_capture: Capture | None = None
-_current = [Stream()]
-_allocators: list[Callable[[int], Any]] = [device_memory.allocate]
+class _OfThisThread(threading.local):
+    """What is recorded, the current streams and where memory comes from."""
+
+    def __init__(self) -> None:
+        self.capture: Capture | None = None
+        self.current = [Stream()]
+        self.allocators: list[Callable[[int], Any]] = [device_memory.allocate]
+
+
+_own = _OfThisThread()
 cuda = SimpleNamespace(
     Stream=Stream,
     Event=Event,
     MemoryPool=MemoryPool,
     using_allocator=using_allocator,
-    get_current_stream=lambda: _current[-1],
+    get_current_stream=lambda: _own.current[-1],
     runtime=SimpleNamespace(getDevice=lambda: "NumPy"),
 )
 library = SimpleNamespace(cuda=cuda)
 
 
 def is_recording() -> bool:
-    return _capture is not None
+    return _own.capture is not None
 
 
 def allocate(size: int) -> Any:
     """Memory from the current allocator."""
-    return _allocators[-1](size)
+    return _own.allocators[-1](size)
 
 
 def launch(kernel: Callable[..., Any], *arguments: Any, name: str = "kernel") -> None:
     """Call a function now, or at each replay; by then, of arrays it has the addresses only."""
-    if _capture is None:
+    if _own.capture is None:
         kernel(*arguments)
         return
     known = device_memory.addresses(arguments)
@@ -165,4 +172,4 @@ def launch(kernel: Callable[..., Any], *arguments: Any, name: str = "kernel") ->
     def work() -> None:
         kernel(*device_memory.arrays(known, name))
 
-    _capture.add(_current[-1], "do", (name, work))
+    _own.capture.add(_own.current[-1], "do", (name, work))

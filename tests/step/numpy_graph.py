@@ -54,6 +54,11 @@ class Traced(np.ndarray):
     def __array_function__(self, function, types, args, kwargs):
         return _call(function, args, kwargs)
 
+    @property
+    def data(self):
+        """Where it is, as CuPy's arrays say it."""
+        return SimpleNamespace(ptr=self.ctypes.data)
+
     def astype(self, dtype, *args, **kwargs):
         return _call(np.ndarray.astype, (self, dtype), {})
 

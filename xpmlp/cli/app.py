@@ -148,12 +148,15 @@ def train(
         check_choice("xpmlp train", "model", model, ("mlp", "conv"))
     ranks = o.ranks_of_launcher()
     o.choose_backend(backend, device, stopped)
+    from ..communication import between_gpus
     from ..data import load_dataset
     from ..training.progress import tell
     from .recipes import recipe_for
     from .resume import exit_as
     from .train import train as run_training
 
+    if ranks is not None:
+        ranks = between_gpus(ranks)
     data_options = stopped.data if stopped else t.data_options(data, **table)
     dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
     if dataset.table is not None:

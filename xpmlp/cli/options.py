@@ -85,11 +85,11 @@ def widths_of(text: str) -> tuple[int, ...]:
 
 def ranks_of_launcher() -> Any:
     """The processes that mpiexec has started with this one, or None; only the first one prints."""
-    from ..communication import communicator, ranks_started
+    from ..communication import MPI, communicator, ranks_started
 
     if ranks_started() == 1:
         return None
-    ranks = communicator("mpi")
+    ranks = communicator(MPI())
     if ranks is not None and ranks.rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     return ranks

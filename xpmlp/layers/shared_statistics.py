@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from .. import ops
-from ..backend import Array, array_namespace, asarray_like, to_numpy
+from ..backend import Array, array_namespace, asarray_like
 from ..communication import Share
 from ..ops.shapes import per_feature, working_dtype
 
@@ -28,10 +26,10 @@ def batch_norm(
     """
     y, mean, var = ops.batch_norm(x, gamma, beta, eps)
     if share.ranks.statistics == "rank":
-        both = share.average(to_numpy(mean), to_numpy(var))
-        return y, (mean, var, ops.batch_norm_backward), *(asarray_like(a, mean) for a in both)
-    both = share.statistics(to_numpy(mean), to_numpy(var))
-    mean, var = (asarray_like(values, mean) for values in both)
+        both = share.average(mean, var)
+        return y, (mean, var, ops.batch_norm_backward), *(_like(a, mean) for a in both)
+    both = share.statistics(mean, var)
+    mean, var = (_like(values, mean) for values in both)
     y = ops.batch_norm_inference(x, gamma, beta, mean, var, eps)
 
     def backward(
@@ -53,10 +51,17 @@ def batch_norm_backward(
     xp = array_namespace(x)
     wide = working_dtype(xp, x)
     rows = share.of_all(math.prod(x.shape[:-1]) // math.prod(gamma.shape[:-1]))
-    sums = share.sum(np.stack([np.asarray(to_numpy(a), np.float64) for a in (dgamma, dbeta)]))
-    tilt, level = (per_feature(xp, asarray_like(values / rows, var)) for values in sums)
+    sums = share.sum(share.wide(dgamma, dbeta))
+    tilt, level = (per_feature(xp, _like(values / rows, var)) for values in sums)
     inverse = 1.0 / xp.sqrt(var + eps)
     x_hat = (xp.astype(x, wide, copy=False) - per_feature(xp, mean)) * per_feature(xp, inverse)
     scale = per_feature(xp, xp.astype(gamma, wide, copy=False) * inverse)
     dx = xp.astype(dx, wide, copy=False) - scale * (level + x_hat * tilt)
     return xp.astype(dx, x.dtype, copy=False), dgamma, dbeta
+
+
+def _like(values: Any, array: Array) -> Array:
+    """Sums back where the arrays are; those that were made there stay, which can be recorded."""
+    if type(values) is type(array):
+        return array_namespace(array).astype(values, array.dtype, copy=False)
+    return asarray_like(values, array)

@@ -182,27 +182,53 @@ def by_layers_together(
         own = [
             (layer, name, grad) for layer in layers.values() for name, grad in layer.grads.items()
         ]
-        buffer, ends = _flat(grad for _, _, grad in own), 0
-        buffer = np.concatenate([buffer, np.zeros(tail_size(model.population), buffer.dtype)])
-        tail = buffer[-tail_size(model.population) :]
-        if not share.rows:
-            buffer[...] = 0.0
+        tail = np.zeros(tail_size(model.population))
         sums.tell(tail, value, rows, targets, *weights)
         tail[-1] = wish
-        share.ranks.allreduce(buffer)
-        for layer, name, grad in own:
-            begin, ends = ends, ends + int(np.prod(grad.shape))
-            summed = buffer[begin:ends].reshape(tuple(grad.shape))
-            layer.grads = {**layer.grads, name: asarray_like(summed, grad)}
+        grads, tail = _summed([grad for _, _, grad in own], tail, share)
+        for (layer, name, _), grad in zip(own, grads, strict=True):
+            layer.grads = {**layer.grads, name: grad}
         figures = sums.read(tail)
         figures.value = update(task, asarray_like(figures.value, value))
     return figures, outputs
 
 
-def _flat(arrays: Any) -> np.ndarray:
-    parts = [np.ravel(to_numpy(array)) for array in arrays]
+def _summed(grads: list[Array], tail: np.ndarray, share: Share) -> tuple[list[Array], np.ndarray]:
+    """Gradients of all ranks' rows and what all tell: on a device that sums, else on the host."""
+    if grads and type(grads[0]) is not np.ndarray and share.ranks.takes(grads[0]):
+        return _summed_in_place(grads, tail, share)
+    parts = [np.ravel(to_numpy(grad)) for grad in grads]
     dtype = np.result_type(np.float32, *(part.dtype for part in parts))
-    return np.concatenate([part.astype(dtype) for part in parts])
+    buffer = np.concatenate([part.astype(dtype) for part in [*parts, tail]])
+    if not share.rows:
+        buffer[: -len(tail)] = 0.0
+    share.ranks.allreduce(buffer)
+    ends = np.cumsum([part.size for part in parts])
+    summed = np.split(buffer, ends)
+    shaped = zip(summed, grads, strict=False)
+    return [asarray_like(s.reshape(tuple(g.shape)), g) for s, g in shaped], summed[-1]
+
+
+def _summed_in_place(
+    grads: list[Array], tail: np.ndarray, share: Share
+) -> tuple[list[Array], np.ndarray]:
+    told = array_namespace(grads[0]).asarray(tail)
+    grads = own_memory(grads)
+    if not share.rows:
+        for grad in grads:
+            grad[...] = 0.0
+    share.ranks.allreduce_each([*grads, told])
+    return grads, to_numpy(told)
+
+
+def own_memory(grads: list[Array]) -> list[Array]:
+    """The same gradients, each dense and in memory that no other one is in: sums are in place."""
+    found: list[Array] = []
+    for grad in grads:
+        dense = grad.flags.c_contiguous or grad.flags.f_contiguous
+        again = any(grad is other for other in found)
+        found.append(grad if dense and not again else grad.copy())
+    return found
 
 
 def _on_host(value: Any) -> Any:

@@ -246,7 +246,8 @@ class TrainStep:
             share = self._share(x)
             program = self._program(*self._with_a_row(x, y, weight, share), share)
             way = f"layer by layer ({program})" if isinstance(program, str) else "compiled"
-            return f"{way}, summed over {self.comm.size} ranks"
+            by = " by NCCL" if type(x) is not np.ndarray and self.comm.takes(x) else ""
+            return f"{way}, summed over {self.comm.size} ranks{by}"
         if array_api_compat.is_cupy_array(x):
             if weight is not None:
                 return f"layer by layer ({_NOT_CAPTURED})"

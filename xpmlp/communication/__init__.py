@@ -1,7 +1,8 @@
 """What processes that train one network together send each other: sums, and one rank's words.
 
 Each of them is a *rank*. A :class:`Communicator` is all that the rest of the package knows of how
-they are connected: :class:`MPI` here, or an object of your own with the same two calls.
+they are connected: :class:`MPI` here, :class:`~xpmlp.communication.nccl.NCCL` between GPUs, or an
+object of your own with the same two calls.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .errors import BackendError, ConfigError
-from .shared_sums import SharedSums
+from ..backend import array_namespace, get_backend, set_backend, to_numpy
+from ..errors import BackendError, ConfigError
+from ..shared_sums import SharedSums
 
 STATISTICS = ("global", "rank")
 ROWS_APART = 4
@@ -55,6 +58,15 @@ class Communicator:
     def allreduce(self, buffer: np.ndarray) -> None:
         """Put the sum over all ranks, element by element, in the place of a contiguous array."""
         raise NotImplementedError
+
+    def allreduce_each(self, buffers: Sequence[Any]) -> None:
+        """The same of several arrays, at once where that is faster."""
+        for buffer in buffers:
+            self.allreduce(buffer)
+
+    def takes(self, array: Any) -> bool:
+        """Whether ``allreduce`` sums such an array where it is: those of NumPy, by default."""
+        return isinstance(array, np.ndarray)
 
     def zeros(self, size: int, dtype: Any) -> np.ndarray | None:
         """An array that is summed faster than others, if there is any such memory."""
@@ -134,25 +146,34 @@ class Share:
         """How many a rank has, two at least: the same number on all."""
         return max(2, self.of_all(own) // self.ranks.size)
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
+    def wide(self, *values: Any) -> Any:
+        """Arrays of one shape, stacked, in float64, where the ranks sum them: at best in place."""
+        if not self.ranks.takes(values[0]):
+            values = tuple(map(to_numpy, values))
+        if type(values[0]) is np.ndarray:
+            return np.array(values, np.float64)
+        xp = array_namespace(*values)
+        return xp.stack([xp.astype(each, xp.float64) for each in values])
+
+    def sum(self, values: Any) -> Any:
         """The sum over all ranks of float64 numbers, in their place."""
         if not self.rows:
             values[...] = 0.0
         self.ranks.allreduce(values)
         return values
 
-    def statistics(self, mean: Any, var: Any) -> tuple[np.ndarray, np.ndarray]:
+    def statistics(self, mean: Any, var: Any) -> tuple[Any, Any]:
         """Mean and biased variance of all ranks' rows, of those of this rank's.
 
         Chan, Golub and LeVeque 1979.
         """
-        own, var = np.asarray(mean, np.float64), np.asarray(var, np.float64)
+        own, var = self.wide(mean, var)
         mean = self.sum(self.part * own)
         return mean, self.sum(self.part * (var + (own - mean) ** 2))
 
-    def average(self, *values: Any) -> np.ndarray:
+    def average(self, *values: Any) -> Any:
         """The mean of numbers over the ranks, weighted by their rows."""
-        return self.sum(np.stack([np.asarray(each, np.float64) for each in values]) * self.part)
+        return self.sum(self.wide(*values) * self.part)
 
     @property
     def part(self) -> float:
@@ -329,8 +350,38 @@ def is_first(ranks: Communicator | None) -> bool:
     return ranks is None or ranks.rank == 0
 
 
+def between_gpus(ranks: Communicator, library: Any = None) -> Communicator:
+    """The same ranks by NCCL, if new arrays are CuPy's; where there is no NCCL, as they are.
+
+    ``library`` is CuPy; tests put their own here.
+
+    Warns
+    -----
+    UserWarning
+        On the first rank, if sums go through host memory for want of NCCL.
+    """
+    if ranks.size == 1 or get_backend().name != "cupy":
+        return ranks
+    from .nccl import NCCL, why_not
+
+    problem = next(filter(None, ranks.everyone(why_not(library))), None)
+    if problem is None:
+        found = NCCL(ranks, library=library)
+        set_backend("cupy", str(found.device))
+        return found
+    if ranks.rank == 0:
+        warnings.warn(
+            f"`MPI`: CuPy arrays are summed through host memory, for want of NCCL: {problem}",
+            stacklevel=3,
+        )
+    return ranks
+
+
 def communicator(parallel: Any) -> Communicator | None:
     """The ranks that ``parallel=`` stands for; None where there is only one.
+
+    With CuPy as the backend, ``"mpi"`` is :class:`~xpmlp.communication.nccl.NCCL` between the
+    ranks' GPUs where there is one, and takes this rank's GPU: ask before the model is made.
 
     Parameters
     ----------
@@ -344,7 +395,7 @@ def communicator(parallel: Any) -> Communicator | None:
     if parallel is None:
         return None
     if parallel == "mpi":
-        parallel = MPI()
+        parallel = between_gpus(MPI())
     if not isinstance(parallel, Communicator):
         raise ConfigError(
             f'`parallel`: expected None, "mpi" or a Communicator, got {parallel!r:.100}'
