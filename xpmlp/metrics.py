@@ -93,24 +93,36 @@ def right_answers(
     that the loss ignores are never right. For yes/no questions, outputs on the side of 0 that the
     target, 0 or 1, is of ½; those that the loss ignores are never right.
     """
+    found = right(loss, outputs, targets)
+    if found is None:
+        return None
+    xp = array_namespace(found)
+    if found.ndim < outputs.ndim:
+        return _count(xp, found, weight)
+    if weight is not None:
+        return xp.sum(xp.where(found, weight[..., None], 0.0 * weight[..., None]), axis=(-2, -1))
+    return xp.sum(xp.astype(found, xp.int32), axis=(-2, -1))
+
+
+def right(loss: Loss, outputs: Array, targets: Array | None) -> Array | None:
+    """Which answers :func:`right_answers` counts, as bools.
+
+    Returns
+    -------
+    array, shape (…, N) of classes, (…, N, M) of yes/no questions, or None of numbers
+    """
     kind = kind_of_answers(loss, outputs, targets)
     if kind == "classes" and targets is not None:
         if not are_classes(outputs, targets):  # probabilities
-            targets = array_namespace(targets).argmax(targets, axis=-1)
-            return correct(outputs, targets, weight=weight)
+            return hits(outputs, array_namespace(targets).argmax(targets, axis=-1))
+        found = hits(outputs, targets)
         counted = loss.counted(targets) if hasattr(loss, "counted") else None
-        return correct(outputs, targets, counted, weight)
+        return found if counted is None else found & counted
     if kind == "yes_no":
         xp = array_namespace(outputs, targets)
-        yes = xp.astype(targets, outputs.dtype, copy=False) > 0.5
-        right = (outputs > 0) == yes
+        found = (outputs > 0) == (xp.astype(targets, outputs.dtype, copy=False) > 0.5)
         kept = _answered(loss, targets)
-        right = right if kept is None else right & kept
-        if weight is not None:
-            return xp.sum(
-                xp.where(right, weight[..., None], 0.0 * weight[..., None]), axis=(-2, -1)
-            )
-        return xp.sum(xp.astype(right, xp.int32), axis=(-2, -1))
+        return found if kept is None else found & kept
     return None
 
 

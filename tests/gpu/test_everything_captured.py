@@ -50,6 +50,10 @@ def assert_same_steps(parts, x, y, captured="captured"):
     expected = [xpmlp.to_numpy(eager.by_layers(x, y)) for _ in range(3)]
     found = [replayed(x, y) for _ in range(3)]
     assert replayed.explain(x, y) == captured
+    assert (replayed.correct is None) == (eager.correct is None)
+    if eager.correct is not None:
+        hits = [xpmlp.to_numpy(step.correct) for step in (eager, replayed)]
+        np.testing.assert_array_equal(*hits)
     found = [xpmlp.to_numpy(value) for value in found]
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
     for name, array in eager.model.state_dict().items():

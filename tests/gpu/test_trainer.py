@@ -84,6 +84,25 @@ def test_orders_of_memory_and_sequences_give_what_numpy_gives(cupy, rng, shape, 
             assert row[name] == pytest.approx(other[name], rel=1e-4), name
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_one_full_batch_and_a_rest(cupy, rng, shuffle):
+    """While it is rehearsed, the next batch of the first's size is none."""
+    x = rng.normal(size=(37, 6)).astype(np.float32)
+    y = rng.dirichlet(np.ones(3), 37).astype(np.float32)  # probabilities, which have hits too
+
+    def fit():
+        model = FullyConnectedNet([6, 8, 3])
+        return Trainer(
+            model, optimizer=Adam(0.01), batch_size=32, shuffle=shuffle, epochs=2, progress=False
+        ).fit(x, y)
+
+    found = fit()
+    with xpmlp.use_backend("numpy"):
+        expected = fit()
+    assert found["train_accuracy"] == expected["train_accuracy"]
+    np.testing.assert_allclose(found.step_losses, expected.step_losses, rtol=1e-4)
+
+
 def test_a_device_is_named_as_it_is_asked_for(cupy):
     """A run's folder has this name, and goes on there."""
     backend = xpmlp.get_backend()

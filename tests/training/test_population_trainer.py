@@ -9,7 +9,7 @@ import xpmlp
 from xpmlp.data import Normalization, load_digits
 from xpmlp.data.orders import Orders, bootstrap_rows
 from xpmlp.errors import ConfigError, ShapeError
-from xpmlp.losses import MSE, SoftmaxCrossEntropy
+from xpmlp.losses import MSE, BCEWithLogits, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import SGD, Adam, AdamW
 from xpmlp.penalties import L2
@@ -422,3 +422,18 @@ def test_shared_inputs_are_in_memory_once(digits):
     t._run_epoch = watch
     t.fit(*digits)
     assert set(shapes) == {(32, 64)}
+
+
+def test_a_losses_weights_of_answers_are_not_of_members(rng):
+    x, y = rng.normal(size=(40, 5)), rng.integers(0, 2, (40, 3)).astype(float)
+
+    def fit(seed, **options):
+        model = FullyConnectedNet([5, 6, 3], seed=seed, dtype="float64", **options)
+        trainer = PopulationTrainer if options else Trainer
+        loss = BCEWithLogits(pos_weight=[1.0, 2.0, 0.5])
+        return trainer(model, loss, SGD(0.1), epochs=3, shuffle=False, progress=False).fit(x, y)
+
+    both = fit([1, 2], population=2)
+    for member, seed in enumerate([1, 2]):
+        alone = fit(seed)["train_loss"]
+        np.testing.assert_allclose(both.member(member)["train_loss"], alone, rtol=1e-9)

@@ -87,7 +87,7 @@ def check_hypers(population: int, **owners: Any) -> None:
         values = vars(thing) if hasattr(thing, "__dict__") else {"": thing}
         for name, value in values.items():
             if isinstance(value, np.ndarray | list | tuple) and np.ndim(value) == 1:
-                if name == "_class_weights" or len(value) == population:
+                if name.startswith("_") or len(value) == population:  # _class_weights, _pos_weight
                     continue
                 label = f"{owner}.{name}" if name else owner
                 raise ConfigError(

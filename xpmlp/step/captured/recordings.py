@@ -185,7 +185,7 @@ class Recordings:
 
         def goes_to(loss: Any, hits: Any) -> None:
             sums = [loss] if hits is None else [loss, hits]
-            if steps and self.recorder.recording:  # a rehearsal may be of another batch
+            if steps and self.recorder.recording:
                 history = self.step.history(
                     batches, loss.shape, None if hits is None else hits.shape
                 )
@@ -202,11 +202,11 @@ class Recordings:
 
         self.before_replay(None if batches is None else batch)
         saved = self._snapshot()
-        try:
-            for _ in range(_REHEARSALS):
+        for _ in range(_REHEARSALS):
+            try:
                 self.recorder.rehearse(work)
-        finally:
-            self._restore(saved)
+            finally:  # each of the same batch: there may be no next one of this size
+                self._restore(saved)
         try:
             replay, made = self.recorder.record(work)
         except (NotCaptured, MemoryError):

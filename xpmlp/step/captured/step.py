@@ -24,7 +24,7 @@ from ...errors import BackendError, ConfigError, DTypeError, OutOfMemoryError
 from ...layers import Sequential
 from ...layers.base import Layer
 from ...losses import Loss
-from ...metrics import right_answers
+from ...metrics import as_rows, right_answers
 from ...ops.dispatch import load_kernels, why_kernels_are_off
 from ...ops.shapes import check_choice
 from ...optim import Optimizer
@@ -220,7 +220,8 @@ class CapturedStep:
         task = Task(self.model, self.loss, self.optimizer, self.penalty, self.clip_norm)
         with self._explained_memory("running"):
             value, self.outputs = by_layers(task, x, y)
-        self.correct = right_answers(self.loss, self.outputs, y)
+        rows = as_rows(self.outputs, y, self.model.population)
+        self.correct = right_answers(self.loss, *rows)
         return value
 
     def _explained_memory(self, doing: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,7 @@ import numpy as np
 from ...backend import Array, array_namespace, asarray_like
 from ...layers.base import Layer
 from ...losses import Loss, SoftmaxCrossEntropy
-from ...metrics import are_classes, as_rows
-from ...metrics import hits as hits_of
+from ...metrics import as_rows, right
 from ...ops import cuda_rules
 from .counters import Counters
 from .fused_layers import Alone, Block, Part, group
@@ -158,15 +158,21 @@ class RecordedWork:
                     reduction=loss.reduction,
                     loss_scale=scale,
                 )
+                if hits is None:  # of probabilities
+                    hits = self._hits(loss, outputs, y)
                 return value, loss._gradient, hits
         outputs = cast(outputs, self._like.dtype)
         value = self._sum(loss.forward(outputs, y))
         dy = loss.backward() if scale is None else loss.backward() * scale
-        if not are_classes(outputs, y):
-            return value, dy, None
-        found = hits_of(outputs, y)
-        by_rows = array_namespace(found).reshape(found, (-1, found.shape[-1])).T
-        return value, dy, self._cuda.Sum(by_rows, tuple(found.shape[:-1]))
+        return value, dy, self._hits(loss, outputs, y)
+
+    def _hits(self, loss: Loss, outputs: Array, y: Array) -> Any:
+        """How many answers are right; None where they are numbers."""
+        found, lead = right(loss, outputs, y), tuple(outputs.shape[:-2])
+        if found is None:
+            return None
+        by_answers = array_namespace(found).reshape(found, (math.prod(lead), -1)).T
+        return self._cuda.Sum(by_answers, lead)
 
     def _sum(self, value: Array) -> Any:
         """A loss that is a sum already."""
