@@ -15,6 +15,9 @@ def test_the_command(command, monkeypatch):
     assert status == 0 and told["passed"] and all(check["passed"] for check in told["checks"])
     status, out, _ = command("selfcheck", "--backends", "numpy")
     assert status == 0 and "0 wrong" in out
+    monkeypatch.setattr("xpmlp.cli.selfcheck.console.width", 40)
+    status, out, _ = command("selfcheck", "--backends", "numpy")
+    assert "gradients" in out and "…" not in out and max(map(len, out.splitlines())) <= 40
     monkeypatch.setattr("xpmlp.testing.selfcheck.AGREEMENT", 0.0)
     monkeypatch.setattr("xpmlp.testing.selfcheck.PUBLISHED", -1.0)
     status, out, _ = command("selfcheck", "--backends", "numpy")

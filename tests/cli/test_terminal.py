@@ -151,6 +151,7 @@ JSON = {
     "report": ["report", "run"],
     "plot": ["plot", "run"],
     "export": ["export", "run", "net.onnx"],
+    "selfcheck": ["selfcheck", "--backends", "numpy"],
     "sweep": ["sweep", "t.csv", "--lr", "0.01", "--epochs", "1", "--hidden", "8", "--no-plots"],
     "info": ["info"],
     "bench": ["bench", "--quick", "--only", "dropout", "--peers", "none"],
@@ -195,6 +196,12 @@ def test_json_and_predictions_cannot_both_be_on_standard_output(command):
 def test_wrong_use_is_status_2_and_names_the_option(arguments, message, command):
     status, out, err = command(*arguments)
     assert status == 2 and message in err and out == ""
+
+
+def test_a_column_that_is_not_there_is_wrong_use(command):
+    write_table()
+    status, _, err = command("train", "t.csv", "--target", "nowhere")
+    assert status == 2 and "`--target`: expected a column" in err
 
 
 def test_help_tells_the_recipes(command):

@@ -11,7 +11,7 @@ from . import options as o
 from .app import app
 from .display import as_table, console, print_json
 
-Runs = Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")]
+Runs = Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN")]
 
 
 @app.command()

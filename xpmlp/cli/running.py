@@ -40,7 +40,9 @@ def run() -> None:
         if os.environ.get("XPMLP_DEBUG"):
             raise
         text = "; ".join([in_options(str(error)), *getattr(error, "__notes__", ())])
-        _end(t.plain(text, 2000), 2 if isinstance(error, ConfigError) else 1)
+        # Of data too: `--target`: expected a column of them.
+        wrong_use = isinstance(error, ConfigError) or text.startswith("`--")
+        _end(t.plain(text, 2000), 2 if wrong_use else 1)
     except (KeyboardInterrupt, SystemExit) as stop:
         interruption = _interruption(stop)
         if interruption is None:

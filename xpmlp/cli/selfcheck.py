@@ -18,6 +18,7 @@ from .app import app
 from .display import console, print_json
 
 _SHOWN = 20
+_NARROW = 72  # columns, that the whole table takes
 
 
 @app.command()
@@ -59,22 +60,19 @@ def selfcheck(
 
 
 def _show(done: list[Any], absent: dict[str, str]) -> None:
+    narrow = console.width < _NARROW
+    names = ("error", "") if narrow else ("cases", "error", "allowed", "")
     table = Table()
-    table.add_column("checked")
-    table.add_column("on")
-    for name in ("cases", "error", "allowed", ""):
-        table.add_column(name, justify="right")
+    table.add_column("checked", overflow="fold")
+    table.add_column("on", overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     for check in done:
         word = "ok" if check.passed else "WRONG"
         error = f"{check.worst:.1e}" if check.count else "–"
-        table.add_row(
-            check.what,
-            check.where,
-            str(check.count),
-            error,
-            f"{check.allowed:.0e}",
-            f"[{'green' if check.passed else 'bold red'}]{word}[/]",
-        )
+        verdict = f"[{'green' if check.passed else 'bold red'}]{word}[/]"
+        cells = (str(check.count), error, f"{check.allowed:.0e}", verdict)
+        table.add_row(check.what, check.where, *((error, verdict) if narrow else cells))
     console.print(table)
     lines = [f"{check.what} on {check.where}: {check.note}" for check in done if check.note]
     lines += [
