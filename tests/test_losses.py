@@ -421,3 +421,13 @@ def test_the_divergence_of_equals_is_0_and_empty_classes_count_nothing(library):
         y = np.log(t)
     assert float(loss.forward(library.array(y), library.array(t))) == pytest.approx(0.0, abs=1e-12)
     np.testing.assert_allclose(library.numpy(loss.backward()), -t / 2)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy, NLL])
+def test_class_numbers_of_any_width_have_weights(library, rng, loss, kind):
+    outputs, classes = rng.normal(size=(6, 3)), rng.integers(0, 3, 6)
+    weighted = loss(class_weights=[0.5, 1.0, 2.0], ignore_index=1)
+    units = weighted.units(library.array(outputs), library.array(classes.astype(kind)))
+    wanted = np.array([0.5, 0.0, 2.0])[classes].sum()
+    assert float(library.numpy(units)) == pytest.approx(wanted)

@@ -58,12 +58,7 @@ class ClassLoss(Loss):
         return self._class_weights is not None or self.ignore_index is not None
 
     def counted(self, targets: Array) -> Array | None:
-        if self.ignore_index is None:
-            return None
-        if dtype_name(targets.dtype) in ("int8", "uint8", "int16", "uint16"):
-            xp = array_namespace(targets)  # wide enough for such as −100
-            targets = xp.astype(targets, xp.int32)
-        return targets != self.ignore_index
+        return None if self.ignore_index is None else _wide(targets) != self.ignore_index
 
     def row_units(self, outputs: Array, targets: Array) -> Array | None:
         if not self.weighs_rows or "int" not in dtype_name(targets.dtype):
@@ -73,12 +68,21 @@ class ClassLoss(Loss):
         if self._class_weights is None:
             return xp.astype(counted, dtype)
         weights = xp.astype(asarray_like(self._class_weights, outputs), dtype, copy=False)
+        targets = _wide(targets)
         if counted is not None:
             targets = xp.where(counted, targets, xp.zeros_like(targets))
         rows = xp.reshape(xp.take(weights, xp.reshape(targets, (-1,)), axis=0), targets.shape)
         if counted is not None:
             rows = xp.where(counted, rows, xp.zeros_like(rows))
         return rows
+
+
+def _wide(targets: Array) -> Array:
+    """Class numbers in which one such as −100 fits, and by which PyTorch takes rows."""
+    if dtype_name(targets.dtype) not in ("int8", "uint8", "int16", "uint16"):
+        return targets
+    xp = array_namespace(targets)
+    return xp.astype(targets, xp.int32)
 
 
 def _class_weights(loss: str, weights: Any) -> np.ndarray:
