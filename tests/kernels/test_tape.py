@@ -12,6 +12,7 @@ numba = pytest.importorskip("numba", reason='needs numba: pip install "xpmlp[fas
 from xpmlp.kernels.numba import instructions, tape  # noqa: E402
 from xpmlp.layers import (  # noqa: E402
     GELU,
+    GLU,
     AvgPool2D,
     BatchNorm2D,
     Conv2D,
@@ -23,10 +24,12 @@ from xpmlp.layers import (  # noqa: E402
     MaxPool2D,
     Periodic,
     PiecewiseLinear,
+    PReLU,
     ReLU,
     Residual,
     Sequential,
     Softmax,
+    SwiGLU,
     Unflatten,
 )
 from xpmlp.losses import (  # noqa: E402
@@ -162,6 +165,23 @@ CASES = {
         SoftmaxCrossEntropy,
         SGD,
         70,
+    ),
+    "gates and learned slopes": (
+        dict(
+            sizes=[20, 5],
+            layers=lambda linear: [
+                linear(20, 66),
+                GLU(),
+                PReLU(33, **_members(linear)),
+                linear(33, 34),
+                SwiGLU(),
+                PReLU(1, **_members(linear)),
+                linear(17, 5),
+            ],
+        ),
+        SoftmaxCrossEntropy,
+        SGD,
+        61,
     ),
     "images": (
         dict(

@@ -38,7 +38,7 @@ if __name__ == "__main__":
     memory.zeros = program.zeros = np.zeros  # without the room for a cache line
     pages = guarded_memory.install(asked.place)
     limits = settings(max_examples=asked.examples, **test_random_steps.COMMON)
-    limits(given(st.one_of(steps(), steps(sharing=True)))(run))()
+    limits(given(st.one_of(steps(), steps(sharing=True), steps(gates=True)))(run))()
     assert pages.given > 100 * asked.examples
     print("done")
     sys.stdout.flush()

@@ -17,6 +17,7 @@ from tests.step.test_compiled import ELEMENTWISE, LOSSES, MODELS, C, D, batch
 from xpmlp import ops
 from xpmlp.errors import DataError
 from xpmlp.layers import (
+    GLU,
     BatchNorm,
     Dropout,
     EmbedColumns,
@@ -27,12 +28,14 @@ from xpmlp.layers import (
     Linear,
     LogSoftmax,
     Periodic,
+    PReLU,
     ReLU,
     Residual,
     RMSNorm,
     Sequential,
     Sigmoid,
     Softmax,
+    SwiGLU,
     Tanh,
 )
 from xpmlp.losses import MSE, Loss, SoftmaxCrossEntropy
@@ -200,6 +203,20 @@ def test_waves(dim, population, rng):
             x = rng.normal(size=(*lead, rows, 5)).astype("float32")
             assert Evaluation(model).explain(x) == "compiled"
             close(Evaluation(model).outputs(x), model.forward(x))
+
+
+@pytest.mark.parametrize("population", [None, 3])
+def test_gates_and_learned_slopes(population, rng):
+    seed = 3 if population is None else range(3, 6)
+    common = {"population": population, "rng": seed}
+    slopes = PReLU(4, population=population)
+    model = Sequential(Linear(5, 12, **common), SwiGLU(), Linear(6, 8, **common), GLU(), slopes)
+    for lead in ((),) if population is None else ((), (3,)):
+        for rows in (20, 7, 33):
+            x = rng.normal(size=(*lead, rows, 5)).astype("float32")
+            assert Evaluation(model).explain(x) == "compiled"
+            close(Evaluation(model).outputs(x), model.forward(x))
+            slopes.a = slopes.a * 0.9
 
 
 @pytest.mark.parametrize("population", [None, 3])

@@ -98,7 +98,10 @@ def test_rates_of_members(rng):
     run_both(steps, [batch(rng, "float64", lead=(3,)) for _ in range(3)])
 
 
-@pytest.mark.parametrize("network", ["residuals in a residual", "logarithms of a softmax"])
+TRACED = ("residuals in a residual", "logarithms of a softmax", "gates", "learned slopes")
+
+
+@pytest.mark.parametrize("network", TRACED)
 def test_networks(network, rng):
     run_both(network_pair(network), [batch(rng, "float64") for _ in range(2)])
 

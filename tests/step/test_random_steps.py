@@ -25,6 +25,8 @@ ACTIVATIONS = (
     *L.activations.ACTIVATIONS.values(),
     *(lambda: L.GELU(approximate="tanh"), lambda: L.LeakyReLU(0.3), L.Softmax, L.LogSoftmax),
 )
+GATES = (L.GLU, L.SwiGLU)
+SLOPES = (lambda features, **common: L.PReLU(1, **common), L.PReLU)
 CLASS_LOSSES = (
     losses.SoftmaxCrossEntropy,
     losses.MulticlassHinge,
@@ -61,11 +63,13 @@ WIDTHS = st.sampled_from([1, 2, 3, 5, 8, 17, 33, 70])
 
 
 @st.composite
-def steps(draw, dtypes=("float32", "float64"), sharing=False):
+def steps(draw, dtypes=("float32", "float64"), sharing=False, gates=False):
     """What makes a step, again and again the same, and a batch for it.
 
-    With ``sharing``, members that have one learning rate share the matrices of hidden layers.
+    With ``sharing``, members that have one learning rate share the matrices of hidden layers; with
+    ``gates``, activations are gates or have learned slopes.
     """
+    activations: Any = GATES + SLOPES if gates else ACTIVATIONS
     dtype = draw(st.sampled_from(dtypes))
     population = draw(st.sampled_from([1, 3] if sharing else [None, None, 1, 3]))
     rows = draw(st.sampled_from([1, 2, 3, 7, 16, 37]))
@@ -79,7 +83,7 @@ def steps(draw, dtypes=("float32", "float64"), sharing=False):
                 draw(WIDTHS),
                 draw(st.booleans()),
                 draw(st.sampled_from([None, None, "batch", "layer", "rms"])),
-                draw(st.integers(0, len(ACTIVATIONS) - 1)),
+                draw(st.integers(0, len(activations) - 1)),
                 draw(st.sampled_from([0.0, 0.0, 0.4])),
             )
         )
@@ -108,13 +112,15 @@ def steps(draw, dtypes=("float32", "float64"), sharing=False):
             wide = width if kind == "residual" else wanted
             # A bias before a batch norm has a gradient of rounding errors alone.
             affine: Any = L.SharedLinear if sharing else L.Linear
+            kind_of = activations[activation]
+            out = 2 * wide if kind_of in GATES else wide
             block: list[L.Layer] = [
-                affine(width, wide, bias=bias and norm != "batch", rng=streams, **common)
+                affine(width, out, bias=bias and norm != "batch", rng=streams, **common)
             ]
             if norm is not None and not (norm == "batch" and rows < 3):
                 of = {"batch": L.BatchNorm, "layer": L.LayerNorm, "rms": L.RMSNorm}[norm]
-                block.append(of(wide, **common))
-            block.append(ACTIVATIONS[activation]())
+                block.append(of(out, **common))
+            block.append(kind_of(wide, **common) if kind_of in SLOPES else kind_of())
             if rate:
                 block.append(L.Dropout(rate, population=population, rng=streams))
             if kind == "plain":
@@ -188,6 +194,12 @@ def test_random_steps_compiled_and_by_layers(step):
 @settings(max_examples=30, **COMMON)
 @given(steps(dtypes=("float64",), sharing=True))
 def test_random_steps_of_members_that_share(step):
+    compare(*step)
+
+
+@settings(max_examples=30, **COMMON)
+@given(steps(gates=True))
+def test_random_steps_of_gates(step):
     compare(*step)
 
 

@@ -14,6 +14,7 @@ from .cross_entropy import (
 from .dropout import dropped
 from .elementwise import copied, gated, multiplied, rectified, scaled, summed
 from .embedding import chained, check_codes, code_sums, embedded, passed
+from .gated import GATES, gate_backward, prelu
 from .gemm import BATCH, COLUMNS, ROWS, TALL, product
 from .group_norm import channel_slopes, group_norm, group_norm_backward
 from .losses import CLASS_LOSSES, ELEMENTWISE_LOSSES, check_shares, hits, row_total, weighed
@@ -45,6 +46,7 @@ __all__ = [
     "CLASS_LOSSES",
     "COLUMNS",
     "ELEMENTWISE_LOSSES",
+    "GATES",
     "PENALTIES",
     "ROWS",
     "SOFTMAXES",
@@ -78,6 +80,7 @@ __all__ = [
     "cross_entropy_of_shares",
     "dropped",
     "embedded",
+    "gate_backward",
     "gated",
     "group_norm",
     "group_norm_backward",
@@ -100,6 +103,7 @@ __all__ = [
     "penalty_value",
     "pooled",
     "pooled_backward",
+    "prelu",
     "product",
     "radam",
     "rectified",

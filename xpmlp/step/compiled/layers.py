@@ -14,7 +14,7 @@ from ...layers import masked
 from ...layers.activations import ACTIVATIONS
 from ...layers.base import Layer
 from ...ops.dispatch import load_kernels
-from . import embedding, images, normalization, periodic, shared_linear
+from . import embedding, gated, images, normalization, periodic, shared_linear
 from .normalization import Lowered, mask_of, refuse_shared_batch, scaled_by
 from .program import Activation, Backward, NotCompiled, Program
 from .shared import dropout_by_mask
@@ -281,6 +281,9 @@ LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     layers.Unflatten: _unflatten,
     layers.Dropout: _dropout,
     layers.Periodic: periodic.periodic,
+    layers.GLU: gated.gate,
+    layers.SwiGLU: gated.gate,
+    layers.PReLU: gated.prelu,
     layers.Residual: _residual,
     **images.LAYERS,
     layers.SharedLinear: shared_linear.shared_linear,
@@ -315,7 +318,7 @@ def _lower_axes(
     if lower is _linear and layer.params["W"].shape[-2] == x.features != x.axes[-1]:
         flat = _flatten(program, name, layers.Flatten(len(x.axes)), x)
         return images.after(flat, lambda x: lower(program, name, layer, x))
-    if len(x.axes) != 3 or lower not in (_relu, _activation, _dropout):
+    if len(x.axes) != 3 or lower not in (_relu, _activation, _dropout, gated.prelu):
         raise NotCompiled(f"{name}{type(layer).__name__} acts on samples of several axes")
     if lower is _dropout and program.training and x.channels_last:  # draws by place
         turned = images.channels_first(program, x)
