@@ -101,6 +101,13 @@ def test_relative_links_lead_somewhere(page):
     assert broken_links(page) == []
 
 
+def test_the_readme_can_stand_on_an_indexs_page():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((?!https?:)", text) == []  # nothing lies beside it there
+    named = set(re.findall(r"`((?:docs/|xpmlp/|[A-Z]+\.md)[\w/.-]*)`", text))
+    assert len(named) > 10 and [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_a_broken_link_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A *b* (c)\n[x](none.md) [y](#a-b-c) [z](#d) [w](https://e.org/f)\n")
