@@ -110,28 +110,33 @@ class Share:
     """The rows of a batch that a rank has: ``rows`` from number ``first`` on, of ``total``.
 
     A rank without rows is given one that counts for nothing, so that it makes the same sums.
+    ``even`` is whether all ranks know from ``total`` alone who has which rows: :meth:`of` says so.
     """
 
     first: int
     rows: int
     total: int
     ranks: Communicator = field(compare=False)
+    even: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, total: int, ranks: Communicator) -> Share:
         """An even share of so many rows, the same on every machine."""
-        groups = -(-total // ROWS_APART)
-        begin, end = (
-            min(total, groups * rank // ranks.size * ROWS_APART)
-            for rank in (ranks.rank, ranks.rank + 1)
-        )
-        return cls(begin, end - begin, total, ranks)
+        begin, end = (cls._begin(total, rank, ranks.size) for rank in (ranks.rank, ranks.rank + 1))
+        return cls(begin, end - begin, total, ranks, even=True)
+
+    @staticmethod
+    def _begin(total: int, rank: int, size: int) -> int:
+        """Where the even share of a rank begins."""
+        return min(total, -(-total // ROWS_APART) * rank // size * ROWS_APART)
 
     @classmethod
     def found(cls, rows: int, ranks: Communicator) -> Share:
         """That of a rank which has so many rows, behind those of the ranks before; asks them."""
-        everyone = ranks.gather(rows).astype(int)
-        return cls(int(everyone[: ranks.rank].sum()), rows, int(everyone.sum()), ranks)
+        begins = [0, *map(int, np.cumsum(ranks.gather(rows)))]
+        total = begins[-1]
+        even = begins == [cls._begin(total, rank, ranks.size) for rank in range(ranks.size + 1)]
+        return cls(begins[ranks.rank], rows, total, ranks, even)
 
     @property
     def slice(self) -> slice:

@@ -6,6 +6,8 @@ told of a step: the loss, right answers, and whether a rank would like to stop.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from ..backend import Array, array_namespace, asarray_like, detached, to_numpy
 from ..communication import Communicator, Share
 from ..errors import ConfigError, DataError
+from ..layers.base import Layer
 from ..losses import Loss
 from ..metrics import answers_given, right_answers
 from .by_layers import backward, forward, kept_state, update
@@ -159,6 +162,19 @@ def with_a_row(array: Array, share: Share) -> Array:
     return xp.zeros([size or 1 for size in array.shape], dtype=array.dtype)
 
 
+@contextmanager
+def divided(model: Layer, share: Share | None) -> Iterator[None]:
+    """Inside, layers know which rows of the batch they have."""
+    layers = [layer for _, layer in model.named_layers()]
+    try:
+        for layer in layers:
+            layer.share = share
+        yield
+    finally:
+        for layer in layers:
+            layer.share = None
+
+
 def by_layers_together(
     task: Task, x: Array, y: Array, weight: Array | None, share: Share, wish: bool
 ) -> tuple[Figures, Array]:
@@ -168,17 +184,12 @@ def by_layers_together(
     layers = dict(model.named_layers())
     sums = Sums(task.loss, model.population, share, weight is not None)
     with kept_state(model):
-        try:
-            for layer in layers.values():
-                layer.share = share
+        with divided(model, share):
             outputs, rows, targets, weights, value = forward(task, x, y, weight)
             part = sums.weigh(rows, targets, *weights)
             dy = task.loss.backward()
             dy = dy * (part if np.ndim(part) == 0 else asarray_like(part[:, None, None], dy))
             backward(task, dy, outputs)
-        finally:
-            for layer in layers.values():
-                layer.share = None
         own = [
             (layer, name, grad) for layer in layers.values() for name, grad in layer.grads.items()
         ]

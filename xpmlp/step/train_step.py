@@ -194,6 +194,11 @@ class TrainStep:
             )
         if not share.rows or type(x) is not np.ndarray or type(y) is not np.ndarray:
             x, y, weight = self._with_a_row(x, y, weight, share)
+        if weight is None and array_api_compat.is_cupy_array(x):
+            captured = self._capture()
+            self.figures = captured.together(x, y, share, self.wish)
+            self._outputs, self._outputs_lent = captured.outputs[..., : share.rows, :], True
+            return self.figures.value
         program = self._program(x, y, weight, share)
         if isinstance(program, str):
             given = x, y, weight, share, self.wish
@@ -206,6 +211,14 @@ class TrainStep:
         self.figures = program.summed.figures
         self._outputs, self._outputs_lent = program.outputs[..., : share.rows, :], True
         return value if program.updates else update(self.task, value)
+
+    def _explain_together(self, x: Array, y: Array, weight: Array | None) -> str:
+        share = self._share(x)
+        x, y, weight = self._with_a_row(x, y, weight, share)
+        if weight is None and array_api_compat.is_cupy_array(x):
+            return self._capture().explain(x, y, share)
+        program = self._program(x, y, weight, share)
+        return f"layer by layer ({program})" if isinstance(program, str) else "compiled"
 
     @staticmethod
     def _with_a_row(*arrays: Any) -> tuple[Any, Any, Any]:
@@ -243,11 +256,7 @@ class TrainStep:
     def explain(self, x: Array, y: Array, weight: Array | None = None) -> str:
         """How a step on such a batch runs, and why, in one line."""
         if self.comm is not None:
-            share = self._share(x)
-            program = self._program(*self._with_a_row(x, y, weight, share), share)
-            way = f"layer by layer ({program})" if isinstance(program, str) else "compiled"
-            by = " by NCCL" if type(x) is not np.ndarray and self.comm.takes(x) else ""
-            return f"{way}, summed over {self.comm.size} ranks{by}"
+            return f"{self._explain_together(x, y, weight)}, summed over {self.comm.size} ranks"
         if array_api_compat.is_cupy_array(x):
             if weight is not None:
                 return f"layer by layer ({_NOT_CAPTURED})"

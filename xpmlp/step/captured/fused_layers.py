@@ -41,9 +41,16 @@ class Block:
     dropout: Dropout | None = None
     half: dict[str, Array] = field(default_factory=dict)
     _saved: Any = None
+    _apart: Dropout | None = None  # drops by itself, where the mask's first rows are other ranks'
 
     def forward(self, x: Array) -> Array:
         """``dropout(f(x W + b))``."""
+        drop, share = self.dropout, None if self.dropout is None else self.dropout.share
+        self._apart = drop if share is not None and share.first else None
+        y = self._forward(x)
+        return y if self._apart is None else self._apart.forward(y, training=True)
+
+    def _forward(self, x: Array) -> Array:
         kind = None if self.activation is None else ACTIVATIONS[type(self.activation)]
         drop = self._draw()
         if self.linear is None:
@@ -61,6 +68,8 @@ class Block:
 
         The weights' gradient is computed beside dx and what follows.
         """
+        if self._apart is not None:
+            dy = self._apart.backward(dy)
         rows, y, kind, drop, shape = self._saved
         kernels, linear = self.kernels, self.linear
         W, b = (None, None) if linear is None else self._parameters()
@@ -88,7 +97,7 @@ class Block:
 
     def _draw(self) -> tuple | None:
         layer = self.dropout
-        if layer is None:
+        if layer is None or self._apart is not None:
             return None
         layer.step += 1
         return check_rates(layer.p, layer.population), layer.rng, layer.step

@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 
 from ...backend import Array, array_namespace, asarray_like, dtype_name
+from ...communication import Share
 from ...errors import DTypeError
 from ...layers.base import Layer
 from ...losses import Loss
 from ...optim import clip_by_global_norm
 from ..task import Task, all_layers
+from ..together import divided
 from .counters import Counters
 from .memory import DeviceMemory, cast
 from .optimizer import DeviceOptimizer, flat_kind
+from .shared import SharedStep
 from .work import RecordedWork, StepResult
 
 _REHEARSALS = 2  # the first compiles kernels and fills the pool, the second finds all in place
@@ -49,6 +52,8 @@ class Recording:
         they must not give way to others while it can be found.
     gradients : tuple
         That of the loss, and those of each layer.
+    shared : SharedStep or None
+        What it sums with other ranks.
     """
 
     x: Array
@@ -57,6 +62,7 @@ class Recording:
     made: StepResult
     batches: Any
     gradients: tuple[Array, list[tuple[Layer, dict[str, Array]]]]
+    shared: SharedStep | None
 
     def lend(self, loss: Loss) -> None:
         """Show what the last replay has made: copies for who looks before the next."""
@@ -73,12 +79,12 @@ class Recording:
     @property
     def value(self) -> Array:
         """The loss; those of an epoch, for a batch of resident data."""
-        return self.made.loss.out
+        return self.made.value
 
     @property
     def correct(self) -> Array | None:
         """The hits, likewise."""
-        return None if self.made.hits is None else self.made.hits.out
+        return self.made.correct
 
 
 @dataclass(eq=False)
@@ -165,7 +171,9 @@ class Recordings:
         layers = dict.fromkeys(all_layers(self.step.model))
         return self.step.loss.backward(), [(layer, dict(layer.grads)) for layer in layers]
 
-    def record(self, key: tuple, x: Array, y: Array, batches: Any, batch: int) -> Recording:
+    def record(
+        self, key: tuple, x: Array, y: Array, batches: Any, batch: int, share: Share | None
+    ) -> Recording:
         """Rehearse, undo, record."""
         like = next(iter(self.step.model.params.values()))
         if x.dtype != like.dtype:
@@ -182,6 +190,9 @@ class Recordings:
         if batches is None:
             x_in[...], y_in[...] = cast(x, x_in.dtype), y
         steps = 0 if batches is None else len(batches)
+        shared = None
+        if share is not None:
+            shared = SharedStep(self.step.model, self.step.loss, share, self.cuda, like)
 
         def goes_to(loss: Any, hits: Any) -> None:
             sums = [loss] if hits is None else [loss, hits]
@@ -198,7 +209,7 @@ class Recordings:
         def work() -> StepResult:
             if batches is not None:
                 batches.gather(x_in, y_in, step=self.numbers.batch)
-            return self._whole_step(x_in, y_in, goes_to)
+            return self._whole_step(x_in, y_in, goes_to, shared)
 
         self.before_replay(None if batches is None else batch)
         saved = self._snapshot()
@@ -213,13 +224,16 @@ class Recordings:
             raise
         except Exception as error:  # the same work has just been done: it is the recording's fault
             raise NotCaptured(_in_short(error.__cause__ or error)) from error
-        recording = Recording(x_in, y_in, replay, made, batches, self._what_was_made())
+        recording = Recording(x_in, y_in, replay, made, batches, self._what_was_made(), shared)
         self.by_batch[key] = recording
         return recording
 
-    def _whole_step(self, x: Array, y: Array, goes_to: Callable[..., None]) -> StepResult:
-        with self._as_recorded(), self.places.in_place():
-            made = self._work.step(x, y, goes_to)
+    def _whole_step(
+        self, x: Array, y: Array, goes_to: Callable[..., None], shared: SharedStep | None
+    ) -> StepResult:
+        share = None if shared is None else shared.share
+        with self._as_recorded(), self.places.in_place(), divided(self.step.model, share):
+            made = self._work.step(x, y, goes_to, shared)
             self.places.keep_state()
             for layer, times in self.numbers.drawn_more_or_less_than_once():
                 raise NotCaptured(f"{layer!r} runs {times} times in one step")

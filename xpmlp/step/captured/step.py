@@ -20,6 +20,7 @@ import numpy as np
 
 from ...backend import Array, dtype_name
 from ...choices import Precision
+from ...communication import Share
 from ...errors import BackendError, ConfigError, DTypeError, OutOfMemoryError
 from ...layers import Sequential
 from ...layers.base import Layer
@@ -31,6 +32,7 @@ from ...optim import Optimizer
 from ...penalties import Penalty
 from ..by_layers import by_layers
 from ..task import Task
+from ..together import Figures, by_layers_together
 from .memory import cast
 from .optimizer import flat_kind
 from .recordings import History, NotCaptured, Recording, Recordings
@@ -162,7 +164,28 @@ class CapturedStep:
             self._histories[batches] = history
         return history
 
-    def refuses(self, x: Array, y: Array) -> str | None:
+    def together(self, x: Array, y: Array, share: Share, wish: bool) -> Figures:
+        """One step of several ranks, of which this one has a part of the batch's rows.
+
+        x and y have one row at least, which does not count where the rank has none; ``wish`` is
+        whether it would like to stop. The figures' loss stays on the device.
+        """
+        recording = self._recording(x, y, share=share)
+        if isinstance(recording, str):
+            task = Task(self.model, self.loss, self.optimizer, self.penalty, self.clip_norm)
+            with self._explained_memory("running"):
+                figures, self.outputs = by_layers_together(task, x, y, None, share, wish)
+            return figures
+        recording.x[...] = x
+        recording.y[...] = y
+        assert recording.shared is not None
+        recording.shared.wish(wish)
+        self._replay(recording)
+        figures = recording.shared.figures()
+        figures.value = recording.value.copy()
+        return figures
+
+    def refuses(self, x: Array, y: Array, share: Share | None = None) -> str | None:
         """Why such a batch would run layer by layer, or None. Looks at shapes and types only."""
         if off := why_kernels_are_off():
             return off
@@ -178,11 +201,21 @@ class CapturedStep:
             return f"parameters are {dtypes.pop()}, not float32 or float64"
         if any(0 in array.shape for array in (x, y, *params)):
             return "something is empty"
+        return None if share is None else self._refuses_share(share, params)
+
+    def _refuses_share(self, share: Share, params: list[Array]) -> str | None:
+        """The same on all ranks, which record together or not at all."""
+        if not share.ranks.takes(params[0]):
+            return "arrays are summed through host memory"
+        if self.loss.weighs_rows:
+            return "what rows count for is summed first"
+        if not share.even:
+            return "ranks have other rows than Share.of divides"
         return None
 
-    def explain(self, x: Array, y: Array) -> str:
+    def explain(self, x: Array, y: Array, share: Share | None = None) -> str:
         """How a step on such a batch runs, and why, in one line."""
-        reason = self._failed.get(_signature(x, y)) or self.refuses(x, y)
+        reason = self._failed.get(_signature(x, y, share=share)) or self.refuses(x, y, share)
         if reason is not None:
             return f"layer by layer ({reason})"
         kind = flat_kind(self.optimizer)
@@ -234,10 +267,15 @@ class CapturedStep:
     # --- Recording --------------------------------------------------------------------------------
 
     def _recording(
-        self, x: Array, y: Array, batches: Any = None, place: int = 0
+        self,
+        x: Array,
+        y: Array,
+        batches: Any = None,
+        place: int = 0,
+        share: Share | None = None,
     ) -> Recording | str:
         """The graph for such a batch, recorded now if it is the first; or why there is none."""
-        key = _signature(x, y, batches)
+        key = _signature(x, y, batches, share)
         shared = self._recordings
         if shared is not None and shared.is_stale():
             self._loss_scale = self.loss_scale
@@ -246,14 +284,23 @@ class CapturedStep:
         found = None if shared is None else shared.by_batch.get(key)
         if found is not None:
             return found
-        reason = self._failed.get(key) or self.refuses(x, y)
+        reason = self._failed.get(key) or self.refuses(x, y, share)
         if reason is not None:
             return reason
         _check_places(self.model, x, y)
+        recording = None
         try:
-            return self._record(key, x, y, batches, place)
+            recording = self._record(key, x, y, batches, place, share)
         except NotCaptured as error:
-            reason = self._failed[key] = str(error)
+            reason = str(error)
+        if share is not None:  # what one rank cannot record, none replays
+            reason = next(filter(None, share.ranks.everyone(reason)), None)
+        if recording is not None and reason is None:
+            return recording
+        assert reason is not None
+        self._failed[key] = reason
+        if self._recordings is not None:
+            self._recordings.by_batch.pop(key, None)
         warnings.warn(f"`CapturedStep`: steps run layer by layer: {reason}", stacklevel=4)
         return reason
 
@@ -262,6 +309,8 @@ class CapturedStep:
         try:
             return self._record_once(*arguments)
         except OutOfMemoryError:
+            if arguments[-1] is not None:
+                raise  # other ranks would not rehearse again
             if self._recordings is not None:
                 self._recordings.by_batch.clear()
         self._cuda.release_memory()  # not above, where the error still holds arrays
@@ -330,7 +379,7 @@ def _check_precision(precision: Precision | None, model: Layer, cuda: Any) -> No
         )
 
 
-def _signature(x: Array, y: Array, batches: Any = None) -> tuple:
+def _signature(x: Array, y: Array, batches: Any = None, share: Share | None = None) -> tuple:
     """What a recording is for. Of resident data, the set itself, too."""
     return (
         type(x),
@@ -340,4 +389,5 @@ def _signature(x: Array, y: Array, batches: Any = None) -> tuple:
         getattr(y, "shape", None),
         getattr(y, "dtype", None),
         id(batches),
+        share,
     )

@@ -18,6 +18,7 @@ from .counters import Counters
 from .fused_layers import Alone, Block, Part, group
 from .memory import DeviceMemory, cast
 from .optimizer import DeviceOptimizer
+from .shared import SharedStep
 
 
 @dataclass(eq=False)
@@ -25,8 +26,8 @@ class StepResult:
     """What a step has made; each gradient dense, in its own type or in half precision."""
 
     outputs: Array
-    loss: Any
-    hits: Any
+    value: Array
+    correct: Array | None
     grads: dict[str, Array]
 
 
@@ -72,7 +73,9 @@ class RecordedWork:
             bound = np.asarray(step.clip_norm, np.float64).reshape(-1)
             self._bound = asarray_like(bound, self._like)
 
-    def step(self, x: Array, y: Array, goes_to: Callable[..., None]) -> StepResult:
+    def step(
+        self, x: Array, y: Array, goes_to: Callable[..., None], shared: SharedStep | None = None
+    ) -> StepResult:
         """Loss, gradients and update; all sums over the batch are made by one kernel.
 
         Parameters
@@ -81,18 +84,29 @@ class RecordedWork:
             x in half precision where activations are.
         goes_to : callable
             ``goes_to(loss, hits)`` says where both sums are to be written; ``hits`` may be None.
+        shared : SharedStep, optional
+            What is summed with other ranks.
         """
         step, sums = self._step, []
         outputs = self._forward(x)
         rows, targets = as_rows(outputs, y, step.model.population)
         loss, dy, hits = self._loss(step.loss, rows, targets)
+        if shared is not None:
+            if not self._recorder.recording:
+                shared.begin(rows, targets)
+            dy = shared.weigh(dy)
         if rows is not outputs:
             dy = array_namespace(dy).reshape(dy, outputs.shape)
         self._backward(dy, sums)
         params, weights = step.model.params, step.model.weight_params
+        extra = None
         if step.penalty is not None:
-            loss.extra = step.penalty.forward(params, weights, step.model.independent)
-        goes_to(loss, hits)
+            extra = step.penalty.forward(params, weights, step.model.independent)
+        if shared is None:
+            loss.extra = extra
+            goes_to(loss, hits)
+        else:
+            shared.told(loss, hits, rows, targets)
         flat = None if self._rates is None else self._rates.flat
         self._cuda.finish(
             [loss, *([] if hits is None else [hits]), *sums],
@@ -100,6 +114,7 @@ class RecordedWork:
             slot=self._numbers.batch,
             flat=flat if self.scaler is None else None,
         )
+        value = loss.out if shared is None else _plus(shared.sum(loss), extra)
         grads = dict(step.model.grads)
         if step.penalty is not None:
             for name, extra in step.penalty.backward(
@@ -114,7 +129,7 @@ class RecordedWork:
             self._numbers.counters.advance()
         else:
             self._update(flat, list(grads.values()))
-        return StepResult(outputs, loss, hits, grads)
+        return StepResult(outputs, value, None if hits is None else hits.out, grads)
 
     def _update(self, flat: Any, grads: list[Array]) -> None:
         """The optimizer's step, clipping and the loss's scale in it."""
@@ -184,6 +199,11 @@ class RecordedWork:
         for number in range(len(self._parts) - 1, -1, -1):
             dy = self._parts[number].backward(dy, number > 0, self._recorder, sums)
         self._recorder.join()
+
+
+def _plus(value: Array, extra: Array | None) -> Array:
+    """A loss where nothing is summed any more, with its penalty."""
+    return value.copy() if extra is None else value + extra
 
 
 def _parts(model: Layer, cuda: Any, places: DeviceMemory, half: Any) -> list[Part]:
