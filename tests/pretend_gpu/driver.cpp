@@ -103,8 +103,10 @@ API cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess;
 API cudaError_t cudaDeviceGetByPCIBusId(int* device, const char*) {
     return *device = 0, cudaSuccess;
 }
+// Each process has a device of its own, also those that mpiexec has started together.
 API cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int) {
-    snprintf(text, size, "0000:00:00.0");
+    const char* rank = getenv("PMI_RANK");
+    snprintf(text, size, "0000:%02x:00.0", rank ? atoi(rank) : 0);
     return cudaSuccess;
 }
 API cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { return *can = 0, cudaSuccess; }
