@@ -39,7 +39,8 @@ svg .dot { fill: var(--c); fill-opacity: .45; }
 svg .bar { fill: var(--c); fill-opacity: .55; stroke: var(--c); stroke-width: .8; }
 .wide { overflow-x: auto; max-width: 100%; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .3rem; }
+caption { text-align: left; padding-bottom: .3rem; position: sticky; left: 0;
+  max-width: calc(100vw - 1.8rem); }
 th, td { padding: .2rem .5rem; border-bottom: 1px solid var(--line); text-align: right;
   overflow-wrap: normal; white-space: nowrap; }
 th { white-space: normal; font-weight: 600; }
