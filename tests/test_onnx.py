@@ -46,6 +46,7 @@ from xpmlp.layers import (
     Periodic,
     PiecewiseLinear,
     PReLU,
+    PReLU2D,
     ReLU,
     Residual,
     RMSNorm,
@@ -107,6 +108,7 @@ IMAGES: dict[str, Layer] = {
     "GlobalAvgPool2D": GlobalAvgPool2D(),
     "BatchNorm2D": BatchNorm2D(C),
     "GroupNorm": GroupNorm(2, C),
+    "PReLU2D": PReLU2D(C),
     "network": Sequential(
         Conv2D(C, 3, 3, padding=1, rng=1), ReLU(), MaxPool2D(2), Flatten(), Linear(18, 5, rng=2)
     ),

@@ -109,7 +109,7 @@ def test_a_state_dict_alone():
         nn.Embedding(5, 2, max_norm=1.0),
         nn.Softplus(2.0),
         nn.Flatten(0),
-        nn.LogSoftmax(0),
+        nn.Softplus(threshold=5.0),
         nn.Dropout(1.0),
         nn.Sequential(nn.Linear(2, 2), nn.Conv1d(1, 2, 3)),
     ],
@@ -147,3 +147,25 @@ def test_an_epsilon_of_torchs_choice(rng):
     with torch.no_grad():
         wanted = module(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(from_torch(module).forward(x), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_slopes_of_channels(nested, rng):
+    """Images may be as wide as they have channels: what slopes are for is no matter of shapes."""
+    slopes = nn.Sequential(nn.PReLU(3)) if nested else nn.PReLU(3)
+    module = nn.Sequential(
+        nn.Conv2d(2, 3, 3), slopes, nn.Identity(), nn.Flatten(), nn.PReLU(27), nn.LogSoftmax(1)
+    )
+    with torch.no_grad():
+        for values in module.parameters():
+            values.copy_(torch.rand_like(values) - 0.3)
+    net = from_torch(module)
+    x = rng.normal(size=(4, 2, 5, 5)).astype("float32")
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(x)).numpy()
+        again = to_torch(net)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(net.forward(x), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(again, wanted)
+    assert xpmlp.step.Evaluation(net).explain(x) == "compiled"
+    first = from_torch(nn.Sequential(nn.PReLU(2), nn.Conv2d(2, 3, 3)))
+    assert type(first.layers[0]) is L.PReLU2D

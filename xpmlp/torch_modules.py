@@ -51,7 +51,7 @@ def from_torch(module: Any) -> Layer:
     module : torch.nn.Module
         ``nn.Sequential`` (also within one another) of Linear, Conv2d, MaxPool2d, AvgPool2d,
         AdaptiveAvgPool2d of 1, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm, Embedding,
-        GLU, PReLU, Dropout, Flatten, Softmax, LogSoftmax and the activations of
+        GLU, PReLU, Identity, Dropout, Flatten, Softmax, LogSoftmax and the activations of
         :mod:`xpmlp.layers`, or one of them.
 
     Returns
@@ -70,9 +70,17 @@ def from_torch(module: Any) -> Layer:
     >>> net = from_torch(nn.Sequential(nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10)))
     """
     nn = _torch().nn
+    return _layer_of(module, nn, _slopes_of_images(module, nn))
+
+
+def _layer_of(module: Any, nn: Any, of_images: set[int]) -> Layer:
     if isinstance(module, nn.Sequential):
-        return L.Sequential(*map(from_torch, module))
-    twin = next((twin for twin in twins(nn) if type(module) is twin.module), None)
+        return L.Sequential(*(_layer_of(one, nn, of_images) for one in module))
+    kind = L.PReLU2D if id(module) in of_images else None
+    twin = next(
+        (twin for twin in twins(nn) if type(module) is twin.module and kind in (None, twin.layer)),
+        None,
+    )
     layer = None if twin is None else twin.to_layer(module)
     if twin is None or layer is None:
         what = "an option that there is no layer for" if twin else "no layer"
@@ -146,6 +154,23 @@ def load_torch_state_dict(layer: Layer, state: Mapping[str, Any]) -> None:
             f"another: {' '.join(str(error).split())}"
         ) from None
     layer.load_state_dict(from_torch(module).state_dict())
+
+
+def _slopes_of_images(module: Any, nn: Any) -> set[int]:
+    """Which PReLUs have a slope for each channel of an image, by what comes before or behind.
+
+    The module itself does not know: its slopes are for axis 1, of rows and of images.
+    """
+    images = nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d
+    rows = nn.Flatten, nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.RMSNorm
+    leaves = [one for one in module.modules() if not isinstance(one, nn.Sequential)]
+    found = set()
+    for place, one in enumerate(leaves):
+        if isinstance(one, nn.PReLU) and one.num_parameters > 1:
+            around = [*reversed(leaves[:place]), *leaves[place + 1 :]]
+            if isinstance(next((m for m in around if isinstance(m, images + rows)), None), images):
+                found.add(id(one))
+    return found
 
 
 def _torch() -> Any:
@@ -264,14 +289,17 @@ def twins(nn: Any) -> Iterator[_Twin]:
             lambda layer, module=module: module(layer.features, eps=layer.eps),
             names,
         )
+    yield _Twin(L.Sequential, nn.Identity, lambda m: L.Sequential(), lambda s: None)
     yield _Twin(L.GLU, nn.GLU, lambda m: L.GLU() if m.dim == -1 else None, lambda g: nn.GLU())
-    yield _Twin(
-        L.PReLU,
-        nn.PReLU,
-        lambda m: L.PReLU(m.num_parameters, dtype=_dtype(m)),
-        lambda p: nn.PReLU(p.features),
-        {"a": "weight"},
-    )
+    slopes: tuple[Any, ...] = (L.PReLU, L.PReLU2D)
+    for kind in slopes:
+        yield _Twin(
+            kind,
+            nn.PReLU,
+            lambda m, kind=kind: kind(m.num_parameters, dtype=_dtype(m)),
+            lambda p: nn.PReLU(p.features),
+            {"a": "weight"},
+        )
     yield _Twin(
         L.Dropout,
         nn.Dropout,
@@ -299,8 +327,8 @@ def twins(nn: Any) -> Iterator[_Twin]:
     yield _Twin(
         L.LogSoftmax,
         nn.LogSoftmax,
-        lambda m: L.LogSoftmax() if m.dim in (None, -1) else None,
-        lambda s: nn.LogSoftmax(dim=-1),
+        lambda m: L.LogSoftmax(-1 if m.dim is None else m.dim),
+        lambda s: nn.LogSoftmax(dim=s.axis),
     )
     options: dict[type, tuple[str, str]] = {  # ours and theirs, of one constant
         L.LeakyReLU: ("slope", "negative_slope"),
@@ -317,7 +345,8 @@ def twins(nn: Any) -> Iterator[_Twin]:
 
 def _activation(kind: type, module: type, ours: str, theirs: str) -> _Twin:
     def to_layer(m: Any) -> Layer | None:
-        if getattr(m, "beta", 1) != 1:  # of softplus
+        # Of softplus, which torch's takes for x beyond a threshold: at 20 all digits are the same.
+        if getattr(m, "beta", 1) != 1 or (kind is L.Softplus and m.threshold < 20):
             return None
         return kind(getattr(m, theirs)) if ours else kind()
 

@@ -135,6 +135,7 @@ WITHOUT_COUNTERPART = {
         "Periodic",
         "SwiGLU",  # whose formula tests/layers/test_gated.py compares
         "SharedLinear",
+        "PReLU2D",  # with convolutions before it in tests/test_torch_modules.py
     },
     "losses": {"HalfSSE"},
 }

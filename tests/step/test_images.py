@@ -20,6 +20,8 @@ from xpmlp.layers import (
     GroupNorm,
     Linear,
     MaxPool2D,
+    PReLU,
+    PReLU2D,
     ReLU,
     Residual,
     Sequential,
@@ -42,6 +44,8 @@ ENDS = {
     ],
     "batch norm": lambda **o: [BatchNorm2D(6, **o), ReLU(), Dropout(0.3, rng=1, **_members(o))],
     "group norm": lambda **o: [GroupNorm(3, 6, **o), ReLU()],
+    "slopes": lambda **o: [PReLU2D(6, **o), Tanh(), PReLU2D(6, **o)],
+    "one slope": lambda **o: [PReLU(dtype=o["dtype"]), BatchNorm2D(6, **o)],
     "nothing": lambda **o: [],
 }
 KERNELS = {
@@ -97,7 +101,7 @@ def test_what_follows(ends, channels, rng):
 
 
 @pytest.mark.parametrize("kernel", ["strides", "dilated", "depthwise"])
-@pytest.mark.parametrize("ends", ["overlapping", "batch norm", "group norm"])
+@pytest.mark.parametrize("ends", ["overlapping", "batch norm", "group norm", "slopes"])
 def test_populations(kernel, ends, rng):
     steps = [step_of(kernel, ends, population=P) for _ in range(2)]
     run_both(steps, [batch(rng, (P,)) for _ in range(3)], 1e-12)

@@ -7,7 +7,7 @@ from .containers import Container, Flatten, Residual, Sequential, Unflatten
 from .convolution import Conv2D
 from .dropout import Dropout
 from .embedding import EmbedColumns, Embedding
-from .gated import GLU, PReLU, SwiGLU
+from .gated import GLU, PReLU, PReLU2D, SwiGLU
 from .image_norms import BatchNorm2D, GroupNorm
 from .linear import Linear, Matmul
 from .normalization import BatchNorm, LayerNorm, RMSNorm
@@ -37,6 +37,7 @@ __all__ = [
     "Matmul",
     "MaxPool2D",
     "PReLU",
+    "PReLU2D",
     "Parameter",
     "Periodic",
     "PiecewiseLinear",

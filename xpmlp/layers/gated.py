@@ -10,8 +10,10 @@ from .. import ops
 from ..backend import Array, asarray
 from ..choices import FloatName
 from ..errors import ShapeError
+from ..ops.windows import check_images
 from ..options import Number
-from .base import FLOAT, Layer, Parameter
+from .base import FLOAT, Layer, Parameter, check_array
+from .image_norms import pixels_as_rows, rows_as_images
 
 
 class _Gated(Layer):
@@ -110,3 +112,37 @@ class PReLU(Layer):
         dx, da = ops.prelu_backward(dy, self._recall(), self.a)
         self.grads = {"a": da}
         return dx
+
+
+class PReLU2D(PReLU):
+    """PReLU of images, with a slope for each channel: each pixel is a row.
+
+    Parameters
+    ----------
+    features : int
+        C.
+    init, population, dtype
+        As in :class:`PReLU`.
+
+    Notes
+    -----
+    x (…, N, C, H, W), or (P, N, C, H, W) for a population.
+    """
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """x (…, N, C, H, W) to the same shape.
+
+        Raises
+        ------
+        ShapeError
+            If x has another shape.
+        """
+        check_array("PReLU2D.forward", "x", x)
+        check_images("PReLU2D.forward", "x", x, self.features)
+        return rows_as_images(super().forward(pixels_as_rows(x), training), x)
+
+    def backward(self, dy: Array) -> Array:
+        """dx; assigns da, summed over pixels too."""
+        self._recall()
+        check_images("PReLU2D.backward", "dy", dy, self.features)
+        return rows_as_images(super().backward(pixels_as_rows(dy)), dy)

@@ -42,13 +42,13 @@ class BatchNorm2D(BatchNorm):
         where = "BatchNorm2D.forward"
         check_array(where, "x", x)
         check_images(where, "x", x, self.features)
-        return _as_images(super().forward(_as_rows(x), training), x)
+        return rows_as_images(super().forward(pixels_as_rows(x), training), x)
 
     def backward(self, dy: Array) -> Array:
         """dx, through the batch's statistics if the forward was one of training."""
         self._recall()
         check_images("BatchNorm2D.backward", "dy", dy, self.features)
-        return _as_images(super().backward(_as_rows(dy)), dy)
+        return rows_as_images(super().backward(pixels_as_rows(dy)), dy)
 
 
 class GroupNorm(_Scaled):
@@ -115,14 +115,14 @@ class GroupNorm(_Scaled):
         return dx
 
 
-def _as_rows(x: Array) -> Array:
+def pixels_as_rows(x: Array) -> Array:
     """(…, N, C, H, W) as (…, N · H · W, C)."""
     xp, (C, H, W) = array_namespace(x), x.shape[-3:]
     lead, count = x.shape[:-4], x.shape[-4] if x.ndim > 3 else 1
     return xp.reshape(xp.moveaxis(x, -3, -1), (*lead, count * H * W, C))
 
 
-def _as_images(rows: Array, x: Array) -> Array:
+def rows_as_images(rows: Array, x: Array) -> Array:
     """The way back, to x's shape."""
     xp, (C, H, W) = array_namespace(rows), x.shape[-3:]
     return xp.moveaxis(xp.reshape(rows, (*x.shape[:-3], H, W, C)), -1, -3)

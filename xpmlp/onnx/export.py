@@ -39,6 +39,7 @@ _ANY_SIZE = (
     L.GlobalAvgPool2D,
     L.GroupNorm,
     L.BatchNorm2D,
+    L.PReLU2D,
 )
 """Layers that do not say how many codes a sample has, or how large an image is."""
 INPUTS = (*FLOATS, "uint8", "int8", "int16", "uint16", "int32", "int64")

@@ -27,7 +27,10 @@ def glu(graph: Graph, layer: L.GLU | L.SwiGLU, x: Value, at: str) -> Value:
 
 def prelu(graph: Graph, layer: L.PReLU, x: Value, at: str) -> Value:
     """``Relu(x) − a Relu(−x)``, for float64 and populations too."""
-    slopes = graph.constant(f"{at}.slope", per_feature(layer.a))
+    a = per_feature(layer.a)
+    if isinstance(layer, L.PReLU2D):  # over the pixels of each channel
+        a = a[..., None, None]
+    slopes = graph.constant(f"{at}.slope", a)
     below = graph.node("Relu", [graph.node("Neg", [x], at)], at)
     below = graph.node("Mul", [below, slopes], at)
     return graph.node("Sub", [graph.node("Relu", [x], at), below], at)

@@ -326,6 +326,7 @@ EMITTERS: dict[type[Layer], Callable[..., Value]] = {
     L.Softplus: _operator("Softplus"),
     L.Softsign: _operator("Softsign"),
     L.PReLU: gated.prelu,
+    L.PReLU2D: gated.prelu,
     L.GLU: gated.glu,
     L.SwiGLU: gated.glu,
     L.Softmax: _operator("Softmax", ("axis", "axis")),

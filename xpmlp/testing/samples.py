@@ -38,6 +38,7 @@ from ..layers import (
     Periodic,
     PiecewiseLinear,
     PReLU,
+    PReLU2D,
     Residual,
     RMSNorm,
     Sequential,
@@ -149,11 +150,13 @@ LAYERS: dict[str, Callable[[FloatName], Layer]] = {
     ),
     "image-globalavgpool": lambda dtype: GlobalAvgPool2D(),
     "image-batchnorm": lambda dtype: _batch_norm_2d(dtype),
+    "image-prelu": lambda dtype: PReLU2D(CHANNELS, dtype=dtype),
     "image-groupnorm": lambda dtype: GroupNorm(2, CHANNELS, dtype=dtype),
     "image-conv-population": lambda dtype: Conv2D(
         CHANNELS, 6, 3, padding=1, groups=2, population=P, rng=0, dtype=dtype
     ),
     "image-batchnorm-population": lambda dtype: _batch_norm_2d(dtype, population=P),
+    "image-prelu-population": lambda dtype: PReLU2D(CHANNELS, population=P, dtype=dtype),
     "image-groupnorm-population": lambda dtype: GroupNorm(2, CHANNELS, population=P, dtype=dtype),
     "dropout-population": lambda dtype: Dropout([0.1, 0.5, 0.0], population=P, rng=0),
 }

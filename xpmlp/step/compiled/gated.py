@@ -31,7 +31,7 @@ def gate(program: Program, name: str, layer: layers.GLU | layers.SwiGLU, x: Acti
 
 
 def prelu(program: Program, name: str, layer: layers.PReLU, x: Activation) -> Lowered:
-    """The gradient of its slopes is that of a scale of what lies below 0."""
+    """The gradient of a is that of a scale of what lies below 0; dx is made where slopes are."""
     refuse_shared_batch(program, name, layer, x)
     F, each = x.features, layer.a.shape[-1]
     if each not in (1, F) or layer.population != program.population:
@@ -55,8 +55,7 @@ def prelu(program: Program, name: str, layer: layers.PReLU, x: Activation) -> Lo
             program.add(kinds.column_sums, rows=F, columns=1, x=of_columns, out=da, work=F / 20)
         if not wanted:
             return None
-        dx = program.own(dy)
-        program.add(kinds.multiplied, columns=F, dy=dx, slopes=slopes, work=N * F / 25)
-        return program.gate(dx, x)
+        program.add(kinds.multiplied, columns=F, dy=slopes, slopes=dy, work=N * F / 25)
+        return program.gate(slopes, x)
 
     return y, backward

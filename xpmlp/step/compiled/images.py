@@ -14,7 +14,7 @@ import numpy as np
 
 from ... import layers
 from ...ops.windows import Windows
-from . import normalization
+from . import gated, normalization
 from .program import Activation, Lowered, NotCompiled, Program
 
 _BLOCK = 1 << 17  # bytes of an image that are folded at a time
@@ -173,19 +173,25 @@ def _pooled(
     return _pool_sizes(x.axes, windows, out), y
 
 
-def batch_norm(program: Program, name: str, layer: layers.BatchNorm2D, x: Activation) -> Lowered:
-    """The other batch norm, with each pixel as a row."""
-    C, H, W = x.axes
-    pixels = replace(x, features=C, product=None)
-    with program.rows_are(program.rows * (H * W)):
-        y, backward_of_pixels = normalization.batch_norm(program, name, layer, pixels)
+def of_pixels(lower: Callable[..., Lowered]) -> Callable[..., Lowered]:
+    """A layer of rows with each pixel as a row."""
 
-    def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+    def lowered(program: Program, name: str, layer: Any, x: Activation) -> Lowered:
+        C, H, W = x.axes
+        if layer.features != C:
+            raise NotCompiled(f"{name}{type(layer).__name__} is for other inputs")
+        pixels = replace(x, features=C, product=None)
         with program.rows_are(program.rows * (H * W)):
-            return backward_of_pixels(dy, wanted)
+            y, backward_of_pixels = lower(program, name, layer, pixels)
 
-    of_images: Any = {"features": x.features, "axes": x.axes, "channels_last": True}
-    return replace(y, **of_images), backward
+        def backward(dy: np.ndarray, wanted: bool) -> np.ndarray | None:
+            with program.rows_are(program.rows * (H * W)):
+                return backward_of_pixels(dy, wanted)
+
+        of_images: Any = {"features": x.features, "axes": x.axes, "channels_last": True}
+        return replace(y, **of_images), backward
+
+    return lowered
 
 
 def group_norm(program: Program, name: str, layer: layers.GroupNorm, x: Activation) -> Lowered:
@@ -220,7 +226,8 @@ LAYERS: dict[type, Callable[[Program, str, Any, Activation], Lowered]] = {
     layers.MaxPool2D: max_pooling,
     layers.AvgPool2D: average_pooling,
     layers.GlobalAvgPool2D: average_pooling,
-    layers.BatchNorm2D: batch_norm,
+    layers.BatchNorm2D: of_pixels(normalization.batch_norm),
+    layers.PReLU2D: of_pixels(gated.prelu),
     layers.GroupNorm: group_norm,
 }
 """What takes images with their channels last, and gives them so."""

@@ -192,7 +192,8 @@ def _softmax(kind: str) -> Callable[..., Lowered]:
     ) -> Lowered:
         refuse_shared_batch(program, name, layer, x)
         program.watch(layer, "axis")
-        if layer.axis != -1:
+        last = 1 if program.population is None else 2  # of rows, or of each member's
+        if layer.axis not in (-1, last):
             raise NotCompiled(f"{name}{type(layer).__name__} is over axis {layer.axis}")
         F, y = x.features, program.activation(x.features)
         forward, backward_of = program.instructions.SOFTMAXES[kind]
