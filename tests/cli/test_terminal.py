@@ -184,6 +184,10 @@ def test_json_and_predictions_cannot_both_be_on_standard_output(command):
         (("train", "--seed", "-1"), "`--seed`"),
         (("train", "--schedule", "cosin"), "`--schedule`"),
         (("train", "--optimizer", "adamm"), "`--optimizer`: expected one of sgd"),
+        (
+            ("train", "--normalization", "batch"),
+            "`--normalization`: expected one of none, batchnorm",
+        ),
         (("train", "--backend", "numpi"), "`--backend`"),
         (("train", "--nonsense"), "--nonsense"),
         (("nonsense",), "nonsense"),

@@ -43,6 +43,8 @@ def in_options(message: str) -> str:
         rest = f"a finite number {rest.removeprefix('finite and ')}"
     elif rest.startswith("in "):
         rest = f"a number {rest}"
+    elif rest.startswith("one of None"):
+        rest = rest.replace("None", "none", 1)  # as it is written there
     return f"`{option}`: expected {rest}"
 
 
