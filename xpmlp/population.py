@@ -60,8 +60,8 @@ def stack(networks: Sequence[FullyConnectedNet]) -> FullyConnectedNet:
             )
     depth, inputs, outputs = len(first["sizes"]), first["sizes"][0], first["sizes"][-1]
     hidden = [[net.config["sizes"][place] for net in nets] for place in range(1, depth - 1)]
-    population = FullyConnectedNet(
-        **first
+    population = FullyConnectedNet.blank(
+        first
         | {
             "sizes": [inputs, *hidden, outputs],
             "dropout": [net.config["dropout"] for net in nets],

@@ -201,6 +201,15 @@ class FullyConnectedNet(Network):
             single = (options_of_one(options, number) for number in range(len(rng.seeds)))
             take_members(self, [FullyConnectedNet(**each) for each in single])
 
+    @classmethod
+    def blank(cls, config: dict[str, Any]) -> FullyConnectedNet:
+        """The network of a ``config`` with zeros for weights, which are to be replaced: nothing is
+        drawn for it."""
+        empty: dict[str, Any] = config | {"init": "zeros", "bias_init": "zeros"}
+        network = cls(**empty)
+        network.config |= {name: config[name] for name in ("init", "bias_init")}
+        return network
+
     def member(self, number: int) -> FullyConnectedNet:
         """One member of a population as a plain network, with copies of its arrays.
 
@@ -223,7 +232,7 @@ class FullyConnectedNet(Network):
         (number,) = self._check_members([number])
         if self.shared_params:
             return self.select([number]).separate().member(0)
-        chosen = FullyConnectedNet(**options_of_one(self.config, number))
+        chosen = FullyConnectedNet.blank(options_of_one(self.config, number))
         copy_members(self, chosen, number)
         return chosen
 
@@ -241,7 +250,7 @@ class FullyConnectedNet(Network):
             If this is no population, or has no such members.
         """
         numbers = self._check_members(members)
-        chosen = FullyConnectedNet(**options_of_some(self.config, numbers))
+        chosen = FullyConnectedNet.blank(options_of_some(self.config, numbers))
         copy_members(self, chosen, numbers)
         return chosen
 
@@ -256,7 +265,7 @@ class FullyConnectedNet(Network):
         if not self.shared_params:
             raise ConfigError("`separate`: expected a population with shared=True, got another")
         options: dict[str, Any] = self.config | {"shared": False}
-        apart = FullyConnectedNet(**options)
+        apart = FullyConnectedNet.blank(options)
         for mine, theirs in zip(self.layers, apart.layers, strict=True):
             own = mine.separate() if isinstance(mine, SharedLinear) else mine
             theirs.load_state_dict(own.state_dict())

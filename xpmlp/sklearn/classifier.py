@@ -16,6 +16,7 @@ from ..losses import BCEWithLogits, Loss, SoftmaxCrossEntropy
 from .class_weights import with_class_weights
 from .estimator import BaseMLP
 from .host import as_given
+from .job import once
 from .parameters import with_more
 from .rates import goes_by_batches
 
@@ -242,13 +243,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return with_class_weights(self, targets, sample_weight)
 
     def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
-        y = y.toarray() if hasattr(y, "toarray") else y
-        check_classification_targets(y)
-        multilabel = type_of_target(y) == "multilabel-indicator"
+        multilabel, labels, targets = once(_labels_of, y)
         if first:
             self._output = "sigmoid" if multilabel else "softmax"
-            labels = np.arange(y.shape[1]) if multilabel else column_or_1d(y)
-            self.classes_ = unique_labels(labels if classes is None else classes)
+            self.classes_ = labels if classes is None else unique_labels(classes)
         elif multilabel != (self._output == "sigmoid"):
             raise DataError(
                 f"`{type(self).__name__}`: expected labels of the kind seen before, got shape "
@@ -265,12 +263,25 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                     f"`{type(self).__name__}`: expected {len(self.classes_)} labels a row, got "
                     f"{y.shape[1]}"
                 )
-            return y.astype(np.float64)
-        y = column_or_1d(y, warn=True)
-        unknown = np.setdiff1d(y, self.classes_)
+            return targets
+        unknown = np.setdiff1d(labels, self.classes_)
         if len(unknown):
             raise DataError(
                 f"`{type(self).__name__}`: expected labels among {self.classes_.tolist()}, got "
                 f"{unknown[:5].tolist()} as well; name all of them in the first classes="
             )
-        return np.searchsorted(self.classes_, y)
+        return np.searchsorted(self.classes_, labels)[targets]
+
+
+def _labels_of(y: Any) -> tuple[bool, np.ndarray, np.ndarray]:
+    """Whether rows have several labels; all labels, sorted; and which each row has.
+
+    The last are places in them (N,), or 0 and 1 (N, M).
+    """
+    y = y.toarray() if hasattr(y, "toarray") else y
+    check_classification_targets(y)
+    if type_of_target(y) == "multilabel-indicator":
+        return True, np.arange(y.shape[1]), y.astype(np.float64)
+    y = column_or_1d(y, warn=True)
+    labels = unique_labels(y)
+    return False, labels, np.searchsorted(labels, y)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from .class_weights import checked_weights
 from .fitted import FittedMLP
 from .held_out import hold_out
 from .host import numbers_on_host
-from .job import SEARCH, Job
+from .job import SEARCH, Job, once
 from .lbfgs import batches_of_all, train_by_lbfgs
 from .network import build_network, put_back, snapshot
 from .parameters import DECOUPLED, batch_rows, check_parameters, check_same_network, optimizer_of
@@ -206,7 +207,8 @@ class BaseMLP(FittedMLP):
         outputs = targets.shape[1] if targets.ndim == 2 else len(self.classes_)
         hidden: Any = self.hidden_layer_sizes
         hidden = hidden if np.iterable(hidden) else [hidden]
-        self._network = build_network(
+        network = once(
+            build_network,
             [X.shape[1], *hidden, outputs],
             self.activation,
             normalization=self.normalization,
@@ -215,6 +217,7 @@ class BaseMLP(FittedMLP):
             seed=seed,
             dtype=X.dtype.name,
         )
+        self._network = network if SEARCH.get() is None else deepcopy(network)
         self._optimizer = optimizer_of(self)
         self.n_outputs_ = outputs
         self.out_activation_ = self._out_activation
@@ -305,12 +308,12 @@ class BaseMLP(FittedMLP):
         """Take the scalings from these rows, with ``partial_fit`` from all that have come."""
         before = self._inputs, self._targets
         if self.scale_inputs:
-            moments = Moments.of(X, weights)
+            moments = once(Moments.of, X, weights)
             if incremental and self._input_moments is not None:
                 moments = self._input_moments.joined(moments)
             self._input_moments, self._inputs = moments, moments.of_inputs()
         if self._scales_targets:
-            moments = Moments.of(targets, weights)
+            moments = once(Moments.of, targets, weights)
             if incremental and self._target_moments is not None:
                 moments = self._target_moments.joined(moments)
             self._target_moments, self._targets = moments, moments.of_targets()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..data import Normalization
-from ..data.sparse_rows import is_sparse
 from ..losses import Loss
 from ..models import FullyConnectedNet
 from ..optim import Optimizer
@@ -25,6 +20,14 @@ if TYPE_CHECKING:
 
 SEARCH: ContextVar[Collected | Prepared | None] = ContextVar("SEARCH", default=None)
 """The search, if any, that estimators are fitted for now: it may train them together."""
+
+
+def once(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """``function(*arguments, **options)``; in a search, what it gave for equal arrays before."""
+    search = SEARCH.get()
+    if search is None:
+        return function(*arguments, **options)
+    return search.once(function, *arguments, **options)
 
 
 @dataclass
@@ -73,19 +76,6 @@ class Job:
     def rows(self) -> int:
         """That it is trained on."""
         return int(self.data[0].shape[0])
-
-    @cached_property
-    def data_fingerprint(self) -> str:
-        """Equal for equal data, to train on and to be judged by, with the same scaling."""
-        code = hashlib.blake2b(digest_size=16)
-        norm = self.normalization
-        for values in (*self.data, *(self.held_out or ()), norm.mean, norm.std):
-            own: Any = values
-            parts = (own.data, own.indices, own.indptr) if is_sparse(own) else (own,)
-            for part in map(np.ascontiguousarray, parts):
-                code.update(repr((part.shape, part.dtype)).encode())
-                code.update(part.data)
-        return code.hexdigest()
 
     def alone(self, incremental: bool = False) -> History:
         """Train the network; ``incremental`` for one epoch that goes on. The estimator's optimizer

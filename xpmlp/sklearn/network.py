@@ -60,7 +60,7 @@ def freeze(model: FullyConnectedNet, optimizer: Optimizer) -> dict[str, Any]:
 
 def thaw(frozen: dict[str, Any], optimizer: Optimizer) -> tuple[FullyConnectedNet, Optimizer]:
     """Undo :func:`freeze`, on the current backend."""
-    model = FullyConnectedNet(**frozen["config"])
+    model = FullyConnectedNet.blank(frozen["config"])
     put_back(model, frozen)
     optimizer = copy.copy(optimizer)
     optimizer.state = {

@@ -25,6 +25,7 @@ from ..population import stack
 from ..sweep import Settings
 from ..sweep.plan import plan
 from ..training import EarlyStopping, PopulationTrainer
+from .in_common import InCommon
 from .job import Job
 
 _VARIED = ("lr", "weight_decay", "momentum", "beta1", "beta2")
@@ -70,6 +71,8 @@ class Collected:
 
     def __init__(self) -> None:
         self.fits: list[Fit] = []
+        self._common = InCommon()
+        self.once = self._common.once
 
     def fit(self, estimator: Any, train: Callable[[], Any]) -> Any:
         """In place of ``estimator.fit``."""
@@ -83,6 +86,9 @@ class Collected:
         """Whether a training can be put off, to be made with others."""
         if type(job.waiting) is not EarlyStopping:
             return False
+        job.data = [self._common.same(values) for values in job.data]
+        if job.held_out is not None:
+            job.held_out = [self._common.same(values) for values in job.held_out]
         self.fits[-1].job = job
         return True
 
@@ -136,6 +142,10 @@ class Prepared:
         """Nothing is put off any more."""
         return False
 
+    def once(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Nor is anything kept."""
+        return function(*arguments, **options)
+
 
 def _parameters(estimator: Any) -> str:
     given = {name: value for name, value in estimator.get_params(deep=False).items()}
@@ -170,8 +180,14 @@ def _by_data(fits: list[Fit]) -> list[list[Fit]]:
     return list(parts.values()) if min(map(len, parts.values())) >= _ENOUGH else [fits]
 
 
-def _batches(job: Any) -> tuple[str, int]:
-    return job.data_fingerprint, job.seed
+def _batches(job: Any) -> tuple[Any, int]:
+    return _rows_of(job), job.seed
+
+
+def _rows_of(job: Any) -> tuple[Any, ...]:
+    """Equal for the same data, to train on and to be judged by, with the same scaling."""
+    scaling = job.normalization.mean.tobytes(), job.normalization.std.tobytes()
+    return tuple(map(id, (*job.data, *(job.held_out or ())))), *scaling
 
 
 def _common(job: Any) -> str:
@@ -238,11 +254,11 @@ def _train_together(jobs: Sequence[Job]) -> list[Any]:
 
 def _rows_of_each(jobs: Sequence[Job]) -> tuple[list[Any], dict[str, Any]]:
     """All different data, one behind the other, dense ones normalized; and whose rows are which."""
-    begin: dict[str, int] = {}
+    begin: dict[Any, int] = {}
     parts: list[Sequence[Any]] = []
     places, weighted = [], any(len(job.data) > 2 for job in jobs)
     for job in jobs:
-        key = job.data_fingerprint
+        key = _rows_of(job)
         if key not in begin:
             begin[key] = job.rows * len(parts)
             x, y, *weights = job.data
