@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import sklearn
@@ -19,9 +21,11 @@ from sklearn.model_selection import (
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-from xpmlp.errors import ConfigError
+from xpmlp.errors import ConfigError, WorkerError
 from xpmlp.sklearn import MLPClassifier, MLPRegressor, PopulationSearchCV
+from xpmlp.sklearn.together import Collected
 from xpmlp.training import PopulationTrainer
+from xpmlp.units import Processes
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -188,3 +192,64 @@ def test_a_search_that_is_interrupted_leaves_nothing_behind(monkeypatch):
             PopulationSearchCV(MLPClassifier((5,), **SMALL), GRID, cv=3).fit(X, LABELS)
     model = MLPClassifier((5,), **SMALL).fit(X, LABELS)
     assert len(model.loss_curve_) == 4
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        lambda: ThreadPoolExecutor(2),
+        pytest.param(Processes(2), marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_workers_train_the_same_to_the_bit(executor, early_stopping):
+    model = MLPClassifier((6,), early_stopping=early_stopping, **SMALL)
+    grid = {"learning_rate_init": list(np.geomspace(1e-3, 1e-1, 8)), "solver": ["adam", "lbfgs"]}
+    found = [
+        PopulationSearchCV(model, grid, cv=3, executor=given).fit(X, LABELS)
+        for given in (None, executor)
+    ]
+    sizes = [search.population_sizes_ for search in found]
+    assert sum(sizes[0]) == sum(sizes[1]) == 24 and len(sizes[1]) > len(sizes[0])
+    for name, values in found[0].cv_results_.items():
+        if name not in TIMES and not name.startswith("param"):
+            np.testing.assert_array_equal(found[1].cv_results_[name], values)
+    assert (found[1].cv_results_["mean_fit_time"] > 0).all()
+    np.testing.assert_array_equal(found[0].predict_proba(X), found[1].predict_proba(X))
+
+
+def test_a_search_with_an_executor_that_is_given_as_a_function_is_cloned():
+    search = PopulationSearchCV(MLPClassifier((5,), **SMALL), GRID, cv=3, executor=Processes(2))
+    assert clone(search).executor == Processes(2)
+    search.set_params(executor="two")
+    with pytest.raises(ConfigError, match="executor"):
+        search.fit(X, LABELS)
+
+
+def test_what_a_worker_loses_is_a_fit_that_failed(monkeypatch):
+    def lost(*_, **__):
+        raise RuntimeError("the machine is gone")
+
+    monkeypatch.setattr(PopulationTrainer, "fit", lost)
+    search = PopulationSearchCV(
+        MLPClassifier((5,), **SMALL), GRID, cv=3, executor=lambda: ThreadPoolExecutor(1)
+    )
+    with pytest.raises(ValueError, match="All the 18 fits failed"):
+        search.fit(X, LABELS)
+    with pytest.raises(WorkerError, match="the machine is gone"):
+        search.set_params(error_score="raise").fit(X, LABELS)
+
+
+def test_equal_folds_are_in_memory_once(monkeypatch):
+    held = []
+    train = Collected.train
+
+    def watched(self, *arguments):
+        held.extend(fit.job.data[0] for fit in self.fits)
+        return train(self, *arguments)
+
+    monkeypatch.setattr(Collected, "train", watched)
+    for model in (MLPClassifier((5,), **SMALL), MLPClassifier((5,), early_stopping=True, **SMALL)):
+        held.clear()
+        PopulationSearchCV(model, GRID, cv=3).fit(X, LABELS)
+        assert len(held) == 18 and len(set(map(id, held))) == 3

@@ -17,6 +17,7 @@ from sklearn.utils.validation import validate_data
 from ..backend import get_backend, has_wide_types
 from ..errors import ConfigError, DataError
 from ..losses import Loss
+from ..models import FullyConnectedNet
 from ..optim import Optimizer
 from ..penalties import L2
 from ..training import History
@@ -272,7 +273,6 @@ class BaseMLP(FittedMLP):
         schedule = schedule_of(self, rows, steps, self._optimizer.steps)
         self._optimizer.schedule = schedule
         job = Job(
-            self,
             self._network,
             self._loss(),
             self._optimizer,
@@ -289,16 +289,21 @@ class BaseMLP(FittedMLP):
             + len(self.loss_curve_),  # or every call of partial_fit would repeat one order
             shuffle=self.shuffle,
             schedule=schedule,
+            solver=self.solver,
+            place=(self.backend, self.device),
+            progress=bool(self.verbose),
         )
         search = SEARCH.get()
         if search is not None and search.takes(job):
             return None
         history = job.alone(incremental)
+        self._optimizer = job.optimizer
         self._record(history, rows, monitor)
         return history
 
-    def _finish(self, history: History, job: Job) -> None:
+    def _finish(self, job: Job, history: History, network: FullyConnectedNet) -> None:
         """Take what came of a training that had been put off."""
+        self._network = network
         self._record(history, job.rows, job.monitor)
         self._warn(history, False)
 

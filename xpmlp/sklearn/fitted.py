@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..backend import array_namespace, get_backend, to_numpy, use_backend
+from ..backend import array_namespace, get_backend, to_numpy
 from ..data import Normalization
 from ..data.sparse_rows import SparseRows, is_sparse
 from ..models import FullyConnectedNet
 from ..optim import Optimizer
-from .host import numbers_on_host
+from .host import numbers_on_host, on_place
 from .network import freeze, linear_layers, thaw
 from .scaling import change_scaling, no_scaling
 
@@ -126,6 +126,4 @@ class FittedMLP(BaseEstimator):
         return thaw(frozen["_network"], frozen["_optimizer"])
 
     def _on_backend(self) -> AbstractContextManager[Any]:
-        if self.backend is None and self.device is None:
-            return nullcontext()
-        return use_backend(self.backend or get_backend().name, self.device)
+        return on_place(self.backend, self.device)

@@ -1,16 +1,24 @@
-"""Data as scikit-learn's own checks can look at them."""
+"""Where estimators compute, and data as scikit-learn's own checks can look at them."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from sklearn import get_config
 
-from ..backend import asarray_like, is_array, to_numpy
+from ..backend import asarray_like, get_backend, is_array, to_numpy, use_backend
 from ..errors import DTypeError
 
 _NO_NUMBERS = {"M": "dates", "m": "times", "V": "records"}
+
+
+def on_place(backend: str | None, device: str | None) -> AbstractContextManager[Any]:
+    """Inside of ``with``, new arrays are of this library and device; None for the current ones."""
+    if backend is None and device is None:
+        return nullcontext()
+    return use_backend(backend or get_backend().name, device)
 
 
 def as_given(X: Any, values: np.ndarray) -> Any:

@@ -23,6 +23,7 @@ class InCommon:
         self._alike: dict[Any, list[Any]] = {}
         self._kept: dict[int, Any] = {}
         self._found: dict[Any, Any] = {}
+        self._numbers: dict[tuple[int, ...], int] = {}
 
     def same(self, value: Any) -> Any:
         """The first array that was equal to this one; what is no array, as it is."""
@@ -35,6 +36,11 @@ class InCommon:
         alike.append(value)
         self._kept[id(value)] = value
         return value
+
+    def number_of(self, *arrays: Any) -> int:
+        """A number that equal arrays have in common."""
+        key = tuple(id(self.same(array)) for array in arrays)
+        return self._numbers.setdefault(key, len(self._numbers))
 
     def once(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """``function(*arguments, **options)``, from an earlier call where all are the same."""

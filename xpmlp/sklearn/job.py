@@ -13,9 +13,9 @@ from ..models import FullyConnectedNet
 from ..optim import Optimizer
 from ..penalties import L2
 from ..training import Callback, History, Trainer
+from ..units import EndWhenAsked
 
 if TYPE_CHECKING:
-    from .estimator import BaseMLP
     from .together import Collected, Prepared
 
 SEARCH: ContextVar[Collected | Prepared | None] = ContextVar("SEARCH", default=None)
@@ -36,8 +36,6 @@ class Job:
 
     Attributes
     ----------
-    estimator : BaseMLP
-        Whose network it is.
     network, loss, optimizer
     data, held_out : sequence of arrays
         Inputs, targets and, where rows have any, weights; to train on and to be judged by.
@@ -54,9 +52,14 @@ class Job:
         Of the order of rows.
     shuffle : bool
     schedule : Schedule or str
+    solver : str
+    place : (str or None, str or None)
+        The array library and its device, None for those that are current.
+    progress : bool
+    data_number : int
+        Equal for equal data and scaling, of the jobs of a search.
     """
 
-    estimator: BaseMLP
     network: FullyConnectedNet
     loss: Loss
     optimizer: Optimizer
@@ -71,6 +74,10 @@ class Job:
     seed: int
     shuffle: bool
     schedule: Any
+    solver: str
+    place: tuple[str | None, str | None]
+    progress: bool = False
+    data_number: int = 0
 
     @property
     def rows(self) -> int:
@@ -78,8 +85,8 @@ class Job:
         return int(self.data[0].shape[0])
 
     def alone(self, incremental: bool = False) -> History:
-        """Train the network; ``incremental`` for one epoch that goes on. The estimator's optimizer
-        is then the one that did."""
+        """Train the network; ``incremental`` for one epoch that goes on. The optimizer is then the
+        one that did."""
         trainer = Trainer(
             self.network,
             self.loss,
@@ -89,8 +96,8 @@ class Job:
             penalty=L2(self.strength) if self.strength > 0 else None,
             normalization=self.normalization,
             monitor=self.monitor if self.held_out else None,
-            callbacks=() if incremental else (self.waiting,),
-            progress=bool(self.estimator.verbose),
+            callbacks=() if incremental else (self.waiting, EndWhenAsked()),
+            progress=self.progress,
             seed=self.seed,
             shuffle=self.shuffle,
         )
@@ -98,5 +105,5 @@ class Job:
         own: dict[str, Any] = {"sample_weight": self.data[2] if len(self.data) > 2 else None}
         train = trainer.resume if incremental else trainer.fit
         history = train(self.data[0], self.data[1], held_out, **own)
-        self.estimator._optimizer = trainer.optimizer
+        self.optimizer = trainer.optimizer
         return history

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +20,7 @@ from .estimator import BaseMLP
 from .job import SEARCH
 from .together import Collected, Fit, Prepared
 
-_OF_SEARCH = ("n_iter", "random_state")
+_OF_SEARCH = ("n_iter", "random_state", "executor")
 
 
 class PopulationSearchCV(GridSearchCV):
@@ -46,6 +47,11 @@ class PopulationSearchCV(GridSearchCV):
         As for GridSearchCV; ``n_jobs`` and ``pre_dispatch`` are for what is not trained as
         populations, whose threads are those of :mod:`xpmlp` (``XPMLP_NUM_THREADS``). With
         ``verbose``, what is trained together is told.
+    executor : concurrent.futures.Executor, or a function that makes one, optional
+        Whose workers train the populations, about four for each of them: see :mod:`xpmlp.units`.
+        Steps before the network, scores and the best one's training on all rows stay here. A search
+        that is itself cloned, as in a nested one, needs a function, such as
+        :class:`Processes(2) <xpmlp.units.Processes>`.
 
     Attributes
     ----------
@@ -84,6 +90,7 @@ class PopulationSearchCV(GridSearchCV):
         random_state: Any = None,
         error_score: Any = np.nan,
         return_train_score: bool = False,
+        executor: Executor | Callable[[], Executor] | None = None,
     ):
         super().__init__(
             estimator,
@@ -99,6 +106,7 @@ class PopulationSearchCV(GridSearchCV):
         )
         self.n_iter = n_iter
         self.random_state = random_state
+        self.executor = executor
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> PopulationSearchCV:
         """Train and score every candidate on every fold, and the best one on all rows.
@@ -190,7 +198,7 @@ class PopulationSearchCV(GridSearchCV):
                 GridSearchCV(**first).fit(X, y, **params)
         finally:
             SEARCH.reset(token)
-        self.population_sizes_ = sizes = collected.train()
+        self.population_sizes_ = sizes = collected.train(self.executor)
         if self.verbose:
             alone = len(collected.fits) - sum(size for size in sizes if size > 1)
             together = [size for size in sizes if size > 1]
