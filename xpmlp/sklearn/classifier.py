@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -17,7 +17,7 @@ from .class_weights import with_class_weights
 from .estimator import BaseMLP
 from .host import as_given
 from .job import once
-from .parameters import with_more
+from .parameters import Activation, with_more
 from .rates import goes_by_batches
 
 
@@ -148,9 +148,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def __init__(
         self,
         hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str = "relu",
+        activation: Activation = "relu",
         *,
-        class_weight: str | dict | None = None,
+        class_weight: Literal["balanced"] | dict | None = None,
         **others: Any,
     ):
         super().__init__(hidden_layer_sizes, activation, **others)
@@ -242,7 +242,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         return with_class_weights(self, targets, sample_weight)
 
-    def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
+    def _encode(self, y: Any, classes: Any, first: bool, incremental: bool) -> np.ndarray:
         multilabel, labels, targets = once(_labels_of, y)
         if first:
             self._output = "sigmoid" if multilabel else "softmax"
@@ -264,6 +264,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                     f"{y.shape[1]}"
                 )
             return targets
+        if not incremental and classes is None and not np.array_equal(labels, self.classes_):
+            raise DataError(
+                f"`{type(self).__name__}`: expected the classes of the last fit for warm_start, "
+                f"{self.classes_.tolist()}, got {labels.tolist()}; call fit with "
+                "warm_start=False, or partial_fit, which takes rows of some of the classes"
+            )
         unknown = np.setdiff1d(labels, self.classes_)
         if len(unknown):
             raise DataError(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from ..backend import get_backend, has_wide_types
+from ..choices import NormalizationName
 from ..errors import ConfigError, DataError
 from ..losses import Loss
 from ..models import FullyConnectedNet
@@ -28,7 +29,17 @@ from .host import numbers_on_host
 from .job import SEARCH, Job, once
 from .lbfgs import batches_of_all, train_by_lbfgs
 from .network import build_network, put_back, snapshot
-from .parameters import DECOUPLED, batch_rows, check_parameters, check_same_network, optimizer_of
+from .parameters import (
+    DECOUPLED,
+    Activation,
+    Float,
+    LearningRate,
+    Solver,
+    batch_rows,
+    check_parameters,
+    check_same_network,
+    optimizer_of,
+)
 from .rates import is_open_ended, schedule_of, waiting_of
 from .scaling import Moments, change_scaling, no_scaling
 
@@ -39,12 +50,12 @@ class BaseMLP(FittedMLP):
     def __init__(
         self,
         hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str = "relu",
+        activation: Activation = "relu",
         *,
-        solver: str = "adam",
+        solver: Solver = "adam",
         alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: str = "constant",
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: LearningRate = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -63,15 +74,15 @@ class BaseMLP(FittedMLP):
         n_iter_no_change: int = 10,
         max_fun: int = 15000,
         dropout: float = 0.0,
-        normalization: str | None = None,
+        normalization: NormalizationName | None = None,
         scale_inputs: bool = True,
-        dtype: str | None = None,
+        dtype: Float | None = None,
         backend: str | None = None,
         device: str | None = None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
-        self.solver = solver
+        self.solver: Solver = solver
         self.alpha = alpha
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -116,7 +127,7 @@ class BaseMLP(FittedMLP):
         """The column of the history that early stopping on these targets looks at."""
         raise NotImplementedError
 
-    def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
+    def _encode(self, y: Any, classes: Any, first: bool, incremental: bool) -> np.ndarray:
         """Targets as the loss takes them; ``first`` if the network is about to be built."""
         raise NotImplementedError
 
@@ -159,7 +170,7 @@ class BaseMLP(FittedMLP):
                 y_numeric=self._output == "identity",
                 dtype=self._dtypes(first),
             )
-            targets = self._encode(y, classes, first)
+            targets = self._encode(y, classes, first, incremental)
             weights = checked_weights(self, sample_weight, X.shape[0])
             if weights is not None and not weights.all():  # as if these rows were not there
                 counted = np.flatnonzero(weights)

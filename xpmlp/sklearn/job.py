@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..choices import OptimizerName
 from ..data import Normalization
 from ..losses import Loss
 from ..models import FullyConnectedNet
@@ -74,7 +75,7 @@ class Job:
     seed: int
     shuffle: bool
     schedule: Any
-    solver: str
+    solver: OptimizerName
     place: tuple[str | None, str | None]
     progress: bool = False
     data_number: int = 0

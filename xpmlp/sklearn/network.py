@@ -8,11 +8,8 @@ from typing import Any
 
 from ..backend import asarray, to_numpy
 from ..layers import Dropout, Linear
-from ..models import ACTIVATIONS, FullyConnectedNet
+from ..models import FullyConnectedNet
 from ..optim import Optimizer
-
-ACTIVATION_NAMES = ("identity", "logistic", *ACTIVATIONS)
-"""Those of scikit-learn, and ours."""
 
 
 def build_network(sizes: Sequence[int], activation: str, **options: Any) -> FullyConnectedNet:

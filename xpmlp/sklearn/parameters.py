@@ -5,30 +5,35 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..choices import HiddenActivation, NormalizationName, OptimizerName, ScheduleName
 from ..errors import ConfigError
-from ..models import NORMALIZATIONS
 from ..ops.shapes import check_choice
 from ..optim import OPTIMIZERS, SGD, Optimizer
 from ..options import FLAG, Flag, Number
-from .network import ACTIVATION_NAMES, network_activation
-from .rates import LEARNING_RATES, OF_SGD
+from .network import network_activation
+from .rates import OF_SGD
 
-LOSSES = ("squared_error", "poisson")
-DTYPES = ("float32", "float64")
+Activation = Literal[HiddenActivation, "logistic"]
+Solver = Literal[OptimizerName, "lbfgs"]
+LearningRate = Literal[ScheduleName, "invscaling", "adaptive"]
+RegressionLoss = Literal["squared_error", "poisson"]
+Float = Literal["float32", "float64"]
+
+LOSSES, DTYPES = get_args(RegressionLoss), get_args(Float)
 DECOUPLED = ("adamw", "muon", "lion")  # shrink the weights themselves
 STEPS_PER_EPOCH = 3
 """As many batches make an epoch of few rows, where batches of 200 would make one or two."""
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
-    "activation": ACTIVATION_NAMES,
-    "solver": (*OPTIMIZERS, "lbfgs"),
-    "learning_rate": LEARNING_RATES,
-    "normalization": (None, *NORMALIZATIONS),
+    "activation": get_args(Activation),
+    "solver": get_args(Solver),
+    "learning_rate": get_args(LearningRate),
+    "normalization": (None, *get_args(NormalizationName)),
     "dtype": (None, *DTYPES),
 }
 COUNT = Number("[1, inf)", whole=True)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..schedules import BY_NAME as SCHEDULES
 from ..training import Callback, EarlyStopping, ReduceOnPlateau
 
 OF_SGD = ("invscaling", "adaptive")
 """As in scikit-learn, the other solvers do not look at them."""
-LEARNING_RATES = (*SCHEDULES, *OF_SGD)
 _LEAST = 1e-6
 
 

@@ -14,7 +14,7 @@ from ..errors import ConfigError, DataError
 from ..losses import HalfSSE, Loss, PoissonNLL
 from .estimator import BaseMLP
 from .host import as_given
-from .parameters import with_more
+from .parameters import Activation, RegressionLoss, with_more
 from .rates import goes_by_batches
 
 
@@ -66,9 +66,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def __init__(
         self,
-        loss: str = "squared_error",
+        loss: RegressionLoss = "squared_error",
         hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str = "relu",
+        activation: Activation = "relu",
         **others: Any,
     ):
         super().__init__(hidden_layer_sizes, activation, **others)
@@ -125,7 +125,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         # R² of constant targets is 0 until all are met exactly: it would tell no epochs apart.
         return "val_loss" if (targets == targets[:1]).all() else "val_r2"
 
-    def _encode(self, y: Any, classes: Any, first: bool) -> np.ndarray:
+    def _encode(self, y: Any, classes: Any, first: bool, incremental: bool) -> np.ndarray:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         single = y.ndim == 1

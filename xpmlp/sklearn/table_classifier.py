@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -109,7 +109,7 @@ class TableClassifier(ClassifierMixin, BaseTable):
         bins: int = BINS,
         max_levels: int = 100,
         time_limit: float | None = None,
-        class_weight: str | dict | None = None,
+        class_weight: Literal["balanced"] | dict | None = None,
         calibrate: bool = True,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
