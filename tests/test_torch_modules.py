@@ -12,6 +12,7 @@ import xpmlp  # noqa: E402
 from xpmlp import layers as L  # noqa: E402
 from xpmlp.errors import ConfigError  # noqa: E402
 from xpmlp.models import FullyConnectedNet  # noqa: E402
+from xpmlp.testing import samples  # noqa: E402
 from xpmlp.torch_modules import from_torch, load_torch_state_dict, to_torch  # noqa: E402
 
 
@@ -56,6 +57,46 @@ def test_there_and_back(dtype, rng):
     np.testing.assert_allclose(net.forward(x), wanted, rtol=1e-5, atol=1e-6)
 
 
+WITHOUT_MODULE = {
+    *("matmul", "log", "residual", "sequential", "piecewise", "swiglu"),
+    *("periodic", "periodic-mapped", "embedding-columns"),
+}
+
+
+NOT_THERE = ("population", "shared", "trailing")  # members, and axes that torch's do not join
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize(
+    "name", [name for name in samples.LAYERS if not any(word in name for word in NOT_THERE)]
+)
+def test_every_layer_there_and_back(name, copy, rng):
+    layer = samples.LAYERS[name]("float32")
+    for group in (layer.params, layer.state):
+        for key, values in group.items():
+            group[key] = rng.uniform(0.5, 1.5, values.shape).astype("float32")
+    if name in WITHOUT_MODULE:
+        with pytest.raises(ConfigError, match="`to_torch`: expected a layer that torch has"):
+            to_torch(layer, copy=copy)
+        return
+    module = to_torch(layer, copy=copy).eval()
+    # Alone, a module does not say that its slopes are those of channels.
+    inside = nn.Sequential(module, nn.MaxPool2d(1)) if "image" in name else nn.Sequential(module)
+    back = from_torch(inside, copy=copy).layers[0]
+    assert repr(back) == repr(layer)
+    for key, values in layer.state_dict().items():
+        np.testing.assert_array_equal(back.state_dict()[key], values)
+    assert_same_bits(module.state_dict(), to_torch(back, copy=copy).state_dict())
+    x = samples.input_of(name, rng)
+    codes = name == "embedding"
+    given = torch.from_numpy(x.astype("int64" if codes else "float32"))
+    with torch.no_grad():
+        wanted = module(given).numpy()
+    for one in (layer, back):
+        got = one.forward(given.numpy())
+        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_what_was_made_is_trained_alone(rng):
     module = network()
     before = {name: values.clone() for name, values in module.state_dict().items()}
@@ -63,6 +104,42 @@ def test_what_was_made_is_trained_alone(rng):
     for array in net.params.values():
         array += 1.0
     assert_same_bits(before, module.state_dict())
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_memory_may_be_shared(backend, rng):
+    with xpmlp.use_backend(backend):
+        module = network().eval()
+        net = from_torch(module, copy=False)
+        x = xpmlp.asarray(rng.normal(size=(5, 3, 4)).astype("float32"))
+        like = torch.from_numpy(xpmlp.to_numpy(x).copy())
+        evaluation = xpmlp.step.Evaluation(net)
+        for _ in range(2):
+            with torch.no_grad():
+                wanted = module(like).numpy()
+                for got in (net.forward(x), evaluation.outputs(x)):
+                    np.testing.assert_allclose(xpmlp.to_numpy(got), wanted, rtol=1e-5, atol=1e-6)
+                for values in module.parameters():  # as an optimizer of torch's does
+                    values.mul_(0.9)
+        shared = {values.data_ptr() for values in module.state_dict().values()}
+        again = to_torch(net, copy=False)
+        for name, values in again.state_dict().items():
+            assert "num_batches" in name or values.data_ptr() in shared, name
+        assert_same_bits(module.state_dict(), again.state_dict())
+        assert all(values.requires_grad for values in again.parameters())
+
+
+def test_training_leaves_shared_memory_alone(rng):
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    before = {name: values.clone() for name, values in module.state_dict().items()}
+    step = xpmlp.training.TrainStep(
+        from_torch(module, copy=False), xpmlp.losses.SoftmaxCrossEntropy(), xpmlp.optim.SGD(0.1)
+    )
+    x, y = rng.normal(size=(8, 4)).astype("float32"), rng.integers(0, 3, 8)
+    step(x, y)
+    step.by_layers(x, y)
+    assert_same_bits(before, module.state_dict())
+    assert not np.array_equal(step.model.params["0.W"], before["0.weight"].numpy().T)
 
 
 def test_on_torchs_own_arrays():

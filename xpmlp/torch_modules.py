@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from . import layers as L
-from .backend import dtype_name
+from .backend import asarray, dtype_name, to_numpy
 from .errors import ConfigError, MissingDependencyError
 from .layers.base import Layer
 
@@ -43,7 +41,7 @@ class _Twin:
     arrays: Mapping[str, str] = field(default_factory=dict)
 
 
-def from_torch(module: Any) -> Layer:
+def from_torch(module: Any, *, copy: bool = True) -> Layer:
     """A layer that computes what a module of PyTorch's does, with copies of its parameters.
 
     Parameters
@@ -53,6 +51,10 @@ def from_torch(module: Any) -> Layer:
         AdaptiveAvgPool2d of 1, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm, Embedding,
         GLU, PReLU, Identity, Dropout, Flatten, Softmax, LogSoftmax and the activations of
         :mod:`xpmlp.layers`, or one of them.
+    copy : bool
+        False: parameters stay in the module's memory where the backend can read them there, as
+        NumPy and PyTorch can on the CPU. The layer then follows the module's training; its own
+        training replaces parameters, and leaves the module as it is.
 
     Returns
     -------
@@ -70,12 +72,12 @@ def from_torch(module: Any) -> Layer:
     >>> net = from_torch(nn.Sequential(nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10)))
     """
     nn = _torch().nn
-    return _layer_of(module, nn, _slopes_of_images(module, nn))
+    return _layer_of(module, nn, _slopes_of_images(module, nn), copy)
 
 
-def _layer_of(module: Any, nn: Any, of_images: set[int]) -> Layer:
+def _layer_of(module: Any, nn: Any, of_images: set[int], copy: bool) -> Layer:
     if isinstance(module, nn.Sequential):
-        return L.Sequential(*(_layer_of(one, nn, of_images) for one in module))
+        return L.Sequential(*(_layer_of(one, nn, of_images, copy) for one in module))
     kind = L.PReLU2D if id(module) in of_images else None
     twin = next(
         (twin for twin in twins(nn) if type(module) is twin.module and kind in (None, twin.layer)),
@@ -88,17 +90,26 @@ def _layer_of(module: Any, nn: Any, of_images: set[int]) -> Layer:
         raise ConfigError(
             f"`from_torch`: expected a Sequential, or one of {known}, got {what}: {module!r:.200}"
         )
-    layer.load_state_dict(_ours(twin, layer, module.state_dict()))
+    arrays = _ours(twin, layer, module.state_dict())
+    if copy:
+        layer.load_state_dict(arrays)
+        return layer
+    for group in (layer.params, layer.state):
+        for name in group:
+            group[name] = asarray(arrays[name])
     return layer
 
 
-def to_torch(layer: Layer) -> Any:
+def to_torch(layer: Layer, *, copy: bool = True) -> Any:
     """A module of PyTorch's that computes what a layer does, with copies of its parameters.
 
     Parameters
     ----------
     layer : Layer
         A network too: ``nn.Sequential``, without what ``predict_proba`` puts behind it.
+    copy : bool
+        False: parameters stay in the layer's memory where that is the CPU's and may be written to.
+        Training the module then writes to the layer's parameters.
 
     Returns
     -------
@@ -116,17 +127,18 @@ def to_torch(layer: Layer) -> Any:
             f"`to_torch`: expected one network, got a population of {layer.population}"
         )
     if isinstance(layer, L.Sequential):
-        return torch.nn.Sequential(*map(to_torch, layer.layers))
+        return torch.nn.Sequential(*(to_torch(one, copy=copy) for one in layer.layers))
     twin = next((twin for twin in twins(torch.nn) if type(layer) is twin.layer), None)
     module = None if twin is None else twin.to_module(layer)
     if twin is None or module is None:
         raise ConfigError(
             f"`to_torch`: expected a layer that torch has a module for, got {layer!r}"
         )
-    own = layer.state_dict()
+    own = layer.state_dict() if copy else {**layer.params, **layer.state}
     if own:
         module = module.to(getattr(torch, dtype_name(next(iter(layer.params.values())).dtype)))
-        module.load_state_dict(_theirs(torch, twin, own), strict=False)  # torch counts batches too
+        theirs = _theirs(torch, twin, own, copy)
+        module.load_state_dict(theirs, strict=False, assign=not copy)  # torch counts batches too
     return module
 
 
@@ -194,13 +206,16 @@ def _ours(twin: _Twin, layer: Layer, state: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _theirs(torch: Any, twin: _Twin, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _theirs(torch: Any, twin: _Twin, arrays: Mapping[str, Any], copy: bool) -> dict[str, Any]:
     """A layer's arrays as the module names and keeps them."""
     transposed = twin.layer is L.Linear
-    return {
-        twin.arrays[name]: torch.tensor(array.T if transposed and name == "W" else array)
-        for name, array in arrays.items()
-    }
+    found = {}
+    for name, array in arrays.items():
+        host = to_numpy(array)
+        turned = host.T if transposed and name == "W" else host
+        make = torch.tensor if copy or not host.flags.writeable else torch.from_numpy
+        found[twin.arrays[name]] = make(turned)
+    return found
 
 
 def _dtype(module: Any) -> Any:
@@ -291,8 +306,7 @@ def twins(nn: Any) -> Iterator[_Twin]:
         )
     yield _Twin(L.Sequential, nn.Identity, lambda m: L.Sequential(), lambda s: None)
     yield _Twin(L.GLU, nn.GLU, lambda m: L.GLU() if m.dim == -1 else None, lambda g: nn.GLU())
-    slopes: tuple[Any, ...] = (L.PReLU, L.PReLU2D)
-    for kind in slopes:
+    for kind in (L.PReLU, L.PReLU2D):
         yield _Twin(
             kind,
             nn.PReLU,
@@ -343,10 +357,10 @@ def twins(nn: Any) -> Iterator[_Twin]:
             yield _activation(kind, module, ours, theirs)
 
 
-def _activation(kind: type, module: type, ours: str, theirs: str) -> _Twin:
+def _activation(kind: Any, module: Any, ours: str, theirs: str) -> _Twin:
     def to_layer(m: Any) -> Layer | None:
         # Of softplus, which torch's takes for x beyond a threshold: at 20 all digits are the same.
-        if getattr(m, "beta", 1) != 1 or (kind is L.Softplus and m.threshold < 20):
+        if getattr(m, "beta", 1) != 1 or getattr(m, "threshold", 20) < 20:
             return None
         return kind(getattr(m, theirs)) if ours else kind()
 
