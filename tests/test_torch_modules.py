@@ -10,7 +10,7 @@ from torch import nn  # noqa: E402
 
 import xpmlp  # noqa: E402
 from xpmlp import layers as L  # noqa: E402
-from xpmlp.errors import ConfigError  # noqa: E402
+from xpmlp.errors import ConfigError, ShapeError  # noqa: E402
 from xpmlp.models import FullyConnectedNet  # noqa: E402
 from xpmlp.testing import samples  # noqa: E402
 from xpmlp.torch_modules import from_torch, load_torch_state_dict, to_torch  # noqa: E402
@@ -168,6 +168,8 @@ def test_a_state_dict_alone():
     assert_same_bits(module.state_dict(), to_torch(net).state_dict())
     before = net.state_dict()
     state = module.state_dict()
+    with pytest.raises(ShapeError, match="load_torch_state_dict"):
+        net.load_state_dict(state)
     state["3.weight"] = state.pop("2.weight")
     with pytest.raises(ConfigError, match=r"Missing key\(s\) in state_dict: \"2.weight\""):
         load_torch_state_dict(net, state)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,6 +14,8 @@ torch = pytest.importorskip("torch")
 from torch.optim import lr_scheduler  # noqa: E402
 
 from xpmlp import schedules  # noqa: E402
+from xpmlp.optim import SGD  # noqa: E402
+from xpmlp.training import ReduceOnPlateau  # noqa: E402
 
 TOTAL = 40
 
@@ -86,3 +91,24 @@ def test_rates_of_every_step(name):
             assert ours(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), step
             optimizer.step()
             reference.step()
+
+
+@pytest.mark.parametrize("least", [0.0, 0.3])
+@pytest.mark.parametrize("patience", [1, 3])
+def test_plateaus(patience, least):
+    """torch counts epochs that it bears, ours is the one after which it acts: one more."""
+    losses = np.random.default_rng(0).normal(size=60).round(1) - np.linspace(0.0, 2.0, 60)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=patience - 1, threshold=least, threshold_mode="abs", eps=0.0
+    )
+    ours = ReduceOnPlateau(patience, monitor="val_loss", min_delta=least, factor=0.5)
+    trainer: Any = SimpleNamespace(optimizer=SGD(1.0))
+    ours.on_start(trainer)
+    rates = set()
+    for loss in losses:
+        theirs.step(loss)
+        ours.on_epoch(trainer, {"val_loss": loss})
+        rates.add(trainer.optimizer.lr)
+        assert trainer.optimizer.lr == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+    assert len(rates) > 3

@@ -183,10 +183,12 @@ class Layer:
         own = self._arrays()
         missing, unknown = own.keys() - arrays.keys(), arrays.keys() - own.keys()
         if missing or unknown:
+            of_torch = any(f".{name}".endswith(".weight") for name in unknown)
+            fix = "; for PyTorch's there is torch_modules.load_torch_state_dict" if of_torch else ""
             raise ShapeError(
                 f"`load_state_dict`: expected arrays named {', '.join(own)}; "
                 f"missing: {', '.join(sorted(missing)) or 'none'}; "
-                f"unknown: {', '.join(sorted(unknown)) or 'none'}"
+                f"unknown: {', '.join(sorted(unknown)) or 'none'}{fix}"
             )
         loaded = {name: _take(name, arrays[name], array) for name, array in own.items()}
         for prefix, layer in self.named_layers():
