@@ -13,7 +13,7 @@ from step.numpy_graph import traced
 from xpmlp import optim, schedules
 from xpmlp.errors import BackendError, ConfigError, DTypeError, OutOfMemoryError, ShapeError
 from xpmlp.layers import BatchNorm, Dropout, Flatten, Linear, ReLU, Residual, Sequential
-from xpmlp.losses import MSE, SoftmaxCrossEntropy
+from xpmlp.losses import MSE, NLL, BCEWithLogits, MulticlassHinge, SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.penalties import L1, L2
 from xpmlp.step import CapturedStep
@@ -157,6 +157,24 @@ def test_class_weights_and_other_losses(rng):
     data = [(x, rng.standard_normal((8, 4))) for x, _ in batches(rng, 10)]
     assert_equal_training(eager, replayed, data)
     assert replayed.correct is None
+
+
+@pytest.mark.parametrize("kind", [NLL, MulticlassHinge])
+def test_ignored_class_numbers(rng, kind):
+    def loss():
+        return kind(ignore_index=2)
+
+    eager, replayed = both(net, OPTIMIZERS["sgd"], loss)
+    assert_equal_training(eager, replayed, batches(rng, 5))
+
+
+def test_options_of_yes_and_no(rng):
+    def loss():
+        return BCEWithLogits(pos_weight=[1.0, 2.0, 0.5, 3.0], ignore_index=-1)
+
+    eager, replayed = both(net, OPTIMIZERS["sgd"], loss)
+    data = [(x, rng.integers(-1, 2, (8, 4)).astype(float)) for x, _ in batches(rng, 5)]
+    assert_equal_training(eager, replayed, data)
 
 
 @pytest.mark.parametrize("fused", [True, False])

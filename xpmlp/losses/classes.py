@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import array_api_compat
@@ -71,7 +72,12 @@ class NLL(_RowLoss):
 
     def _prepare(self, outputs: Array, targets: Array) -> tuple[Array, Array, Any]:
         """Each row's class as a boolean, the outputs to compute with, and the dtype to give."""
-        onehot = _one_hot(type(self).__name__, outputs, targets)
+        onehot, weights = _one_hot(type(self).__name__, outputs, targets), self._class_weights
+        if weights is not None and weights.shape != tuple(outputs.shape[-1:]):
+            raise ShapeError(
+                f"`{type(self).__name__}`: expected class_weights of shape "
+                f"({outputs.shape[-1]},), got {weights.shape}"
+            )
         if on_host(targets):
             self.check_targets(targets, outputs.shape[-1])
         xp = array_namespace(outputs)
@@ -86,12 +92,21 @@ class MulticlassHinge(NLL):
     ----------
     margin : float
     reduction : {"mean", "sum", "none"}
+    ignore_index, class_weights : optional
+        As of :class:`NLL`.
     """
 
     margin: Any = Number()
 
-    def __init__(self, margin: float = 1.0, reduction: Reduction = "mean"):
-        super().__init__(reduction)
+    def __init__(
+        self,
+        margin: float = 1.0,
+        reduction: Reduction = "mean",
+        *,
+        ignore_index: int | None = None,
+        class_weights: Sequence[float] | Array | None = None,
+    ):
+        super().__init__(reduction, ignore_index=ignore_index, class_weights=class_weights)
         self.margin = margin
 
     def forward(self, outputs: Array, targets: Array) -> Array:
@@ -104,7 +119,8 @@ class MulticlassHinge(NLL):
         violated = xp.astype(margins > 0, outputs.dtype)
         count = xp.sum(violated, axis=-1, keepdims=True)
         gradient = violated - xp.where(onehot, count, zero)
-        return self._reduce_rows(xp.sum(margins * violated, axis=-1), gradient, dtype)
+        rows, units = xp.sum(margins * violated, axis=-1), self.row_units(outputs, targets)
+        return self._reduce_rows(rows, gradient, dtype, units)
 
 
 class KLDivergence(_RowLoss):

@@ -69,7 +69,8 @@ def check_classes(
     if ignored is not None:
         wrong &= numbers != ignored
     if wrong.any():
-        can_ignore = where.lower().replace("_", "") in ("softmaxcrossentropy", "nll")
+        losses = ("softmaxcrossentropy", "nll", "multiclasshinge")
+        can_ignore = where.lower().replace("_", "") in losses
         hint = ", or name it as ignore_index" if can_ignore else ""
         _refuse(where, f"{name} in 0…{classes - 1}", numbers, wrong, "them" + hint)
 

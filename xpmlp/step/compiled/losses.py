@@ -35,9 +35,8 @@ def _cross_entropy(
         given["mean"] = loss.reduction == "mean"
         program.add(kinds.check_labels, **given, work=rows, check=True)
         program.add(kinds.cross_entropy, **given, work=rows * C * 4)
-        if ignored is None or not 0 <= ignored < C:  # ignored rows are never right
-            _count_hits(program, outputs, labels)
-        _weigh(program, loss, outputs, given)
+        _count_hits(program, outputs, labels, ignored)
+        _weigh(program, _row_factors(program, loss, outputs), given)
         program.add(kinds.total_loss, **given, work=rows)
     elif y.dtype.kind == "f" and loss.ignore_index is None:
         targets = program.bind_targets(y, program.dtype, (C,))
@@ -45,7 +44,7 @@ def _cross_entropy(
         scales[:] = 1.0 / rows if mean else 1.0
         given |= {"targets": targets, "apart": 0 if y.ndim == 2 else rows * C}
         program.add(kinds.cross_entropy_of_shares, **given, work=rows * C * 6)
-        _weigh(program, loss, outputs, given)
+        _weigh(program, _row_factors(program, loss, outputs), given)
         program.add(kinds.total_loss_of_shares, **given, work=rows)
     else:
         raise NotCompiled(f"targets are {y.dtype}")
@@ -58,17 +57,24 @@ def _labels(program: Program, y: np.ndarray) -> dict[str, Any]:
     return {"labels": labels, "apart": 0 if y.ndim == 1 else program.rows}
 
 
-def _check_labels(program: Program, labels: dict[str, Any], classes: int) -> None:
+def _check_labels(
+    program: Program, labels: dict[str, Any], classes: int, ignored: int | None
+) -> None:
     """Refuse a batch with a class number that does not exist."""
-    nothing = ("weights", "weighted", "has_ignore", "ignored", "mean", "smoothing", "z")
+    nothing = ("weights", "weighted", "mean", "smoothing", "z")
     given: Any = dict.fromkeys((*nothing, "x", "gradient", "losses", "total"), 0)
     given |= {"scale": program.buffer(program.members), "columns": classes, **labels}
+    given |= {"has_ignore": ignored is not None, "ignored": ignored or 0}
     for name, count in (("smoothing", program.members), ("z", 1)):  # numbers are always read
         given[name] = program.buffer(count, dtype=np.float64)
     program.add(program.instructions.check_labels, **given, work=program.rows, check=True)
 
 
-def _count_hits(program: Program, outputs: Activation, labels: dict[str, Any]) -> None:
+def _count_hits(
+    program: Program, outputs: Activation, labels: dict[str, Any], ignored: int | None
+) -> None:
+    if ignored is not None and 0 <= ignored < outputs.features:
+        return  # ignored rows are never right
     program.hits = program.buffer(program.members, dtype=np.int64)
     given = {"columns": outputs.features, "x": outputs, "hits": program.hits, **labels}
     program.add(program.instructions.hits, **given, work=0)
@@ -88,55 +94,90 @@ def _check_shares(program: Program, targets: np.ndarray, most: float) -> None:
 
 
 def _elementwise(
-    kind: str,
-    constant: str | None = None,
-    most: float | None = None,
-    without: tuple[str, ...] = (),
-    by_rows: bool = False,
+    kind: str, constant: str | None = None, most: float | None = None, by_rows: bool = False
 ) -> Callable[..., np.ndarray]:
     """The lowering of a sum or mean over elements, whose constant is an attribute of the loss.
 
-    Targets are in 0 … most, if there is one; a mean may be that over rows. There are no
-    instructions for the options ``without`` which it is.
+    Targets are in 0 … most, if there is one; a mean may be that over rows.
     """
 
     def lower(program: Program, loss: losses.Loss, outputs: Activation, y: np.ndarray, to: Any):
         M, size = outputs.features, program.rows * outputs.features
-        _check_without(program, loss, without)
         targets = program.bind_targets(y, program.dtype, (M,))
         if most is not None:
             _check_shares(program, targets, most)
         given = _options(program, loss, constant, program.rows if by_rows else size)
-        given |= {"y": outputs, "targets": targets, "apart": 0 if y.ndim == 2 else size}
+        given |= {"columns": M, "y": outputs, "targets": targets}
+        given["apart"] = 0 if y.ndim == 2 else size
         instruction = program.instructions.ELEMENTWISE_LOSSES[kind]
-        return _reduced(program, loss, outputs, instruction, given, to)
+        return _reduced(program, instruction, given, _row_factors(program, loss, outputs), to)
 
     return lower
+
+
+_plain_binary = _elementwise("binary", most=1.0)
+
+
+def _binary(
+    program: Program, loss: losses.BCEWithLogits, outputs: Activation, y: np.ndarray, to: Any
+) -> np.ndarray:
+    """Yes/no questions. Those with options are rows of one element, each with a weight:
+
+    ``p t softplus(−y) + (1 − t) softplus(y)`` is ``w [softplus(y) − (p t / w) y]``, where
+    ``w = p t + 1 − t``; and w is 0 where there is no answer.
+    """
+    program.watch(loss, "pos_weight", "ignore_index")
+    if loss.pos_weight is None and loss.ignore_index is None:
+        return _plain_binary(program, loss, outputs, y, to)
+    rows, M, p = program.rows, outputs.features, loss.pos_weight
+    if p is not None and p.shape not in ((), (M,)):
+        raise NotCompiled(f"there are {p.size} weights of yes, not {M}")
+    targets, weights = program.bind_targets(y, program.dtype, (M,)), program.weights
+    own = y.ndim == 3 or (weights is not None and weights.ndim == 2)
+    answers, factors = (program.buffer(program.members if own else 1, rows, M) for _ in range(2))
+    given = _options(program, loss, None, 1)
+    mean, like = _is_mean(loss), _shape_of(program, outputs)
+
+    def prepare() -> None:
+        loss.check_targets(targets, M)
+        kept = loss.counted_elements(targets)
+        t = targets if kept is None else np.where(kept, targets, 0)
+        yes = t if p is None else t * p.astype(program.dtype)
+        each = yes + (1 - t)
+        answers[...] = yes / np.where(each > 0, each, 1)
+        factors[...] = each if kept is None else each * kept
+        if weights is not None:
+            np.multiply(factors, weights[..., None], out=factors)
+        if mean:
+            units = np.asarray(loss.units(like, targets, weights)) * M
+            np.divide(factors, np.where(units > 0, units, 1)[..., None, None], out=factors)
+
+    program.before.append(prepare)
+    given |= {"columns": 1, "y": outputs, "targets": answers, "apart": rows * M if own else 0}
+    with program.rows_are(rows * M):
+        instruction = program.instructions.ELEMENTWISE_LOSSES["binary"]
+        gradient = _reduced(program, instruction, given, factors.reshape(-1, rows * M), to)
+    return gradient.reshape(program.members, rows, M)
 
 
 def _by_class(kind: str, constant: str | None = None) -> Callable[..., np.ndarray]:
     """The lowering of a sum or mean over rows, of outputs and class numbers."""
 
-    def lower(program: Program, loss: losses.Loss, outputs: Activation, y: np.ndarray, to: Any):
+    def lower(program: Program, loss: losses.NLL, outputs: Activation, y: np.ndarray, to: Any):
         if y.dtype.kind not in "iu":
             raise NotCompiled("targets are not class numbers")
-        _check_without(program, loss, ("ignore_index", "class_weights"))
-        labels, C = _labels(program, y), outputs.features
-        _check_labels(program, labels, C)
-        _count_hits(program, outputs, labels)
-        given = _options(program, loss, constant, program.rows) | {"x": outputs, **labels}
-        instruction = program.instructions.CLASS_LOSSES[kind]
-        return _reduced(program, loss, outputs, instruction, given, to)
+        program.watch(loss, "ignore_index", "class_weights")
+        labels, C, own = _labels(program, y), outputs.features, loss.class_weights
+        if own is not None and own.shape != (C,):
+            raise NotCompiled(f"there are {own.size} class weights, not {C}")
+        _check_labels(program, labels, C, loss.ignore_index)
+        _count_hits(program, outputs, labels, loss.ignore_index)
+        given = _options(program, loss, constant, program.rows)
+        given |= {"columns": C, "x": outputs, **labels}
+        factors = _row_factors(program, loss, outputs, alike=True)
+        return _reduced(program, program.instructions.CLASS_LOSSES[kind], given, factors, to)
 
     return lower
-
-
-def _check_without(program: Program, loss: losses.Loss, options: tuple[str, ...]) -> None:
-    """Refuse a loss some of whose options have been given."""
-    program.watch(loss, *options)
-    for name in options:
-        if getattr(loss, name) is not None:
-            raise NotCompiled(f"{type(loss).__name__} has {name}")
 
 
 def _options(
@@ -151,50 +192,61 @@ def _options(
 
 
 def _reduced(
-    program: Program,
-    loss: losses.Loss,
-    outputs: Activation,
-    instruction: Any,
-    given: dict[str, Any],
-    to: Any,
+    program: Program, instruction: Any, given: dict[str, Any], factors: np.ndarray | None, to: Any
 ) -> np.ndarray:
-    members, rows, kinds = program.members, program.rows, program.instructions
-    columns = outputs.features
+    """Each row's loss and gradient, times its factor, and the sum of the losses."""
+    members, rows, columns = program.members, program.rows, given["columns"]
     values, gradient = program.buffer(members, rows), program.buffer(members, rows, columns)
-    given = {"columns": columns, **given, "gradient": gradient, "losses": values}
+    given = {**given, "gradient": gradient, "losses": values}
     program.add(instruction, **given, work=rows * columns)
-    _weigh(program, loss, outputs, given)
-    program.add(kinds.row_total, columns=1, losses=values, value=to, work=rows)
+    _weigh(program, factors, given)
+    program.add(program.instructions.row_total, columns=1, losses=values, value=to, work=rows)
     return gradient
 
 
-def _weigh(program: Program, loss: losses.Loss, outputs: Activation, given: dict[str, Any]) -> None:
-    """Multiply each row's loss and gradient by its weight, if rows have weights.
+def _shape_of(program: Program, outputs: Activation) -> np.ndarray:
+    """Outputs for their shape alone."""
+    return np.empty((program.members, program.rows, outputs.features), program.dtype)
 
-    They have been divided by what the rows count for without: of a mean, the factors make up for
-    that, ``wᵢ Σ u / Σ w u`` with the notation of :meth:`~xpmlp.losses.Loss.weighted`.
+
+def _row_factors(
+    program: Program, loss: losses.Loss, outputs: Activation, *, alike: bool = False
+) -> np.ndarray | None:
+    """What each row's loss and gradient are yet to be multiplied by; None where all are 1.
+
+    They have been divided by what the rows count for without weights: of a mean, the factors make
+    up for that, ``wᵢ Σ u / Σ w u`` with the notation of :meth:`~xpmlp.losses.Loss.weighted`. Where
+    the instruction has taken all rows ``alike``, they are ``wᵢ uᵢ N / Σ w u``.
     """
-    weights = program.weights
-    if weights is None:
-        return
-    columns, rows, mean = outputs.features, program.rows, loss.reduction == "mean"
-    factors = program.buffer(program.members if weights.ndim == 2 or loss.weighs_rows else 1, rows)
-    like = np.empty((program.members, rows, columns), program.dtype)  # for its shape alone
+    weights, alike = program.weights, alike and loss.weighs_rows
+    if weights is None and not alike:
+        return None
+    mean, like = loss.reduction == "mean", _shape_of(program, outputs)
+    own = loss.weighs_rows or (weights is not None and weights.ndim == 2)
+    factors = program.buffer(program.members if own else 1, program.rows)
 
     def prepare() -> None:
-        if not mean:
-            factors[...] = weights
-            return
         targets = program.targets
-        before = loss.units(like, targets)
-        after = np.asarray(loss.units(like, targets, weights))
-        ratio = before / np.where(after > 0, after, np.inf)
-        np.multiply(weights, np.expand_dims(ratio, -1), out=factors)
+        factors[...] = 1.0 if weights is None else weights
+        if alike:
+            np.multiply(factors, loss.row_units(like, targets), out=factors)
+        if mean:
+            before = program.rows if alike else loss.units(like, targets)
+            after = np.asarray(loss.units(like, targets, weights))
+            ratio = before / np.where(after > 0, after, np.inf)
+            np.multiply(factors, np.expand_dims(ratio, -1), out=factors)
 
     program.before.append(prepare)
-    apart = 0 if factors.shape[0] == 1 else rows
-    each = {name: given[name] for name in ("gradient", "losses")}
-    each |= {"columns": columns, "factors": factors, "apart": apart}
+    return factors
+
+
+def _weigh(program: Program, factors: np.ndarray | None, given: dict[str, Any]) -> None:
+    """Multiply each row's loss and gradient by its factor, if there are any."""
+    if factors is None:
+        return
+    columns, rows = given["columns"], program.rows
+    each = {name: given[name] for name in ("columns", "gradient", "losses")}
+    each |= {"factors": factors, "apart": 0 if factors.shape[0] == 1 else rows}
     program.add(program.instructions.weighed, **each, work=rows * columns / 10)
 
 
@@ -204,7 +256,7 @@ LOSSES: dict[type, Callable[[Program, Any, Activation, np.ndarray, Any], np.ndar
     losses.HalfSSE: _elementwise("half_squared"),
     losses.MAE: _elementwise("absolute"),
     losses.Huber: _elementwise("huber", "delta"),
-    losses.BCEWithLogits: _elementwise("binary", most=1.0, without=("pos_weight", "ignore_index")),
+    losses.BCEWithLogits: _binary,
     losses.PoissonNLL: _elementwise("poisson", most=np.inf),
     losses.KLDivergence: _elementwise("divergence", most=np.inf, by_rows=True),
     losses.NLL: _by_class("log_likelihood"),
