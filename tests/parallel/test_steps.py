@@ -104,6 +104,7 @@ def test_adam(way):
         losses.SoftmaxCrossEntropy(class_weights=[1.0, 0.5, 3.0, 2.0], label_smoothing=0.1),
         losses.SoftmaxCrossEntropy(ignore_index=2),
         losses.MulticlassHinge(),
+        losses.MulticlassHinge(ignore_index=2, class_weights=[1.0, 0.5, 3.0, 2.0]),
         losses.NLL(ignore_index=2, class_weights=[1.0, 0.5, 3.0, 2.0]),
     ],
     ids=lambda loss: type(loss).__name__ + loss.describe(),

@@ -12,6 +12,7 @@ from sklearn.neural_network import MLPClassifier as TheirClassifier
 from xpmlp.errors import ConfigError
 from xpmlp.sklearn import MLPClassifier, MLPRegressor
 from xpmlp.sklearn.scaling import Moments
+from xpmlp.training import TrainStep
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -145,6 +146,17 @@ def test_class_weights_are_weights_of_rows():
     both = MLPClassifier(class_weight={0: 2.0}, **given).fit(X, rare, WEIGHT)
     other = MLPClassifier(**given).fit(X, rare, WEIGHT * np.where(rare == 0, 2.0, 1.0))
     np.testing.assert_allclose(outputs(both, X), outputs(other, X), rtol=1e-9)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_weights_are_taken_by_compiled_steps(monkeypatch, solver, classes):
+    monkeypatch.setattr(TrainStep, "by_layers", lambda *_: pytest.fail("ran layer by layer"))
+    options = {"hidden_layer_sizes": (4,), "max_iter": 2, "solver": solver, "random_state": 0}
+    y = np.minimum(LABELS, classes - 1)
+    model = MLPClassifier(class_weight="balanced", **options)
+    assert np.isfinite(model.fit(X, y, sample_weight=WEIGHT).loss_)
+    assert np.isfinite(MLPRegressor(**options).fit(X, NUMBERS, sample_weight=WEIGHT).loss_)
 
 
 def test_class_weights_in_partial_fit():

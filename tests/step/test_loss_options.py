@@ -266,11 +266,18 @@ def test_an_ignored_answer_may_have_any_output(rng, name, by_layers):
 @pytest.mark.parametrize("name", ["likelihood, both", "hinge", "binary, both"])
 def test_options_may_change_between_steps(rng, name):
     x, y, _ = batch(rng, name)
-    step, other = (TrainStep(net(), made(name), SGD(0.1)) for _ in range(2))
+    y = abs(y)  # answers without options too
+    step, other = (TrainStep(net(), OPTIONS[name][0](), SGD(0.1)) for _ in range(2))
     option = "pos_weight" if "binary" in name else "class_weights"
-    for weights in ([1.0, 1.0, 4.0], None):
-        setattr(step.loss, option, weights)
-        setattr(other.loss, option, weights)
+    for ignored, weights in (
+        (None, None),
+        (None, [1.0, 1.0, 4.0]),
+        (1, None),
+        (2, [1.0, 3.0, 0.5]),
+    ):
+        for each in (step, other):
+            setattr(each.loss, option, weights)
+            each.loss.ignore_index = ignored
         assert float(step(x, y)) == pytest.approx(float(other.by_layers(x, y)), rel=1e-12)
 
 
