@@ -229,7 +229,8 @@ def _row_factors(
         targets = program.targets
         factors[...] = 1.0 if weights is None else weights
         if alike:
-            np.multiply(factors, loss.row_units(like, targets), out=factors)
+            units: Any = loss.row_units(like, targets)
+            np.multiply(factors, units, out=factors)
         if mean:
             before = program.rows if alike else loss.units(like, targets)
             after = np.asarray(loss.units(like, targets, weights))
