@@ -207,7 +207,7 @@ def asarray(values: Any, dtype: Any = None) -> Array:
     return backend.xp.asarray(host, dtype=dtype, **extra)
 
 
-def asarray_like(values: Any, like: Array) -> Array:
+def asarray_like(values: Any, like: Array, *, keep_dtype: bool = False) -> Array:
     """Values in the library, dtype and on the device of another array, whatever the backend.
 
     Parameters
@@ -215,12 +215,18 @@ def asarray_like(values: Any, like: Array) -> Array:
     values : array_like
         Numbers, a NumPy array, or an array of like's own library.
     like : array
+    keep_dtype : bool
+        Whether their own dtype stays; where the library has no 64 bits, that of 32.
     """
     if type(values) is not type(like):
         values = to_numpy(values) if is_array(values) else values
         values = np.asarray(values)
-    device = array_api_compat.device(like)
-    return array_namespace(like).asarray(values, dtype=like.dtype, device=device)
+    xp, device = array_namespace(like), array_api_compat.device(like)
+    if not keep_dtype:
+        return xp.asarray(values, dtype=like.dtype, device=device)
+    if values.dtype.itemsize == 8 and not has_wide_types(xp):
+        values = values.astype(f"{values.dtype.kind}4")
+    return xp.asarray(values, device=device)
 
 
 def to_numpy(array: Array) -> np.ndarray:

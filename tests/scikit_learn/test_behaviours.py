@@ -68,6 +68,9 @@ with sklearn.config_context(array_api_dispatch=True):
     for found in (model.predict(x), model.predict_proba(x), model.predict_log_proba(x)):
         assert isinstance(found, torch.Tensor) and found.shape[0] == 150, found
     assert isinstance(number.predict(x), torch.Tensor)
+    assert model.predict(x).dtype == y.dtype and model.predict_proba(x).dtype == x.dtype
+    whole = torch.round(x).to(torch.int64)
+    assert 0.0 < float(model.predict_proba(whole).max()) < 1.0
     assert 0.0 <= model.score(x, y) <= 1.0 and numpy.isfinite(number.score(x, y))
     named = MLPClassifier((5,), max_iter=2).fit(x, numpy.array(["a", "b", "c"])[labels])
     assert isinstance(named.predict(x), numpy.ndarray)  # torch has no text

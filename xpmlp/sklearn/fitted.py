@@ -91,7 +91,6 @@ class FittedMLP(BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.array_api_support = True
         return tags
 
     # The outputs.

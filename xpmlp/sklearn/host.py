@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn import get_config
 
-from ..backend import asarray_like, get_backend, is_array, to_numpy, use_backend
+from ..backend import array_namespace, asarray_like, get_backend, is_array, to_numpy, use_backend
 from ..errors import DTypeError
 
 _NO_NUMBERS = {"M": "dates", "m": "times", "V": "records"}
@@ -30,7 +30,9 @@ def as_given(X: Any, values: np.ndarray) -> Any:
     plain = not is_array(X) or isinstance(X, np.ndarray) or values.dtype.kind not in "biuf"
     if plain or not get_config()["array_api_dispatch"]:
         return values
-    return asarray_like(values, X)
+    # Numbers are of the type of X; labels, which are whole, stay what they are.
+    floating = array_namespace(X).isdtype(X.dtype, "real floating")
+    return asarray_like(values, X, keep_dtype=not floating or values.dtype.kind != "f")
 
 
 def numbers_on_host(estimator: Any, name: str, values: Any) -> Any:
