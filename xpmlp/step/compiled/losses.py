@@ -15,12 +15,11 @@ def _cross_entropy(
     program: Program, loss: losses.SoftmaxCrossEntropy, outputs: Activation, y: np.ndarray, to: Any
 ) -> np.ndarray:
     program.watch(loss, "label_smoothing", "ignore_index", "class_weights", "z_loss", "reduction")
-    members, rows, C, own = program.members, program.rows, outputs.features, loss.class_weights
+    members, rows, C = program.members, program.rows, outputs.features
+    own = _class_weights(loss, C)
     kinds, mean = program.instructions, _is_mean(loss)
     smoothing, z_loss = (program.buffer(size, dtype=np.float64) for size in (members, 1))
     smoothing[:], z_loss[:] = loss.label_smoothing, loss.z_loss
-    if own is not None and own.shape != (C,):
-        raise NotCompiled(f"there are {own.size} class weights, not {C}")
     weights: Any = 0
     if own is not None:
         weights = program.buffer(C)
@@ -49,6 +48,14 @@ def _cross_entropy(
     else:
         raise NotCompiled(f"targets are {y.dtype}")
     return gradient
+
+
+def _class_weights(loss: Any, classes: int) -> np.ndarray | None:
+    """Those of the loss, if it has any, once there is one for each class."""
+    weights = loss.class_weights
+    if weights is not None and weights.shape != (classes,):
+        raise NotCompiled(f"there are {weights.size} class weights, not {classes}")
+    return weights
 
 
 def _labels(program: Program, y: np.ndarray) -> dict[str, Any]:
@@ -167,9 +174,8 @@ def _by_class(kind: str, constant: str | None = None) -> Callable[..., np.ndarra
         if y.dtype.kind not in "iu":
             raise NotCompiled("targets are not class numbers")
         program.watch(loss, "ignore_index", "class_weights")
-        labels, C, own = _labels(program, y), outputs.features, loss.class_weights
-        if own is not None and own.shape != (C,):
-            raise NotCompiled(f"there are {own.size} class weights, not {C}")
+        labels, C = _labels(program, y), outputs.features
+        _class_weights(loss, C)
         _check_labels(program, labels, C, loss.ignore_index)
         _count_hits(program, outputs, labels, loss.ignore_index)
         given = _options(program, loss, constant, program.rows)
