@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -158,7 +159,8 @@ def train(
     if ranks is not None:
         ranks = between_gpus(ranks)
     data_options = stopped.data if stopped else t.data_options(data, **table)
-    dataset = load_dataset(**data_options, data_dir=data_dir, download=download)
+    load = partial(load_dataset, **data_options, data_dir=data_dir, download=download)
+    dataset = load() if ranks is None else ranks.after_first(load)
     if dataset.table is not None:
         t.print_summary(console, dataset.table)
     recipe = (stopped.recipe if stopped else recipe_for(dataset, model)).with_options(

@@ -100,6 +100,15 @@ class Communicator:
             raise value
         return value
 
+    def after_first(self, function: Callable[[], Any]) -> Any:
+        """What a function gives on each rank, which rank 0 calls before the others; or its error.
+
+        So files that a data set lacks are downloaded once, by rank 0, and the others find them.
+        """
+        own: list[Any] = []
+        self.first(lambda: own.append(function()))
+        return own[0] if own else function()
+
     def everyone(self, value: Any) -> list[Any]:
         """What each rank gives, in their order, on every rank."""
         return [self.broadcast(value, root) for root in range(self.size)]
