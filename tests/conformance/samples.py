@@ -19,9 +19,10 @@ pytest.importorskip("expecttest", reason="torch's samples need it: pip install e
 from torch import nn  # noqa: E402
 from torch.testing._internal.common_modules import module_db  # noqa: E402
 
-from xpmlp import layers, losses, torch_modules  # noqa: E402
+from xpmlp import layers, losses  # noqa: E402
 from xpmlp.errors import ConfigError  # noqa: E402
 from xpmlp.torch_modules import from_torch  # noqa: E402
+from xpmlp.torch_modules.twins import twins  # noqa: E402
 
 
 @dataclass
@@ -53,7 +54,7 @@ def _layer(module: nn.Module) -> layers.Layer | None:
 
 
 LAYERS: dict[type, Callable[[Any], layers.Layer | None]] = {
-    twin.module: _layer for twin in torch_modules.twins(nn)
+    twin.module: _layer for twin in twins(nn)
 }
 
 
