@@ -233,6 +233,23 @@ def test_divergence_ends_all():
         assert all(np.isfinite(array).all() for array in made.model.params.values())
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_after_divergence_all_have_the_network_that_the_first_began_with():
+    x, y = data("identity")
+
+    def work(comm):
+        options = {"output": "identity", "loss": MSE(), "optimizer": SGD(1e200)}
+        made = trainer(comm, **options)
+        if comm.rank:
+            made.model.params["0.W"] = made.model.params["0.W"] + 1.0
+        assert made.fit(x, y).ending.startswith("diverged")
+        return made.model.params["0.W"]
+
+    first, second = run_ranks(2, work)
+    np.testing.assert_array_equal(first, second)
+
+
 def test_time_is_up_for_all_at_once():
     x, y = data()
 

@@ -143,6 +143,7 @@ class Resumable:
     ) -> Any:
         """The state to go on from, if any; and find out, where it matters, which training this is.
 
+        Of several ranks, all then have what the first one begins with.
         Without ``strict`` the state may be another training's: what differs is as it is here.
         """
         checkpoints = any(isinstance(c, Checkpoint) for c in self.callbacks)
@@ -152,6 +153,7 @@ class Resumable:
         self._identity = own = identity_of(self._settings(), x, y, validation, weights)
         if self.ranks is not None:
             check_alike(self.ranks, own)
+            take_from_first(self.ranks, self.model, self.optimizer)
         if resume is None:
             return None
         read = partial(read_state, resume)
@@ -179,8 +181,6 @@ class Resumable:
 
     def _put_back(self, saved: dict[str, Any] | None, resume: Any) -> None:
         """Go on from a saved state, if there is one, and plan the steps that are left."""
-        if self.ranks is not None:
-            take_from_first(self.ranks, self.model, self.optimizer)
         if saved is not None:
             with _named(resume):
                 self.load_state_dict(saved)
