@@ -16,7 +16,6 @@ from xpmlp.training import (
     Callback,
     Checkpoint,
     EarlyStopping,
-    PopulationTrainer,
     SaveHistory,
     TimeLimit,
     Trainer,
@@ -308,9 +307,3 @@ def test_batches_that_come_from_elsewhere_are_refused():
 def test_what_parallel_may_be():
     with pytest.raises(ConfigError, match="parallel"):
         trainer("threads")
-
-
-def test_populations_divide_their_members_instead():
-    nets = FullyConnectedNet([11, 8, 3], population=4)
-    with pytest.raises(ConfigError, match="members"):
-        PopulationTrainer(nets, parallel="mpi")

@@ -123,10 +123,12 @@ def train(
         "device": device_name(backend),
         "summary": summary_of(dataset),
     }
-    if ranks is not None and model.population is not None:
+    folds = folds_of_recipe(dataset, recipe, seed)
+    if ranks is not None and model.population is not None and folds is not None:
         raise ConfigError(
-            f"`xpmlp train`: expected one network for {ranks.size} processes to train together, "
-            f"got an ensemble of {model.population}; ask for --members 1, or start one process"
+            f"`xpmlp train`: expected one network for {ranks.size} processes to train together, or "
+            f"networks that need not know of each other, got an ensemble of {model.population} "
+            "judged out of fold; ask for --members 1, or start one process"
         )
     with _folder(resume, out, dataset.name, ranks) as folder:
         trainer = _trainer(
@@ -138,7 +140,7 @@ def train(
             [Progress(verbose)] if progress else [],
             folder,
             data.validation is not None,
-            folds_of_recipe(dataset, recipe, seed),
+            folds,
             len(data.x),
             save_every,
             ranks,
@@ -257,10 +259,9 @@ def _trainer(
     ranks: Communicator | None,
 ) -> Trainer:
     check_choice("xpmlp train", "optimizer", recipe.optimizer, tuple(OPTIMIZERS))
-    callbacks: list[Callback] = [
-        SaveHistory(folder / "history.csv"),
-        Checkpoint(folder / CHECKPOINT, every=save_every, at_end=False),
-    ]
+    callbacks: list[Callback] = [SaveHistory(folder / "history.csv")]
+    if ranks is None or model.population is None:  # of members on several ranks none has all
+        callbacks.append(Checkpoint(folder / CHECKPOINT, every=save_every, at_end=False))
     held = "val_loss" if folds is None else LOSS
     if recipe.patience is not None:
         monitor = held if validated or folds is not None else "train_loss"

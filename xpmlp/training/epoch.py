@@ -34,7 +34,7 @@ def run_epoch(trainer: Trainer, step: TrainStep, batches: Any) -> EpochFigures:
         steps = math.prod(step.lent_outputs.shape[lead:-1])  # of a sequence, each a row
         sizes = [rows * steps for rows in batches.sizes()]
         tally.take(losses, hits, sizes[: losses.shape[0]])
-    elif trainer.ranks is not None:
+    elif step.comm is not None:
         _together(trainer, step, batches, number)
     else:
         _step_by_step(trainer, step, islice(batches.epoch(number), tally.steps, None))

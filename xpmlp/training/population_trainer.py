@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
 from ..choices import Sampling
+from ..communication import training_together
 from ..data.member_batches import MemberBatches
 from ..data.normalization import Normalization
 from ..data.orders import SAMPLINGS, Orders
@@ -23,6 +23,7 @@ from ..optim import Optimizer
 from .best_members import BestMembers
 from .callbacks import EarlyStopping
 from .chosen_metrics import sign_of
+from .divided import check_divides, mean_of_finite, own_members, put_together
 from .epoch import row_of
 from .minibatches import check_validation
 from .out_of_fold import LOSS, OutOfFold
@@ -50,6 +51,9 @@ class PopulationTrainer(TrainerOfMembers):
         A population.
     loss, optimizer, epochs, batch_size, lr_decay, penalty, clip_norm, restore_best, monitor
         As for :class:`Trainer`; hyperparameters may be P numbers, one a member.
+    parallel
+        As for :class:`Trainer`, but ranks divide the members, and know of each other's when all
+        have come to their end. Not with ``folds``, shared matrices or a :class:`Checkpoint`.
     callbacks : sequence of Callback
         An :class:`EarlyStopping` stops each member on its own. The others are called as by a
         Trainer, with rows that hold means over the members that run.
@@ -125,11 +129,6 @@ class PopulationTrainer(TrainerOfMembers):
                 f"`PopulationTrainer`: expected a FullyConnectedNet with population=P, got "
                 f"{type(model).__name__}; a single network is trained by Trainer"
             )
-        if options.get("parallel") is not None:
-            raise ConfigError(
-                "`PopulationTrainer`: expected one process for each population, got parallel="
-                f"{options['parallel']!r:.100}; divide the members: each rank trains some of them"
-            )
         check_choice("PopulationTrainer", "sampling", sampling, SAMPLINGS)
         if orders is not None and folds is not None:
             raise ConfigError("`PopulationTrainer`: expected orders or folds, got both; drop one")
@@ -158,6 +157,8 @@ class PopulationTrainer(TrainerOfMembers):
         if orders is not None:
             check_count("orders", orders.rows, model.population)
         self.sampling, self.seeds, self.orders, self.folds = sampling, seeds, orders, folds
+        if self.ranks is not None:
+            check_divides(self, self.ranks)
         self.out_of_fold: OutOfFold | None = None
         self.normalizations = normalization
         check_hypers(
@@ -223,11 +224,13 @@ class PopulationTrainer(TrainerOfMembers):
         self._best = BestMembers(model)
         self._work = Work(self, batches)
         self._put_back(saved, resume)
+        if self.ranks is not None:
+            self.running = np.intersect1d(self.running, own_members(P, self.ranks))
         self._tell_of_the_start(saved)
         history, inside = self.history, False
         # A member may overflow; it is found by its loss, and warnings would not say whose it was.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with self.stopping.listening(), quiet:
+        with self.stopping.listening(), training_together(self.ranks), quiet:
             for epoch in range(self.epoch + 1, self._last + 1):
                 if self._ending is not None or not self.running.size:
                     break
@@ -253,9 +256,11 @@ class PopulationTrainer(TrainerOfMembers):
             self._ending = self._ending or "finished"
             if not inside:
                 self._tell_of_the_stop()
-        self.drop(self.running, self._ending)
-        history.ending = self._ending
-        history.step_losses = np.concatenate(self._losses)
+            self.drop(self.running, self._ending)
+            history.ending = self._ending
+            history.step_losses = np.concatenate(self._losses)
+            if self.ranks is not None:
+                history = self.history = put_together(self.ranks, history, self._best.arrays)
         model.load_state_dict(self._best.arrays)
         history.seconds = time.perf_counter() - self._start
         del self._work, self._best
@@ -263,6 +268,10 @@ class PopulationTrainer(TrainerOfMembers):
         for callback in self.callbacks:
             callback.on_end(self, history)
         return history
+
+    def stop(self, reason: str) -> None:
+        """End the training after the current step; of several ranks, of this one's members."""
+        self._ending = reason
 
     def state_dict(self) -> dict[str, Any]:
         self._work.step.settle()
@@ -367,12 +376,12 @@ class PopulationTrainer(TrainerOfMembers):
     def _add_epoch(self, work: Work, figures: EpochFigures, curves: dict[str, np.ndarray]) -> None:
         runs = self.running
         row = row_of(self, figures)
-        row |= {name: _mean(values[runs]) for name, values in curves.items()}
+        row |= {name: mean_of_finite(values[runs]) for name, values in curves.items()}
         row["running"] = int(runs.size)
         rates = np.full(self.model.population or 0, np.nan)
         rates[work.members] = last_rate(work.step.optimizer)
         rates[np.setdiff1d(work.members, runs)] = np.nan
-        row["lr"] = _mean(rates)
+        row["lr"] = mean_of_finite(rates)
         self.history.add(row, curves, rates)
 
     def _stop_members(self, curves: dict[str, np.ndarray]) -> None:
@@ -389,9 +398,3 @@ class PopulationTrainer(TrainerOfMembers):
         for callback in self.callbacks:
             if isinstance(callback, EarlyStopping):
                 self.drop(np.flatnonzero(callback.exhausted(curves)), callback.reason)
-
-
-def _mean(values: Array) -> float:
-    """The mean of what is finite; NaN if nothing is."""
-    finite = values[np.isfinite(values)]
-    return float(np.mean(finite)) if finite.size else float("nan")
