@@ -19,7 +19,7 @@ ROOT = Path(xpmlp.__file__).parent
 LEVELS = (
     ("choices", "errors"),
     ("array_libraries",),
-    ("backend", "files", "kernels", "memory_budget", "shared_sums"),
+    ("backend", "files", "kernels", "memory_budget"),
     ("capacity", "communication", "named_arrays", "npz", "options", "random"),
     ("initializers", "network_options", "schedules"),
     ("ops",),

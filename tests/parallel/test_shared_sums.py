@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpmlp import communication, shared_sums
+from xpmlp import communication
+from xpmlp.communication import guard, shared_sums
+from xpmlp.communication.shared_sums import SharedSums
 from xpmlp.errors import ConfigError
 from xpmlp.losses import SoftmaxCrossEntropy
 from xpmlp.models import FullyConnectedNet
 from xpmlp.optim import Adam
-from xpmlp.shared_sums import SharedSums
 from xpmlp.training import TrainStep
 
 from .ranks import ThreadRank, run_ranks
@@ -195,7 +196,7 @@ def mpi(monkeypatch):
     """communication.MPI on this file's threads."""
     monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=LIBRARY))
     monkeypatch.setitem(sys.modules, "mpi4py.MPI", LIBRARY)
-    monkeypatch.setattr(communication._Guard, "of", lambda ranks: None)
+    monkeypatch.setattr(guard.Guard, "of", lambda ranks: None)
     monkeypatch.setenv("XPMLP_NUM_THREADS", "1")
     monkeypatch.setenv("OMPI_MCA_osc", "sm")
 

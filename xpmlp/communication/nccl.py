@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError, DTypeError
-from . import Communicator
+from .base import Communicator
 
 _TYPES = {
     "float16": "NCCL_FLOAT16",

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 def check_divides(trainer: PopulationTrainer, ranks: Communicator) -> None:
     """Raise ConfigError if a population's members need to know of each other, or are too few."""
+    members = trainer.model.population or 0
     reasons = {
         "networks that share nothing": trainer.model.shared_params,
         "no folds, whose ensemble is judged after every epoch": trainer.folds is not None,
-        f"{ranks.size} members or more, one for each rank": (trainer.model.population or 0) < ranks.size,
+        f"{ranks.size} members or more, one for each rank": members < ranks.size,
         "no Checkpoint, which would hold one rank's members": any(
             isinstance(callback, Checkpoint) for callback in trainer.callbacks
         ),

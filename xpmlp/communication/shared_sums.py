@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 _LINE = 64
 """Bytes that two ranks do not write to at once."""
