@@ -10,7 +10,6 @@ from ...backend import Array, to_numpy
 from ...communication import Share
 from ...layers.base import Layer
 from ...losses import Loss
-from ...metrics import right_answers
 from ..task import all_layers
 from ..together import Figures, Sums, own_memory, tail_size
 
@@ -28,7 +27,7 @@ class SharedStep:
     """
 
     def __init__(self, model: Layer, loss: Loss, share: Share, cuda: Any, like: Array):
-        self.share, self._model, self._loss = share, model, loss
+        self.share, self._model = share, model
         self._sums = Sums(loss, model.population, share, weighted=False)
         self._members = model.population or 1
         size = tail_size(model.population)
@@ -47,17 +46,13 @@ class SharedStep:
         """The outputs' gradient, of the batch's loss in place of that of this rank's rows."""
         return dy * self._sums.part
 
-    def told(self, loss: Any, hits: Any, outputs: Array, targets: Array) -> None:
+    def told(self, loss: Any, hits: Any) -> None:
         """Have loss and hits written where they are summed."""
         self._tail[...] = self._own
         loss.out = self._place(0, loss.shape)
         loss.scale *= self._sums.part
         if hits is not None:
             hits.out = self._place(1, hits.shape)
-            return
-        found = right_answers(self._loss, outputs, targets)  # yes or no
-        if found is not None:
-            self._place(1, tuple(found.shape))[...] = found
 
     def sum(self, loss: Any) -> Array:
         """Gradients become those of the batch, in their places; gives its loss, without penalty."""

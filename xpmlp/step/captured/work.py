@@ -106,7 +106,7 @@ class RecordedWork:
             loss.extra = extra
             goes_to(loss, hits)
         else:
-            shared.told(loss, hits, rows, targets)
+            shared.told(loss, hits)
         flat = None if self._rates is None else self._rates.flat
         self._cuda.finish(
             [loss, *([] if hits is None else [hits]), *sums],
