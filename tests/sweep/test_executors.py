@@ -80,6 +80,10 @@ def test_workers_get_four_populations_each():
     assert [len(group) for group in plan(GRID, 1, 64, 10, workers=2)] == [2] * 8
     assert [len(group) for group in plan(GRID[:3], 1, 64, 10, workers=2)] == [1] * 3
     assert [len(group) for group in plan(GRID, 1, 64, 10)] == [16]
+    many = GRID * 4  # two for each of no fewer than sixteen networks
+    assert [len(group) for group in plan(many, 1, 64, 10, workers=2)] == [16] * 4
+    assert [len(group) for group in plan(many[:62], 1, 64, 10, workers=2)] == [8] * 6 + [7] * 2
+    assert [len(group) for group in plan(many * 4, 1, 64, 10, workers=2)] == [32] * 8
     two = expand({"batch_size": [16, 32], "lr": [1e-3, 1e-2]}, BASE)
     assert len(plan(two, 1, 64, 10, workers=2)) == 4
 

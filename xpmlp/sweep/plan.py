@@ -12,7 +12,8 @@ from ..memory_budget import bytes_per_member, members_that_fit, readable
 from ..optim import OPTIMIZERS
 from .settings import Settings
 
-_EACH = 4  # populations for a worker
+_EACH = 4  # populations for a worker, so that all have work until the end
+_ENOUGH = 16  # networks: a smaller population trains each of them more slowly
 _PADDING = 1.5  # how much more padded members may compute, all together, than they need
 
 
@@ -32,10 +33,13 @@ def plan(
 
     A population holds settings of one batch size and depth whose padding costs little, and no more
     of them, with all their seeds, than fit into memory. Several workers get a few populations each,
-    if there are as many settings, so that all have work until the end; of the memory that is free,
-    as many as share it get a part each.
+    if there are as many settings, so that all have work until the end, but no small ones where
+    there are networks for two others each; of the memory that is free, as many as share it get a
+    part each.
     """
-    parts = 1 if workers == 1 else workers * _EACH
+    parts, large = 1 if workers == 1 else workers * _EACH, len(settings) * seeds // _ENOUGH
+    if large >= 2 * workers:
+        parts = min(parts, large)
     groups: dict[tuple, list[int]] = {}
     for number, own in enumerate(settings):
         groups.setdefault(own.together_with(), []).append(number)

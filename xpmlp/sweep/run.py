@@ -80,7 +80,7 @@ def sweep(
         A folder to save the sweep in now and then; ``SweepCheckpoints(folder, resume=True)`` goes
         on with it after a crash, and ends with the same bits.
     executor : concurrent.futures.Executor, or a function that makes one, optional
-        Whose workers train the populations, at least four for each worker where there are as many
+        Whose workers train the populations, two to four for each worker where there are as many
         settings; see :mod:`xpmlp.units`. The same populations give the same bits.
     shard : (int, int), optional
         (i, n): train only the i-th of n parts of the populations, i from 1. What all n shards with
