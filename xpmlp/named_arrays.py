@@ -42,6 +42,11 @@ class NamedArrays(dict):
         self._memory, self._views, self._seen = memory, views, memory.steps
 
 
+def copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Each copied."""
+    return {name: array.copy() for name, array in arrays.items()}
+
+
 def _copy_of(view: Any) -> Any:
     return tuple(one.copy() for one in view) if isinstance(view, list) else view.copy()
 

@@ -14,7 +14,7 @@ from typing import Any
 from ...backend import Array, array_namespace
 from ...layers import Linear
 from ...layers.base import Layer
-from ...named_arrays import is_lent, lend
+from ...named_arrays import copies, is_lent, lend
 from ..task import all_layers
 
 
@@ -53,8 +53,7 @@ class DeviceMemory:
             for group in ("params", "state"):
                 arrays = getattr(layer, group)
                 if arrays:  # copies: a view of, say, a checkpoint's array is not ours to write to
-                    views = {name: array.copy() for name, array in arrays.items()}
-                    self._places.append((layer, group, views))
+                    self._places.append((layer, group, copies(arrays)))
         self._slots: tuple[Any, dict[str, list[Array]]] | None = None
         self.copies: dict[int, dict[str, Array]] = {
             id(layer): {name: cast(view, half) for name, view in views.items()}

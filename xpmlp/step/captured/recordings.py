@@ -19,6 +19,7 @@ from ...communication import Share
 from ...errors import DTypeError
 from ...layers.base import Layer
 from ...losses import Loss
+from ...named_arrays import copies
 from ...optim import clip_by_global_norm
 from ..task import Task, all_layers
 from ..together import divided
@@ -69,7 +70,7 @@ class Recording:
         dy, layers = self.gradients
         loss._gradient = dy.copy
         for layer, grads in layers:
-            layer._grads = partial(_copies, grads)
+            layer._grads = partial(copies, grads)
 
     @property
     def outputs(self) -> Array:
@@ -296,10 +297,6 @@ def _device_options(step: Any) -> Iterator[tuple[Any, str, Any]]:
         value = getattr(owner, name, None)
         if value is not None and (hasattr(value, "shape") or np.ndim(value)):
             yield owner, name, asarray_like(value, like)
-
-
-def _copies(arrays: dict[str, Array]) -> dict[str, Array]:
-    return {name: array.copy() for name, array in arrays.items()}
 
 
 def _in_short(error: BaseException) -> str:

@@ -172,9 +172,8 @@ class CapturedStep:
         """
         recording = self._recording(x, y, share=share)
         if isinstance(recording, str):
-            task = Task(self.model, self.loss, self.optimizer, self.penalty, self.clip_norm)
             with self._explained_memory("running"):
-                figures, self.outputs = by_layers_together(task, x, y, None, share, wish)
+                figures, self.outputs = by_layers_together(self._task, x, y, None, share, wish)
             return figures
         recording.x[...] = x
         recording.y[...] = y
@@ -248,11 +247,15 @@ class CapturedStep:
         if shared is not None and shared.scaler is not None and shared.rates is not None:
             shared.rates.settle()
 
+    @property
+    def _task(self) -> Task:
+        """What a step layer by layer is made of."""
+        return Task(self.model, self.loss, self.optimizer, self.penalty, self.clip_norm)
+
     def _by_layers(self, x: Array, y: Array) -> Array:
         """The same step, without a graph; the next replay takes over what it has changed."""
-        task = Task(self.model, self.loss, self.optimizer, self.penalty, self.clip_norm)
         with self._explained_memory("running"):
-            value, self.outputs = by_layers(task, x, y)
+            value, self.outputs = by_layers(self._task, x, y)
         rows = as_rows(self.outputs, y, self.model.population)
         self.correct = right_answers(self.loss, *rows)
         return value
@@ -290,7 +293,7 @@ class CapturedStep:
         _check_places(self.model, x, y)
         recording = None
         try:
-            recording = self._record(key, x, y, batches, place, share)
+            recording = self._record(key, x, y, batches, place, share=share)
         except NotCaptured as error:
             reason = str(error)
         if share is not None:  # what one rank cannot record, none replays
@@ -304,18 +307,18 @@ class CapturedStep:
         warnings.warn(f"`CapturedStep`: steps run layer by layer: {reason}", stacklevel=4)
         return reason
 
-    def _record(self, *arguments: Any) -> Recording:
+    def _record(self, *arguments: Any, share: Share | None) -> Recording:
         """A new recording; where memory is short, in the place of all others."""
         try:
-            return self._record_once(*arguments)
+            return self._record_once(*arguments, share)
         except OutOfMemoryError:
-            if arguments[-1] is not None:
+            if share is not None:
                 raise  # other ranks would not rehearse again
             if self._recordings is not None:
                 self._recordings.by_batch.clear()
         self._cuda.release_memory()  # not above, where the error still holds arrays
         try:
-            return self._record_once(*arguments)
+            return self._record_once(*arguments, share)
         except OutOfMemoryError:
             self._loss_scale = self.loss_scale
             self._recordings = None  # gives back what it has, for a smaller batch

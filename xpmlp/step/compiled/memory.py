@@ -18,7 +18,7 @@ from ...backend import to_numpy
 from ...communication import Communicator
 from ...errors import ShapeError
 from ...layers.base import Layer
-from ...named_arrays import lend
+from ...named_arrays import copies, lend
 from ...optim import Optimizer
 
 
@@ -104,7 +104,7 @@ class StepMemory:
                 if group == "params" and views:
                     self._places.append((layer, group, views))
                 elif group == "grads":
-                    self._own_grads.append((layer, partial(_copies, views)))
+                    self._own_grads.append((layer, partial(copies, views)))
             state = {name: np.array(array, dtype) for name, array in layer.state.items()}
             self.state |= {prefix + name: array for name, array in state.items()}
             if state:
@@ -161,10 +161,6 @@ class StepMemory:
             lend(owner, group, views, self, _copy)
         for layer, take in self._own_grads:
             layer._grads = take
-
-
-def _copies(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: view.copy() for name, view in views.items()}
 
 
 _LINE = 16  # elements that fill one or two cache lines
